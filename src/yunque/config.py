@@ -1,0 +1,488 @@
+"""Every setting of a run, typed and checked once, all faults reported together.
+
+One frozen dataclass per room; `Recipe` holds them all. The command-line flags, the recipe
+files and the Python functions are made from these classes: there is no second list of options.
+A field's docstring gives its unit and its counting base and is the help that a user reads.
+Only the standard library and the TOML library are imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from yunque.errors import InputError
+
+SEPARATOR = "<|endoftext|>"
+
+Positions = Literal["learned", "rotary"]
+Norm = Literal["layernorm", "rmsnorm"]
+Mlp = Literal["gelu", "swiglu"]
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
+Optimizer = Literal["adamw", "muon", "sgd"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+SplitBy = Literal["auto", "text", "documents"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Text to tokens."""
+
+    tokenizer: str = "bpe:4096"
+    """char, byte, word, word:SIZE, bpe:SIZE (trained on the training text), or the path of a
+    tokenizer.json, of a folder with one, or of a folder with encoder.json and vocab.bpe."""
+    separator: str = SEPARATOR
+    """Token between documents. Where it stands in a .txt file, a new document begins."""
+    val: float = 0.1
+    """Fraction of the text held out for validation (of the characters of a single text, of the
+    documents of a folder). 0: none."""
+    test: float = 0.0
+    """Fraction held out a second time and never looked at in training. 0: none."""
+    split_by: SplitBy = "auto"
+    """text: the tail of the text is held out; documents: whole documents are; auto: documents
+    where there are at least 20, else text."""
+    stride: int = 0
+    """Tokens between the starts of two training windows. 0: the context length."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the decoder."""
+
+    preset: str = "nano"
+    """A named size (see `yunque pretrain --help`); the flags below change single values of it."""
+    vocab_size: int = 0
+    """Rows of the embedding. 0: as many as the tokenizer has tokens."""
+    context_length: int = 256
+    """Tokens that the model sees at once."""
+    num_layers: int = 6
+    """Number of blocks."""
+    num_heads: int = 6
+    """Attention heads of a block."""
+    num_kv_heads: int = 0
+    """Key/value heads of a block (grouped-query attention). 0: as many as num_heads."""
+    hidden_size: int = 192
+    """Width of the stream, C."""
+    intermediate_size: int = 0
+    """Width of the feed-forward. 0: 4 x hidden_size for gelu, 8/3 for swiglu (multiple of 16)."""
+    positions: Positions = "rotary"
+    """learned: a table (GPT-2); rotary: rotation of queries and keys (Llama)."""
+    norm: Norm = "rmsnorm"
+    """layernorm (GPT-2) or rmsnorm (Llama)."""
+    mlp: Mlp = "swiglu"
+    """gelu (GPT-2, tanh form) or swiglu (Llama)."""
+    bias: bool = False
+    """Biases in the output projection and in the feed-forward."""
+    qkv_bias: bool = False
+    """Biases in the query, key and value projections."""
+    qk_norm: bool = False
+    """RMSNorm of queries and keys in each head (Qwen3)."""
+    tie_embeddings: bool = True
+    """Input embedding and output head share one matrix."""
+    dropout: float = 0.0
+    """Probability of dropping an element after the embedding and after each branch."""
+    attention_dropout: float = 0.0
+    """Probability of dropping an attention weight. Slow on CPUs."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary frequencies."""
+    norm_eps: float = 1e-5
+    """Added to the variance in the norms."""
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    def resolved(self, vocab_size: int) -> ModelConfig:
+        """The same shape with every 0 (automatic) replaced by its number."""
+        wide = 4 * self.hidden_size if self.mlp == "gelu" else 8 * self.hidden_size // 48 * 16
+        return dataclasses.replace(
+            self,
+            vocab_size=self.vocab_size or vocab_size,
+            num_kv_heads=self.num_kv_heads or self.num_heads,
+            intermediate_size=self.intermediate_size or max(16, wide),
+        )
+
+    @property
+    def family(self) -> str:
+        """The open format that holds this shape: gpt2, llama, qwen2, qwen3, or "" for none."""
+        if self.positions == "learned":
+            gpt2 = (
+                self.norm == "layernorm"
+                and self.mlp == "gelu"
+                and self.bias
+                and not self.qk_norm
+                and self.num_kv_heads in (0, self.num_heads)
+            )
+            return "gpt2" if gpt2 else ""
+        if self.norm != "rmsnorm" or self.mlp != "swiglu" or self.bias:
+            return ""
+        if self.qk_norm:
+            return "" if self.qkv_bias else "qwen3"
+        return "qwen2" if self.qkv_bias else "llama"
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The update rule."""
+
+    optimizer: Optimizer = "adamw"
+    """adamw; sgd; or muon (Muon for the matrices inside the blocks, AdamW for the rest)."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW or SGD."""
+    muon_learning_rate: float = 0.02
+    """Peak learning rate of the matrices that Muon updates."""
+    schedule: Schedule = "cosine"
+    """Form of the learning rate after warm-up; wsd is warm-up, stable, decay."""
+    warmup_steps: int = 50
+    """Updates until the peak is reached; the first update is already above zero."""
+    decay_fraction: float = 0.2
+    """Last fraction of the run in which wsd decays."""
+    final_learning_rate_fraction: float = 0.1
+    """Learning rate at the end, as a fraction of the peak."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices and embeddings; norms and biases have none."""
+    beta1: float = 0.9
+    """AdamW: decay of the mean of gradients."""
+    beta2: float = 0.95
+    """AdamW: decay of the mean of squared gradients."""
+    momentum: float = 0.95
+    """Momentum of Muon and SGD."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm. 0: never."""
+    average_decay: float = 0.0
+    """Keep a running average of the weights with this decay (0.99 averages about the last 100
+    updates); evaluation, samples, best/ and last/ then use the average. 0: off."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how much at once, how often to look."""
+
+    batch_size: int = 32
+    """Sequences in one update."""
+    micro_batch_size: int = 0
+    """Sequences in one forward and backward pass; the update is the same. 0: batch_size."""
+    steps: int = 0
+    """Updates. 0: as epochs says."""
+    epochs: float = 0.0
+    """Passes over the training windows, used where steps is 0. Both 0: 2,000 updates."""
+    eval_every: int = 100
+    """Updates between two evaluations; one is made before the first update and one at the end."""
+    eval_tokens: int = 262_144
+    """At most so many tokens of each set are used in an evaluation, evenly spread. 0: all."""
+    early_stopping: bool = True
+    """Stop when the validation loss has not improved; needs a validation set."""
+    patience: int = 5
+    """Evaluations without improvement after which training stops."""
+    min_change: float = 1e-3
+    """Smallest fall of the validation loss, in nats per token, that counts as improvement."""
+    checkpoint_every: int = 0
+    """Updates between two checkpoints. 0: by the clock alone."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between two checkpoints. 0: only as checkpoint_every says and at the end."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept beside the best and the last model."""
+    sample_prompt: str = ""
+    """Start of the text sample written at each evaluation. Empty: a new document."""
+    sample_tokens: int = 120
+    """Tokens in that sample. 0: no samples."""
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """Where and how exactly."""
+
+    seed: int = 1
+    """Fixes the initial weights, the order of the data, dropout and the samples."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Precision = "auto"
+    """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, else fp32."""
+    threads: int = 0
+    """CPU threads. 0: all cores."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    sources: tuple[str, ...] = ()
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def replace(self, **values: Any) -> Recipe:
+        """A copy with single values changed by their flat names: `recipe.replace(seed=2)`.
+
+        Raises:
+            InputError: a name is unknown (the nearest known one is named).
+        """
+        return merge(self, nest(values), "argument")
+
+
+SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Recipe) if f.name != "sources")
+
+
+def sections() -> dict[str, type]:
+    """Section name → its dataclass."""
+    hints = get_type_hints(Recipe)
+    return {name: hints[name] for name in SECTIONS}
+
+
+def flat_names() -> dict[str, str]:
+    """Option name → the section that holds it. Names are unique over all sections."""
+    return {f.name: name for name, kind in sections().items() for f in fields(kind)}
+
+
+def unknown_name(name: str, known: Iterable[str], what: str) -> str:
+    """One sentence: the name is not known, and which known one is nearest."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(names))}."
+    return f"unknown {what} {name!r}.{hint}"
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat option names → a table by section.
+
+    Raises:
+        InputError: an option is unknown.
+    """
+    places = flat_names()
+    tree: dict[str, Any] = {}
+    faults = []
+    for name, value in values.items():
+        if name == "sources":
+            tree[name] = value
+        elif name in places:
+            tree.setdefault(places[name], {})[name] = value
+        else:
+            faults.append(unknown_name(name, [*places, "sources"], "option"))
+    raise_faults(faults)
+    return tree
+
+
+def merge(base: Recipe, tree: Mapping[str, Any], where: str) -> Recipe:
+    """`base` with the values of a nested table laid over it, each checked for name and type.
+
+    Args:
+        where: what the table came from, for messages (a file name, "argument").
+
+    Raises:
+        InputError: every unknown section, unknown key and wrong type, all together.
+    """
+    faults: list[str] = []
+    kinds = sections()
+    changed: dict[str, Any] = {}
+    for section, table in tree.items():
+        if section == "sources":
+            if isinstance(table, str):
+                table = [table]
+            if not all(isinstance(item, str) for item in table):
+                faults.append(f"{where}: sources: expected a list of paths, got {table!r}.")
+                continue
+            changed["sources"] = tuple(table)
+        elif section not in kinds:
+            names = [*kinds, "sources"]
+            if section in flat_names():
+                home = flat_names()[section]
+                faults.append(f"{where}: {section!r} belongs under [{home}].")
+            else:
+                faults.append(f"{where}: {unknown_name(section, names, 'section')}")
+        elif not isinstance(table, Mapping):
+            faults.append(f"{where}: [{section}] must be a table of options, got {table!r}.")
+        else:
+            hints = get_type_hints(kinds[section])
+            values = {}
+            for key, value in table.items():
+                if key not in hints:
+                    faults.append(f"{where}: [{section}] {unknown_name(key, hints, 'key')}")
+                    continue
+                fault, value = typed(value, hints[key])
+                if fault:
+                    faults.append(f"{where}: [{section}] {key}: {fault}")
+                values[key] = value
+            if not faults:
+                changed[section] = dataclasses.replace(getattr(base, section), **values)
+    raise_faults(faults)
+    return dataclasses.replace(base, **changed)
+
+
+def typed(value: Any, kind: Any) -> tuple[str, Any]:
+    """(fault or "", the value as `kind`). An int may stand for a float, a bool never for an int."""
+    if get_origin(kind) is Literal:
+        options = get_args(kind)
+        if value in options:
+            return "", value
+        near = unknown_name(str(value), options, "value")
+        return near, value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return "", float(value)
+    if (kind in (int, float) and isinstance(value, bool)) or not isinstance(value, kind):
+        got = type(value).__name__
+        return f"expected {kind.__name__}, got {value!r} ({got}).", value
+    if kind is float and not math.isfinite(value):
+        return f"expected a finite number, got {value!r}.", value
+    return "", value
+
+
+def validate(recipe: Recipe) -> None:
+    """Hold a recipe against every rule that needs no data.
+
+    Raises:
+        InputError: all faults together, each with the field, the value got, the rule and a mend.
+    """
+    raise_faults(recipe_faults(recipe))
+
+
+def recipe_faults(recipe: Recipe) -> list[str]:
+    """Every broken rule as one sentence each; empty where the recipe is sound."""
+    data, model, optim = recipe.data, recipe.model, recipe.optim
+    train, machine = recipe.train, recipe.machine
+    faults: list[str] = []
+
+    def rule(holds: bool, name: str, value: object, expected: str) -> None:
+        if not holds:
+            faults.append(f"{name} is {value!r}: {expected}")
+
+    rule(0 <= data.val < 1, "val", data.val, "a fraction from 0 up to, not including, 1.")
+    rule(0 <= data.test < 1, "test", data.test, "a fraction from 0 up to, not including, 1.")
+    if 0 <= data.val < 1 and 0 <= data.test < 1:
+        both = data.val + data.test
+        rule(both < 1, "val + test", both, "must leave text to train on; lower one of them.")
+    rule(bool(data.separator), "separator", data.separator, "must not be empty.")
+    rule(data.stride >= 0, "stride", data.stride, "0 (the context length) or more tokens.")
+
+    for name in ("context_length", "num_layers", "num_heads", "hidden_size"):
+        rule(getattr(model, name) >= 1, name, getattr(model, name), "1 or more.")
+    for name in ("vocab_size", "num_kv_heads", "intermediate_size"):
+        rule(getattr(model, name) >= 0, name, getattr(model, name), "0 (automatic) or more.")
+    if model.num_heads >= 1 and model.hidden_size >= 1:
+        rule(
+            model.hidden_size % model.num_heads == 0,
+            "hidden_size",
+            model.hidden_size,
+            f"must be a multiple of num_heads ({model.num_heads}).",
+        )
+        if model.positions == "rotary" and model.hidden_size % model.num_heads == 0:
+            rule(
+                model.head_size % 2 == 0,
+                "hidden_size / num_heads",
+                model.head_size,
+                "must be even for rotary positions.",
+            )
+        if model.num_kv_heads >= 1:
+            rule(
+                model.num_heads % model.num_kv_heads == 0,
+                "num_kv_heads",
+                model.num_kv_heads,
+                f"must divide num_heads ({model.num_heads}).",
+            )
+    for name in ("dropout", "attention_dropout"):
+        rule(0 <= getattr(model, name) < 1, name, getattr(model, name), "from 0 up to 1.")
+    rule(model.rope_theta > 0, "rope_theta", model.rope_theta, "above 0.")
+    rule(model.norm_eps > 0, "norm_eps", model.norm_eps, "above 0.")
+    if not model.family:
+        faults.append(
+            "no open format holds this model: "
+            f"positions={model.positions}, norm={model.norm}, mlp={model.mlp}, bias={model.bias}, "
+            f"qkv_bias={model.qkv_bias}, qk_norm={model.qk_norm}, "
+            f"num_kv_heads={model.num_kv_heads}. Use learned + layernorm + gelu + bias (GPT-2; "
+            "qkv_bias as you like, no qk_norm, no grouped heads) or rotary + rmsnorm + swiglu "
+            "without bias (Llama; with qkv_bias: Qwen2; with qk_norm: Qwen3)."
+        )
+
+    rule(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "above 0.")
+    rule(optim.muon_learning_rate > 0, "muon_learning_rate", optim.muon_learning_rate, "above 0.")
+    rule(optim.warmup_steps >= 0, "warmup_steps", optim.warmup_steps, "0 or more updates.")
+    rule(optim.weight_decay >= 0, "weight_decay", optim.weight_decay, "0 or more.")
+    for name in ("beta1", "beta2", "momentum", "average_decay"):
+        value = getattr(optim, name)
+        rule(0 <= value < 1, name, value, "from 0 up to, not including, 1.")
+    for name in ("decay_fraction", "final_learning_rate_fraction"):
+        rule(0 <= getattr(optim, name) <= 1, name, getattr(optim, name), "from 0 to 1.")
+    rule(optim.clip_norm >= 0, "clip_norm", optim.clip_norm, "0 (never clip) or more.")
+
+    rule(train.batch_size >= 1, "batch_size", train.batch_size, "1 or more sequences.")
+    rule(train.micro_batch_size >= 0, "micro_batch_size", train.micro_batch_size, "0 or more.")
+    if train.micro_batch_size >= 1 and train.batch_size >= 1:
+        rule(
+            train.batch_size % train.micro_batch_size == 0,
+            "batch_size",
+            train.batch_size,
+            f"must be a multiple of micro_batch_size ({train.micro_batch_size}).",
+        )
+    for name in ("steps", "eval_tokens", "checkpoint_every", "sample_tokens"):
+        rule(getattr(train, name) >= 0, name, getattr(train, name), "0 or more.")
+    for name in ("epochs", "checkpoint_minutes", "min_change"):
+        rule(getattr(train, name) >= 0, name, getattr(train, name), "0 or more.")
+    rule(train.eval_every >= 1, "eval_every", train.eval_every, "1 or more updates.")
+    rule(train.patience >= 1, "patience", train.patience, "1 or more evaluations.")
+    rule(train.keep_checkpoints >= 1, "keep_checkpoints", train.keep_checkpoints, "1 or more.")
+    rule(
+        train.steps == 0 or train.epochs == 0,
+        "steps and epochs",
+        (train.steps, train.epochs),
+        "give one of them, not both.",
+    )
+    rule(0 <= machine.seed < 2**31, "seed", machine.seed, "from 0 to 2147483647.")
+    rule(machine.threads >= 0, "threads", machine.threads, "0 (all cores) or more.")
+    device = machine.device
+    rule(
+        device in ("auto", "cpu", "cuda", "mps")
+        or (device.startswith("cuda:") and device[5:].isdigit()),
+        "device",
+        device,
+        "auto, cpu, cuda, cuda:N or mps.",
+    )
+    return faults
+
+
+def raise_faults(faults: list[str]) -> None:
+    """Raise one InputError that lists all faults; do nothing where there are none."""
+    if not faults:
+        return
+    if len(faults) == 1:
+        raise InputError(faults[0])
+    lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
+    raise InputError(f"{len(faults)} things to mend:\n{lines}")
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The table of a recipe file, not yet checked.
+
+    Raises:
+        InputError: no such file, not UTF-8, or not TOML (with the line).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, expected a recipe file (TOML).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}.") from None
+
+
+def to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain tables, complete: every field of every section."""
+    tree = dataclasses.asdict(recipe)
+    tree["sources"] = list(recipe.sources)
+    return tree
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The complete recipe as TOML text; reading it back gives an equal recipe."""
+    return tomli_w.dumps(to_tree(recipe))

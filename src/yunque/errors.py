@@ -1,0 +1,30 @@
+"""The errors that a user can cause or mend; the command prints them without a traceback.
+
+Every message says what was got, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class YunqueError(Exception):
+    """Base of the errors that are printed as plain messages."""
+
+    exit_code = 1
+
+
+class InputError(YunqueError, ValueError):
+    """Bad usage or input: a file, a line, a setting. Exit code 2."""
+
+    exit_code = 2
+
+
+class StorageError(YunqueError, OSError):
+    """Reading or writing failed: no space, no permission, a broken disk. Exit code 74."""
+
+    exit_code = 74
+
+
+class MissingPackageError(YunqueError, ImportError):
+    """An optional package is absent; the message holds the line that installs it. Exit code 2."""
+
+    exit_code = 2

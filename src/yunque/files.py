@@ -1,0 +1,257 @@
+"""The only module that writes: stage → fsync → rename → fsync the folder; the run lock.
+
+A reader sees the old file or folder, or the new one, never a part. Every operation that changes
+the disk goes through one of the small functions at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from yunque.errors import InputError, StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there the lock file alone marks the run as taken.
+    fcntl = None  # type: ignore[assignment]
+
+STAGE_PREFIX = ".tmp-"
+LOCK_NAME = ".lock"
+
+
+def storage_error(error: OSError, path: Path, doing: str) -> StorageError:
+    """An operating-system error as a message with the path, the cause and a way out."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    mend = {
+        errno.ENOSPC: " Free some space or choose another --out, then resume.",
+        errno.EACCES: " Check the permissions of the folder or choose another --out.",
+        errno.EROFS: " Choose an --out on a disk that can be written.",
+        errno.ENOENT: " The folder is gone; create it again or choose another --out.",
+    }.get(error.errno or 0, "")
+    return StorageError(f"{path}: cannot {doing}: {reason}.{mend}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable (POSIX; elsewhere there is no such call)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder with its parents.
+
+    Raises:
+        StorageError: it cannot be created, or a file stands in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise StorageError(f"{folder}: a file stands where a folder is needed.") from None
+    except OSError as error:
+        raise storage_error(error, folder, "create the folder") from None
+    return folder
+
+
+@contextlib.contextmanager
+def staged_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` only when the block ends without an error.
+
+    Raises:
+        StorageError: writing failed; nothing is left behind and an older `path` is untouched.
+    """
+    make_folder(path.parent)
+    stage = path.parent / f"{STAGE_PREFIX}{path.name}-{secrets.token_hex(4)}"
+    try:
+        with stage.open("xb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(stage, path)
+        sync_folder(path.parent)
+    except StorageError:
+        stage.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        stage.unlink(missing_ok=True)
+        raise storage_error(error, path, "write") from None
+    except BaseException:
+        stage.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    with staged_file(path) as handle:
+        handle.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that any reader accepts: UTF-8, no NaN, a final newline."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        InputError: it is missing or not JSON, with the line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}.") from None
+    except OSError as error:
+        raise storage_error(error, path, "read") from None
+
+
+@contextlib.contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears under `folder` only when the block ends without an error.
+
+    An older folder of that name is first renamed aside and removed after the new one stands.
+
+    Raises:
+        StorageError: writing failed; the older folder is still there.
+    """
+    make_folder(folder.parent)
+    stage = folder.parent / f"{STAGE_PREFIX}{folder.name}-{secrets.token_hex(4)}"
+    try:
+        stage.mkdir()
+        yield stage
+        for root, _, names in os.walk(stage):
+            for name in names:
+                sync_file(Path(root) / name)
+            sync_folder(Path(root))
+        aside = None
+        if folder.exists():
+            aside = folder.parent / f"{STAGE_PREFIX}old-{folder.name}-{secrets.token_hex(4)}"
+            os.rename(folder, aside)
+        os.rename(stage, folder)
+        sync_folder(folder.parent)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+    except StorageError:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+    except OSError as error:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise storage_error(error, folder, "write") from None
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+
+
+def sync_file(path: Path) -> None:
+    """Force a written file to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder: first out of sight by a rename, then its files."""
+    aside = folder.parent / f"{STAGE_PREFIX}old-{folder.name}-{secrets.token_hex(4)}"
+    try:
+        os.rename(folder, aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, folder, "remove") from None
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_stages(folder: Path) -> None:
+    """Clear what an interrupted write left behind in `folder`; call only under its run lock."""
+    if not folder.is_dir():
+        return
+    for left in folder.glob(f"{STAGE_PREFIX}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def append_line(handle: IO[bytes], line: str) -> None:
+    """Append one line in one write, so that a crash tears at most the last line."""
+    handle.write(line.encode("utf-8") + b"\n")
+    handle.flush()
+
+
+def truncate_file(path: Path, size: int) -> None:
+    """Cut a file back to its first `size` bytes."""
+    try:
+        with path.open("r+b") as handle:
+            handle.truncate(size)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise storage_error(error, path, "cut back") from None
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space of the disk that holds `folder` (or its nearest existing parent)."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone; freed by the system even after a kill.
+
+    Raises:
+        InputError: another process holds it (its pid and host are named).
+    """
+    path = make_folder(folder) / LOCK_NAME
+    try:
+        handle = path.open("a+b")
+    except OSError as error:
+        raise storage_error(error, path, "open the lock") from None
+    with handle:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.seek(0)
+                owner = handle.read(200).decode("utf-8", "replace").strip() or "another process"
+                raise InputError(
+                    f"{folder}: in use by {owner}. Wait for it, stop it, or choose another --out."
+                ) from None
+        handle.truncate(0)
+        append_line(handle, f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            yield
+        finally:
+            handle.truncate(0)

@@ -1,0 +1,137 @@
+"""One decoder for the GPT-2 and Llama families: tokens → hidden states → logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from yunque.config import ModelConfig
+from yunque.model.layers import Block, LayerCache, make_norm, rotary_tables
+
+
+class Cache:
+    """The key/value cache of a whole decoder and the number of positions it holds."""
+
+    def __init__(self, layers: list[LayerCache], length: int):
+        self.layers = layers
+        self.length = length
+        self.used = 0
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i continue what row `rows[i]` held (beam search)."""
+        for layer in self.layers:
+            layer.keys[:, :, : self.used] = layer.keys[rows, :, : self.used]
+            layer.values[:, :, : self.used] = layer.values[rows, :, : self.used]
+
+
+class Decoder(nn.Module):
+    """A decoder-only transformer; `forward` gives hidden states, `head` turns them into logits.
+
+    The two are apart so that the loss can walk over the rows without holding all logits.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        C, V, T = config.hidden_size, config.vocab_size, config.context_length
+        self.token_embedding = nn.Embedding(V, C)
+        self.position_embedding = nn.Embedding(T, C) if config.positions == "learned" else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm = make_norm(config, C)
+        self.head = nn.Linear(C, V, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.token_embedding.weight
+        if config.positions == "rotary":
+            cos, sin = rotary_tables(config.head_size, T, config.rope_theta)
+            self.register_buffer("rotary_cos", cos, persistent=False)
+            self.register_buffer("rotary_sin", sin, persistent=False)
+        self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Set every weight here, from one seed.
+
+        | tensor | value |
+        |---|---|
+        | embeddings, head | normal, std 0.02 |
+        | matrices that read the stream | normal, std 0.02 |
+        | o_proj, down_proj (write to the stream) | normal, std 0.02 / sqrt(2 · layers) |
+        | norm weights / all biases | 1 / 0 |
+
+        Source: GPT-2 (Radford et al. 2019, section 2.3), the scaling by depth included.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1.0)
+            else:
+                writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+                parameter.normal_(0.0, residual_std if writes else 0.02, generator=generator)
+
+    def new_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows of up to `length` tokens, allocated once."""
+        weight = self.token_embedding.weight
+        kv_heads, head_size = self.config.num_kv_heads, self.config.head_size
+        layers = [LayerCache(batch, kv_heads, length, head_size, weight) for _ in self.blocks]
+        return Cache(layers, length)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters by part; a tied matrix is counted once, under `token_embedding`."""
+        counts: dict[str, int] = {}
+        for name, parameter in self.named_parameters():  # yields a shared tensor once
+            top, _, rest = name.partition(".")
+            part = rest.split(".")[1] if top == "blocks" else top
+            part = {"attention_norm": "norms", "mlp_norm": "norms", "final_norm": "norms"}.get(
+                part, part
+            )
+            counts[part] = counts.get(part, 0) + parameter.numel()
+        counts["total"] = sum(counts.values())
+        return counts
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states after the last norm; `self.head` makes logits of them.
+
+        Args:
+            tokens: ids `(B, T)`, int64.
+            cache: holds the tokens before these; its `used` grows by T.
+            positions: `(T,)` or `(B, T)`; by default they follow what the cache holds.
+            mask: bool `(B, 1, T, S)`, True where a token may look; by default causal. Needed
+                with padded rows, and with T > 1 after a cache that is not empty.
+
+        Returns:
+            `(B, T, C)`.
+        """
+        T = tokens.shape[1]
+        start = cache.used if cache is not None else 0
+        if mask is None and start > 0 and T > 1:
+            ahead = torch.arange(start + T, device=tokens.device)
+            mask = ahead <= torch.arange(start, start + T, device=tokens.device).unsqueeze(1)
+        if positions is None:
+            positions = torch.arange(start, start + T, device=tokens.device)  # (T,)
+        x = self.token_embedding(tokens)  # (B, T, C)
+        rotary = None
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(positions)
+        else:
+            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]
+            if positions.dim() == 2:
+                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, D)
+            rotary = (cos.to(x.dtype), sin.to(x.dtype))
+        x = self.dropout(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, rotary, mask, cache.layers[index] if cache else None, start)
+        if cache is not None:
+            cache.used += T
+        return self.final_norm(x)

@@ -1,0 +1,156 @@
+"""The parts of a decoder: norms, rotary positions, attention with a cache, feed-forward.
+
+Shapes: B batch, T tokens in this call, S tokens attended to (cache included), C hidden size,
+H heads, G key/value heads, D head size, F intermediate size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yunque.config import ModelConfig
+
+
+def make_norm(config: ModelConfig, size: int) -> nn.Module:
+    """LayerNorm (GPT-2) or RMSNorm (Llama) over the last dimension, `(..., size)`."""
+    if config.norm == "layernorm":
+        return nn.LayerNorm(size, eps=config.norm_eps)
+    return nn.RMSNorm(size, eps=config.norm_eps)
+
+
+def rotary_tables(head_size: int, length: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary embedding, each `(length, D)`, float32.
+
+    The two halves of a head form the rotated pairs, as in Llama's published weights.
+    Source: Su et al. 2021, "RoFormer", section 3.2.2.
+    """
+    frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)  # (length, D/2)
+    angles = torch.cat((angles, angles), dim=-1)  # (length, D)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of `x` `(B, H, T, D)` by its position's angle; tables broadcast to x."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class LayerCache:
+    """Keys and values of one attention layer, allocated once: `(B, G, S_max, D)` each."""
+
+    def __init__(self, batch: int, kv_heads: int, length: int, head_size: int, like: Tensor):
+        shape = (batch, kv_heads, length, head_size)
+        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    def append(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store T new positions at `start`; return all keys and values up to there."""
+        end = start + keys.shape[2]
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Attention(nn.Module):
+    """Causal self-attention; grouped key/value heads, optional norm of queries and keys.
+
+    Sources: Vaswani et al. 2017 (section 3.2); Ainslie et al. 2023, "GQA"; the query/key norm as
+    in Qwen3 (one RMSNorm over the head size, before the rotary embedding).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        C, D = config.hidden_size, config.head_size
+        self.num_heads = config.num_heads
+        self.num_kv_heads = config.num_kv_heads
+        self.head_size = D
+        self.dropout = config.attention_dropout
+        self.q_proj = nn.Linear(C, self.num_heads * D, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(C, self.num_kv_heads * D, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(C, self.num_kv_heads * D, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(self.num_heads * D, C, bias=config.bias)
+        self.q_norm = nn.RMSNorm(D, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(D, eps=config.norm_eps) if config.qk_norm else None
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        start: int,
+    ) -> Tensor:
+        B, T, _ = x.shape
+        D = self.head_size
+        q = self.q_proj(x).view(B, T, self.num_heads, D)
+        k = self.k_proj(x).view(B, T, self.num_kv_heads, D)
+        v = self.v_proj(x).view(B, T, self.num_kv_heads, D)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H|G, T, D)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if cache is not None:
+            k, v = cache.append(start, k, v)  # (B, G, S, D)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(B, T, self.num_heads * D)
+        return self.o_proj(y)
+
+
+class GeluMlp(nn.Module):
+    """GPT-2's feed-forward: C → F → C with the tanh form of GELU."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.gelu(self.up_proj(x), approximate="tanh"))
+
+
+class SwigluMlp(nn.Module):
+    """Llama's gated feed-forward. Source: Shazeer 2020, "GLU Variants Improve Transformer"."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both branches."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = make_norm(config, config.hidden_size)
+        self.attention = Attention(config)
+        self.mlp_norm = make_norm(config, config.hidden_size)
+        self.mlp = GeluMlp(config) if config.mlp == "gelu" else SwigluMlp(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        start: int,
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotary, mask, cache, start))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))

@@ -1,0 +1,116 @@
+"""The run log, `log.jsonl`: one JSON object a line, appended and read. Standard library only.
+
+| event | keys besides step, epoch, tokens_seen, seconds |
+|---|---|
+| start | format, run, parameters, settings that a reader of the log needs |
+| step | train_loss learning_rate grad_norm tokens_per_second memory_bytes |
+| eval | train_loss val_loss (null where there is no validation set) |
+| sample | prompt text |
+| exam | right total kinds |
+| checkpoint | path |
+| warning | id text |
+| stop | reason |
+
+`step` is the number of optimizer updates done; `train_loss` of a step row is the loss of the
+batch of that update, taken before the update. Losses are nats per token. `seconds` is monotonic
+since the run began and goes on counting where a resumed run left off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from yunque.errors import InputError
+from yunque.files import append_line, truncate_file
+
+EVENTS = ("start", "step", "eval", "sample", "exam", "checkpoint", "warning", "stop")
+FORMAT = "yunque-log-1"
+NAME = "log.jsonl"
+
+
+class RunLog:
+    """Append-only writer; numbers that are not finite are written as null with a `non_finite` key.
+
+    Use as a context manager. `size` is the number of bytes so far: a checkpoint stores it, and
+    a resumed run cuts the log back to it.
+    """
+
+    def __init__(self, path: Path, size: int | None = None):
+        """Open `path` for appending; `size` cuts an existing log back first."""
+        if size is not None and path.exists():
+            truncate_file(path, size)
+        self.path = path
+        self._handle = path.open("ab")
+
+    @property
+    def size(self) -> int:
+        return self._handle.tell()
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append one row.
+
+        Raises:
+            ValueError: the event is not one of EVENTS (our own fault, not the user's).
+        """
+        if event not in EVENTS:
+            raise ValueError(f"unknown event {event!r}, expected one of {EVENTS}")
+        bad = [k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        row: dict[str, Any] = {"event": event, **values}
+        if bad:
+            row["non_finite"] = {key: str(values[key]) for key in bad}
+            row.update(dict.fromkeys(bad))
+        append_line(self._handle, json.dumps(row, ensure_ascii=False, allow_nan=False))
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a run log and the line it stands on (from 1)."""
+
+    line: int
+    event: str
+    values: dict[str, Any]
+
+
+def read(path: Path) -> Iterator[Row]:
+    """Yield the rows of a run log; a torn last line (no newline at its end) is left out.
+
+    Raises:
+        InputError: a whole line is not a row, with file and line.
+    """
+    try:
+        handle = path.open("rb")
+    except OSError:
+        raise InputError(f"{path}: no run log there.") from None
+    with handle:
+        for number, raw in enumerate(handle, 1):
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                values = json.loads(raw.decode("utf-8"))
+                event = values.pop("event")
+            except (ValueError, KeyError, AttributeError, TypeError):
+                raise InputError(
+                    f"{path}:{number}: not a row of a run log: {raw[:80]!r}. "
+                    "Expected one JSON object with an 'event'."
+                ) from None
+            yield Row(number, event, values)
