@@ -211,6 +211,34 @@ class MachineConfig:
 
 
 @dataclass(frozen=True)
+class GenerateConfig:
+    """How new tokens are chosen. A temperature of 0 is greedy; beams above 1 is beam search."""
+
+    max_new_tokens: int = 200
+    """Tokens to write at most."""
+    temperature: float = 0.8
+    """Divides the logits before sampling. 0: always the most probable token."""
+    top_k: int = 0
+    """Sample among the k most probable tokens. 0: all."""
+    top_p: float = 1.0
+    """Sample among the fewest tokens whose probabilities add up to p. 1: all."""
+    min_p: float = 0.0
+    """Leave out tokens below this fraction of the best token's probability. 0: none."""
+    repetition_penalty: float = 1.0
+    """Above 1: makes tokens that already occurred less likely. 1: off."""
+    beams: int = 1
+    """Beam search with so many beams (no sampling). 1: off."""
+    length_penalty: float = 1.0
+    """Beam search: scores are divided by length to this power."""
+    samples: int = 1
+    """Texts to write for the prompt."""
+    seed: int = 1
+    """Fixes the random choices."""
+    stop: tuple[str, ...] = ()
+    """Stop before the first of these texts; the model's end token always stops."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run."""
 

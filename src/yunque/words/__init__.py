@@ -1,28 +1,49 @@
-"""What Yunque says to its user, in Spanish and in English, from one table a language.
+"""What Yunque says to its user: every sentence in English and Spanish, side by side.
 
-`en.py` and `es.py` hold the same keys with the same placeholders; a test holds them equal.
+One module a room; each holds `WORDS: dict[key, (english, spanish)]` with keys `room.sentence`.
+Both sentences use the same placeholders (`str.format`); a test holds them to it.
 Standard library only, so that every room may speak.
 """
 
 from __future__ import annotations
 
+import importlib
+import locale
+import os
+from functools import cache
 from typing import Any
 
-from yunque.words import en, es
-
 LANGUAGES = ("en", "es")
-_TABLES = {"en": en.WORDS, "es": es.WORDS}
+ROOMS = ("data", "demo", "doctor", "explain", "report", "screen")
+
+
+@cache
+def table(room: str) -> dict[str, tuple[str, str]]:
+    """All sentences of one room; loaded when first spoken."""
+    words: dict[str, tuple[str, str]] = importlib.import_module(f"yunque.words.{room}").WORDS
+    return words
 
 
 def say(key: str, lang: str, **numbers: Any) -> str:
-    """The sentence `key` in `lang`, its placeholders filled (`str.format`).
+    """The sentence `key` ("room.sentence") in `lang`, its placeholders filled.
 
     Raises:
-        KeyError: no such sentence or language (our own fault).
+        KeyError: no such sentence (our own fault).
+        ValueError: no such language.
     """
-    return _TABLES[lang][key].format(**numbers)
+    room = key.partition(".")[0]
+    return table(room)[key][LANGUAGES.index(lang)].format(**numbers)
 
 
 def both(key: str, **numbers: Any) -> dict[str, str]:
     """The sentence in every language: `{"en": …, "es": …}`."""
     return {lang: say(key, lang, **numbers) for lang in LANGUAGES}
+
+
+def user_language() -> str:
+    """The user's language by the locale, "en" where it is neither Spanish nor English."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(name, "")
+        if value:
+            return "es" if value.lower().startswith("es") else "en"
+    return "es" if (locale.getlocale()[0] or "").lower().startswith("es") else "en"

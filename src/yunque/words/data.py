@@ -1,0 +1,3 @@
+"""Sentences of the data room."""
+
+WORDS: dict[str, tuple[str, str]] = {}

@@ -1,0 +1,3 @@
+"""Sentences of the demo room."""
+
+WORDS: dict[str, tuple[str, str]] = {}

@@ -1,0 +1,3 @@
+"""Sentences of the doctor room."""
+
+WORDS: dict[str, tuple[str, str]] = {}

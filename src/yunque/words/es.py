@@ -1,5 +1,0 @@
-"""Español. Las claves son las de en.py y van en el mismo orden."""
-
-WORDS: dict[str, str] = {
-    "device.cpu": "el procesador",
-}

@@ -1,0 +1,3 @@
+"""Sentences of the explain room."""
+
+WORDS: dict[str, tuple[str, str]] = {}

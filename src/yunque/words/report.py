@@ -1,0 +1,3 @@
+"""Sentences of the report room."""
+
+WORDS: dict[str, tuple[str, str]] = {}

@@ -1,0 +1,3 @@
+"""Sentences of the screen room."""
+
+WORDS: dict[str, tuple[str, str]] = {}
