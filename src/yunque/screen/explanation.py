@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
+from yunque.screen.lines import encodable
 from yunque.words import say
 from yunque.words.explain import SURPRISES, legend, surprise
 from yunque.words.writing import marked, number, painted_text, percent
@@ -49,10 +50,12 @@ def print_explanation(
     painted = Text(overflow="fold")
     for token in tokens:
         painted.append(painted_text(token.text), _style(token.loss))
-    console.print(painted)
-    console.print(_legend(lang))
-    console.print(_table(tokens, console.width, lang))
-    console.print(Text(say("explain.marks", lang), "dim"))
+    with console.capture() as captured:
+        console.print(painted)
+        console.print(_legend(lang))
+        console.print(_table(tokens, console.width, lang))
+        console.print(Text(say("explain.marks", lang), "dim"))
+    console.file.write(encodable(captured.get(), console.encoding))
 
 
 def _table(tokens: Sequence[ExplainedToken], width: int, lang: str) -> Table:

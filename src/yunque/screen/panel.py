@@ -82,17 +82,18 @@ def _one_line(text: str, style: str) -> Text:
 
 
 def _facts(progress: Progress, inner: int, lang: str) -> list[RenderableType]:
-    """At most two lines, broken between facts (a wrapped text would break inside numbers)."""
+    """At most two lines, broken between facts (a wrapped text would break inside numbers);
+    the parts of the model are named where there is room."""
     from rich.cells import cell_len
 
-    lines: list[Text] = []
-    for fact in start_facts(progress.facts, lang, parts=inner >= 72):
-        longer = f"{lines[-1].plain} · {fact}" if lines else ""
-        if lines and cell_len(longer) <= inner:
-            lines[-1] = _one_line(longer, LABEL)
-        else:
-            lines.append(_one_line(fact, LABEL))
-    return list(lines[:2])
+    for parts in (True, False):
+        lines: list[str] = []
+        for fact in start_facts(progress.facts, lang, parts):
+            longer = f"{lines[-1]} · {fact}" if lines else fact
+            lines[-1:] = [longer] if cell_len(longer) <= inner else [*lines[-1:], fact]
+        if len(lines) <= 2:
+            break
+    return [_one_line(line, LABEL) for line in lines[:2]]
 
 
 def _place(progress: Progress, lang: str) -> Text:
@@ -175,7 +176,7 @@ def _curve(progress: Progress, inner: int, rows: int, lang: str) -> list[Rendera
     low, high = curve.limits(train, val)
     ends = [number(high, lang, 2), number(low, lang, 2)]
     margin = max(map(len, ends)) + 1
-    legend = Text(say("screen.curve", lang) + "  ", LABEL)
+    legend = Text.assemble((say("screen.curve", lang) + "  ", LABEL))
     legend.append("⠒⠒ " + say("screen.curve_train", lang), TRAIN)
     if val:
         legend.append("  o " + say("screen.curve_val", lang), VAL)
@@ -183,7 +184,7 @@ def _curve(progress: Progress, inner: int, rows: int, lang: str) -> list[Rendera
     lines, styles = [legend], {"train": TRAIN, "val": VAL, "": ""}
     for i, cells in enumerate(curve.draw(train, val, inner - margin, rows)):
         label = ends[0] if i == 0 else ends[1] if i == rows - 1 else ""
-        line = Text(label.rjust(margin - 1) + " ", LABEL, no_wrap=True)
+        line = Text.assemble((label.rjust(margin - 1) + " ", LABEL), no_wrap=True)
         for kind, run in groupby(cells, key=lambda cell: cell[1]):
             line.append("".join(character for character, _ in run), styles[kind])
         lines.append(line)
