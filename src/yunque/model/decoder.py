@@ -32,6 +32,9 @@ class Decoder(nn.Module):
     The two are apart so that the loss can walk over the rows without holding all logits.
     """
 
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
@@ -125,7 +128,7 @@ class Decoder(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         else:
-            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]
+            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]  # (T, D) or (B, T, D)
             if positions.dim() == 2:
                 cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, D)
             rotary = (cos.to(x.dtype), sin.to(x.dtype))
