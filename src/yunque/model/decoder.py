@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
-from yunque.model.layers import Block, LayerCache, make_norm, rotary_tables
+from yunque.model.layers import Block, Dropout, LayerCache, make_norm, rotary_tables
 
 
 class Cache:
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         C, V, T = config.hidden_size, config.vocab_size, config.context_length
         self.token_embedding = nn.Embedding(V, C)
         self.position_embedding = nn.Embedding(T, C) if config.positions == "learned" else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config, C)
         self.head = nn.Linear(C, V, bias=False)
