@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
-from yunque.model.layers import Block, LayerCache, make_norm, rotary_tables
+from yunque.model.layers import Block, Dropout, LayerCache, make_norm, rotary_tables
 
 
 class Cache:
@@ -32,13 +32,16 @@ class Decoder(nn.Module):
     The two are apart so that the loss can walk over the rows without holding all logits.
     """
 
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
         C, V, T = config.hidden_size, config.vocab_size, config.context_length
         self.token_embedding = nn.Embedding(V, C)
         self.position_embedding = nn.Embedding(T, C) if config.positions == "learned" else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config, C)
         self.head = nn.Linear(C, V, bias=False)
@@ -125,7 +128,7 @@ class Decoder(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         else:
-            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]
+            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]  # (T, D) or (B, T, D)
             if positions.dim() == 2:
                 cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, D)
             rotary = (cos.to(x.dtype), sin.to(x.dtype))

@@ -1,0 +1,206 @@
+"""MODEL on the command line or in Python → a model that writes, is measured and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yunque import evaluate, runtime
+from yunque.assemble.sources import listed
+from yunque.config import GenerateConfig, MachineConfig, raise_faults, unknown_name
+from yunque.data.conversations import render
+from yunque.data.sources import find_files, read_documents
+from yunque.data.tokenizer import Tokenizer, load_tokenizer
+from yunque.errors import InputError
+from yunque.evaluate import Score, TokenView
+from yunque.generate.decode import Generation, generate
+from yunque.model.decoder import Decoder
+from yunque.runtime import Runtime
+from yunque.weights.folder import load_folder
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a model wrote for one prompt: texts and ids hold the new tokens only."""
+
+    prompt: str
+    texts: list[str]
+    generation: Generation
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt": self.prompt,
+            "texts": self.texts,
+            "token_ids": self.generation.token_ids,
+            "tokens_per_second": self.generation.tokens_per_second,
+        }
+
+
+class Model:
+    """A loaded model: `generate`, `evaluate`, `explain`; `module` is the torch.nn.Module."""
+
+    def __init__(self, folder: Path, module: Decoder, tokenizer: Tokenizer, where: Runtime):
+        self.folder, self.module, self.tokenizer, self.runtime = folder, module, tokenizer, where
+
+    def __repr__(self) -> str:
+        shape = self.module.config
+        total = self.module.parameter_counts()["total"]
+        return (
+            f"yunque model {self.folder}: {shape.family}, {total:,} parameters, "
+            f"context {shape.context_length}, {self.tokenizer.vocab_size} tokens"
+        )
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        chat: bool = False,
+        on_text: Callable[[str], None] | None = None,
+        settings: GenerateConfig | None = None,
+        **options: Any,
+    ) -> Text:
+        """Continue `prompt`; an empty one begins a new document.
+
+        Args:
+            chat: put the prompt into the model's chat template as the user's message.
+            on_text: called with each new piece of the first text as soon as it is certain.
+            settings, options: fields of GenerateConfig.
+
+        Raises:
+            InputError: an option is unknown or out of range, or there is no chat template.
+        """
+        known = GenerateConfig.__dataclass_fields__
+        raise_faults([unknown_name(name, known, "option") for name in options if name not in known])
+        chosen = GenerateConfig(**{**(vars(settings) if settings else {}), **options})
+        ids = self.chat_ids(prompt) if chat else self.tokenizer.encode(prompt)
+        stream = Stream(self.tokenizer, on_text) if on_text and chosen.beams == 1 else None
+        with self.runtime.autocast():
+            made = generate(
+                self.module,
+                [ids or [self.tokenizer.separator_id]],
+                chosen,
+                [self.tokenizer.separator_id],
+                decode=self.tokenizer.decode,
+                on_token=stream.token if stream else None,
+            )
+        texts = [self.tokenizer.decode(ids) for ids in made.token_ids]
+        if stream:
+            stream.finish(texts[0])
+        elif on_text:
+            on_text(texts[0])
+        return Text(prompt, texts, made)
+
+    def chat_ids(self, message: str) -> list[int]:
+        """Ids of one user message in the model's chat template, ready for the answer.
+
+        Raises:
+            InputError: the model's tokenizer has no chat template.
+        """
+        if self.tokenizer.chat_template is None:
+            raise InputError(
+                f"{self.folder}: this model has no chat template, it continues plain text. "
+                "Leave out --chat."
+            )
+        messages = [{"role": "user", "content": message}]
+        end = self.tokenizer.token_text(self.tokenizer.separator_id)
+        text = render(messages, self.tokenizer.chat_template, end, add_generation_prompt=True)
+        return self.tokenizer.encode(text, special=True)
+
+    def evaluate(self, sources: Sequence[str] | str) -> Score:
+        """Loss, perplexity and bits per byte over text files, sums and counts pooled.
+
+        Raises:
+            InputError: no text there, or a file cannot be read.
+        """
+        context = self.module.config.context_length
+        separator = self.tokenizer.token_text(self.tokenizer.separator_id)
+        loss = torch.zeros((), dtype=torch.float64)
+        tokens = size = 0
+        for path in find_files(listed(sources)):
+            for document in read_documents(path, separator):
+                ids = self.tokenizer.encode(document.text)
+                if len(ids) < 2:
+                    continue
+                with self.runtime.autocast():
+                    losses = evaluate.token_losses(self.module, ids, context)
+                loss += losses.double().sum().cpu()
+                tokens += len(losses)
+                # The first token is given, not predicted: its bytes are not paid for.
+                first = len(self.tokenizer.decode(ids[:1], skip_special=False).encode("utf-8"))
+                size += len(document.text.encode("utf-8")) - first
+        if not tokens:
+            raise InputError("nothing to evaluate: the sources hold fewer than two tokens.")
+        return evaluate.pooled(float(loss), tokens, size)
+
+    def explain(self, text: str, alternatives: int = 5) -> list[TokenView]:
+        """For each token of `text`: id, probability, loss, rank and the best alternatives.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise InputError("nothing to explain: --text is empty.")
+        context = self.module.config.context_length
+        with self.runtime.autocast():
+            return evaluate.explain(
+                self.module, ids, self.tokenizer.token_text, context, alternatives
+            )
+
+
+class Stream:
+    """Turns token ids into text as they come, holding back bytes of unfinished characters."""
+
+    def __init__(self, tokenizer: Tokenizer, on_text: Callable[[str], None]):
+        self.tokenizer, self.on_text = tokenizer, on_text
+        self.ids: list[int] = []
+        self.shown = ""
+
+    def token(self, row: int, token: int) -> None:
+        if row != 0:
+            return
+        self.ids.append(token)
+        text = self.tokenizer.decode(self.ids)
+        if not text.endswith("\ufffd") and text.startswith(self.shown):
+            self.on_text(text[len(self.shown) :])
+            self.shown = text
+
+    def finish(self, text: str) -> None:
+        """Show what is still missing of the final text."""
+        if text.startswith(self.shown):
+            self.on_text(text[len(self.shown) :])
+
+
+def model_folder(name: str | Path) -> Path:
+    """The model folder that MODEL means: RUN/best, else RUN/last, else the folder itself.
+
+    Raises:
+        InputError: there is no such folder, or no model in it.
+    """
+    path = Path(name)
+    if not path.is_dir():
+        what = "a file, expected a folder" if path.exists() else "no such folder"
+        raise InputError(f"{name}: {what}. MODEL is a run folder or a model folder.")
+    for folder in (path / "best", path / "last", path):
+        if (folder / "config.json").is_file():
+            return folder
+    raise InputError(
+        f"{name}: no model there (looked for best/, last/ and config.json). A run keeps its "
+        "first model at its first evaluation."
+    )
+
+
+def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> Model:
+    """Open MODEL: a run folder or a Hugging Face model folder.
+
+    Raises:
+        InputError: not a model, a damaged one, or an architecture that cannot be read yet.
+    """
+    where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
+    folder = model_folder(name)
+    module = load_folder(folder).to(where.device).eval()
+    return Model(folder, module, load_tokenizer(folder), where)

@@ -1,0 +1,451 @@
+"""A recipe becomes a run: data, model, optimizer, loop, report. New runs and resumed ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yunque import evaluate, files, runtime
+from yunque.assemble.environment import environment
+from yunque.assemble.recipes import recipe_with
+from yunque.assemble.sources import exam_for, listed, prepared_for
+from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, to_toml, validate
+from yunque.data.batches import Batches, EvaluationWindows
+from yunque.data.checks import check_sizes
+from yunque.data.prepare import Prepared
+from yunque.errors import InputError
+from yunque.generate.decode import generate
+from yunque.model.decoder import Decoder
+from yunque.report.report import report, write
+from yunque.runlog import FORMAT, NAME, RunLog
+from yunque.runtime import Interrupt, Runtime
+from yunque.screen import Screen, SilentScreen
+from yunque.train import checkpoint
+from yunque.train.loop import Job, State, run
+from yunque.train.optim import Optimizers, WeightAverage
+from yunque.train.stopping import Stopping
+from yunque.weights.folder import save_folder
+
+DEFAULT_STEPS = 2_000
+SAMPLE = GenerateConfig(temperature=0.8)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. `reason`: steps, early_stopping, interrupted, non_finite."""
+
+    run: Path
+    reason: str
+    signal: int
+    """Number of the signal that stopped it, 0 for none."""
+    steps: int
+    tokens_seen: int
+    seconds: float
+    best_step: int
+    best_loss: float
+    """Nats per token on the validation set, on the training set where there is none."""
+    validated: bool
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.best_loss, 700.0))
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as a JSON object."""
+        return {
+            **dataclasses.asdict(self),
+            "run": str(self.run),
+            "perplexity": self.perplexity,
+            "best": str(self.run / "best"),
+            "report": str(self.run / "report.html"),
+        }
+
+
+def pretrain(
+    sources: Sequence[str] | str = (),
+    out: str | Path = "",
+    *,
+    recipe: str | Path | Recipe = "",
+    screen: Screen | None = None,
+    lang: str = "en",
+    **options: Any,
+) -> RunResult:
+    """Train a decoder from scratch on text files, folders, or one prepared folder.
+
+    Args:
+        sources: paths; empty takes those of the recipe.
+        out: the run folder, new or empty.
+        recipe: a recipe file or a `Recipe`; `options` (flat names of recipe keys) go over it.
+        screen: told of the progress; by default nothing is printed.
+        lang: language of the report that is written at the end, "en" or "es".
+
+    Raises:
+        InputError: every fault of the recipe or of the data that can be known before step 1.
+    """
+    whole = recipe.replace(**options) if isinstance(recipe, Recipe) else None
+    whole = whole or recipe_with(options, str(recipe))
+    if sources:
+        whole = dataclasses.replace(whole, sources=tuple(listed(sources)))
+    faults = []
+    if not whole.sources:
+        faults.append("no sources: name a text file, a folder of .txt files or a prepared folder.")
+    if not str(out):
+        faults.append("no run folder: give --out RUN.")
+    raise_faults(faults)
+    validate(whole)
+    folder = Path(out)
+    refuse_used_folder(folder)
+    with files.run_lock(folder):
+        return Run(whole, folder, screen or SilentScreen(), lang).train(None)
+
+
+def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = "en") -> RunResult:
+    """Continue an interrupted run from its newest valid checkpoint, exactly.
+
+    Raises:
+        InputError: no run there, a changed recipe or changed data.
+    """
+    folder = Path(run_folder)
+    path = folder / "recipe.toml"
+    if not path.is_file():
+        raise InputError(f"{folder}: no run there (recipe.toml is missing).")
+    recipe = merge(Recipe(), read_tree(path), str(path))
+    validate(recipe)
+    show = screen or SilentScreen()
+    with files.run_lock(folder):
+        files.remove_stages(folder)
+        files.remove_stages(folder / checkpoint.FOLDER)
+        newest, refused = checkpoint.newest_valid(folder)
+        for sentence in refused:
+            show.warning(sentence)
+        return Run(recipe, folder, show, lang).train(newest)
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """A run folder must be new: nothing that somebody made is overwritten.
+
+    Raises:
+        InputError: it holds a run or other files.
+    """
+    if (folder / NAME).exists():
+        raise InputError(
+            f"{folder}: holds a run already. `yunque resume {folder}` continues it; "
+            "for a new run choose another --out."
+        )
+    if folder.is_dir():
+        ours = {files.LOCK_NAME, "data"}
+        foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours)
+        if foreign:
+            raise InputError(
+                f"{folder}: not empty (it holds {foreign[0]!r}). Choose a new --out folder."
+            )
+
+
+class Run:
+    """One run being assembled: the parts that the loop needs, made in order."""
+
+    def __init__(self, recipe: Recipe, folder: Path, screen: Screen, lang: str):
+        self.folder, self.screen, self.lang = folder, screen, lang
+        self.runtime: Runtime = runtime.start(recipe.machine)
+        if recipe.train.batch_size % self.runtime.world:
+            raise InputError(
+                f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
+                f"{self.runtime.world} processes."
+            )
+        self.data: Prepared = prepared_for(recipe, folder, screen)
+        vocab = self.data.tokenizer.vocab_size
+        if 0 < recipe.model.vocab_size < vocab:
+            raise InputError(
+                f"vocab_size is {recipe.model.vocab_size}: the tokenizer has {vocab} tokens. "
+                "Give 0 (automatic) or a larger number."
+            )
+        shape = recipe.model.resolved(vocab)
+        train = self.data.splits["train"]
+        stride = recipe.data.stride or shape.context_length
+        self.batches = Batches(
+            train, shape.context_length, recipe.train.batch_size, stride, recipe.machine.seed
+        )
+        steps = recipe.train.steps
+        if not steps and recipe.train.epochs:
+            steps = max(1, math.ceil(recipe.train.epochs * self.batches.steps_per_epoch))
+        self.steps = steps or DEFAULT_STEPS
+        self.recipe = dataclasses.replace(recipe, model=shape)
+        self.val = self.data.splits.get("val")
+
+    def train(self, start_from: Path | None) -> RunResult:
+        """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
+        recipe, folder = self.recipe, self.folder
+        warnings = self.check()
+        model = Decoder(recipe.model, recipe.machine.seed)
+        spread = self.runtime.spread(model)
+        optimizers = Optimizers(model, recipe.optim)
+        decay = recipe.optim.average_decay
+        average = WeightAverage(model, decay) if decay else None
+        scaler = torch.amp.GradScaler(
+            self.runtime.device.type, enabled=self.runtime.precision == "fp16"
+        )
+        stopping = Stopping(
+            recipe.train.patience,
+            recipe.train.min_change,
+            enabled=recipe.train.early_stopping and self.val is not None,
+        )
+        state, log_bytes = State(stopping), 0
+        if start_from is not None:
+            state, log_bytes = self.restore(start_from, model, optimizers, average, scaler)
+        elif self.runtime.main:
+            files.write_text(folder / "recipe.toml", to_toml(recipe))
+            files.write_json(folder / "environment.json", environment(self.runtime, recipe))
+            files.write_json(folder / "ledger.json", self.ledger())
+        self.runtime.wait()
+
+        main = self.runtime.main
+        log_path = folder / NAME if main else Path(os.devnull)
+        with RunLog(log_path, log_bytes if main else None) as log, Interrupt() as interrupt:
+            facts = self.facts(model)
+            if log_bytes == 0:
+                log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **facts)
+            self.screen.start({**facts, "resumed_step": state.step})
+            for text in warnings:
+                self.screen.warning(text[self.lang])
+                if log_bytes == 0:
+                    log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **text)
+
+            def save(state: State) -> str:
+                self.runtime.wait()
+                if not self.runtime.main:
+                    return ""
+                path = checkpoint.path_of(folder, state.step)
+                row = self.row(state)
+                log.write("checkpoint", **row, path=str(path.relative_to(folder)))
+                optimizer = optimizers.state()
+                if average is not None:
+                    optimizer |= {f"average|{k}": v for k, v in average.average.items()}
+                checkpoint.save(
+                    folder,
+                    state.step,
+                    dict(model.named_parameters()),
+                    optimizer,
+                    {
+                        **dataclasses.asdict(state),
+                        "scaler": scaler.state_dict(),
+                        "log_bytes": log.size,
+                        "fingerprints": self.fingerprints(),
+                    },
+                    recipe.train.keep_checkpoints,
+                )
+                return str(path)
+
+            job = Job(
+                train=recipe.train,
+                optim=recipe.optim,
+                seed=recipe.machine.seed,
+                steps=self.steps,
+                windows=self.batches.windows,
+                runtime=self.runtime,
+                model=spread,
+                head=model.head,
+                optimizers=optimizers,
+                scaler=scaler,
+                average=average,
+                rows=self.batches.batch,
+                measure=lambda: self.measure(model),
+                sample=self.sampler(model),
+                exam=exam_for(recipe, model, self.data.tokenizer),
+                keep_best=lambda: self.keep(model, "best"),
+                save=save,
+                log=log,
+                screen=self.screen,
+                interrupt=interrupt,
+            )
+            state, reason = run(job, state)
+            if average is not None:
+                average.swap()
+            self.keep(model, "last")
+            log.write("stop", **self.row(state), reason=reason)
+        if self.runtime.main:
+            write(report(folder, self.lang), folder, self.lang)
+        stop = state.stopping
+        result = RunResult(
+            run=folder,
+            reason=reason,
+            signal=interrupt.signal,
+            steps=state.step,
+            tokens_seen=state.tokens_seen,
+            seconds=state.seconds,
+            best_step=stop.best_step,
+            best_loss=stop.best_loss,
+            validated=self.val is not None,
+        )
+        self.screen.stop(reason, result.to_json())
+        return result
+
+    def check(self) -> list[dict[str, str]]:
+        """Warnings about sizes in both languages.
+
+        Raises:
+            InputError: the data cannot fill one batch, or another fault that stops a run.
+        """
+        shape = self.recipe.model
+        errors, warnings = check_sizes(
+            train_tokens=self.data.splits["train"].length,
+            val_tokens=self.val.length if self.val else 0,
+            context_length=shape.context_length,
+            batch_size=self.recipe.train.batch_size,
+            vocab_size=shape.vocab_size,
+            facts=self.data.facts,
+        )
+        raise_faults([error["en"] for error in errors])
+        return warnings
+
+    def row(self, state: State) -> dict[str, Any]:
+        """The common keys of a log row."""
+        batch = self.recipe.train.batch_size
+        return {
+            "step": state.step,
+            "epoch": round(state.step * batch / self.batches.windows, 4),
+            "tokens_seen": state.tokens_seen,
+            "seconds": round(state.seconds, 3),
+        }
+
+    def facts(self, model: Decoder) -> dict[str, Any]:
+        """What the first row of the log and the screen say of the run."""
+        recipe, splits = self.recipe, self.data.splits
+        return {
+            "format": FORMAT,
+            "run": self.folder.name,
+            "steps": self.steps,
+            "batch_size": recipe.train.batch_size,
+            "context_length": recipe.model.context_length,
+            "windows": self.batches.windows,
+            "parameters": model.parameter_counts(),
+            "tokens": {name: tokens.length for name, tokens in splits.items()},
+            "vocab_size": recipe.model.vocab_size,
+            "tokenizer": self.data.tokenizer.kind,
+            "optimizer": recipe.optim.optimizer,
+            "schedule": recipe.optim.schedule,
+            "early_stopping": recipe.train.early_stopping and self.val is not None,
+            "patience": recipe.train.patience,
+            "eval_every": recipe.train.eval_every,
+            "device": str(self.runtime.device),
+            "precision": self.runtime.precision,
+            "processes": self.runtime.world,
+            "seed": recipe.machine.seed,
+        }
+
+    def ledger(self) -> dict[str, Any]:
+        """Where every token went: read = train + held out; and what an epoch leaves aside."""
+        tokens = {name: part.length for name, part in self.data.splits.items()}
+        used = self.batches.windows * self.batches.context_length
+        return {
+            "text": self.data.facts,
+            "tokens": tokens,
+            "epoch": {
+                "windows": self.batches.windows,
+                "tokens_trained": used,
+                "left_over": max(0, tokens["train"] - used),
+            },
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """What must be the same for a resumed run to be the same run."""
+        # Written and read as text: the recipe is compared as the user would see it.
+        text = to_toml(self.recipe).encode("utf-8")
+        return {
+            "recipe": hashlib.sha256(text).hexdigest(),
+            "tokenizer": self.data.tokenizer.fingerprint,
+            "data": str(self.data.facts["fingerprint"]),
+        }
+
+    def restore(
+        self,
+        path: Path,
+        model: Decoder,
+        optimizers: Optimizers,
+        average: WeightAverage | None,
+        scaler: torch.amp.GradScaler,
+    ) -> tuple[State, int]:
+        """Put a checkpoint's tensors in place; returns its state and the length of its log.
+
+        Raises:
+            InputError: recipe, tokenizer or data are not those of the checkpoint.
+        """
+        tensors, optimizer, values = checkpoint.load(path)
+        now, then = self.fingerprints(), values.pop("fingerprints")
+        for what, digest in then.items():
+            if now[what] != digest:
+                raise InputError(
+                    f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
+                    "cannot go on as the same run. Undo the change, or start a new run."
+                )
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensors[name])
+        averages = {k: v for k, v in optimizer.items() if k.startswith("average|")}
+        optimizers.load({k: v for k, v in optimizer.items() if k not in averages})
+        if average is not None:
+            for key, value in averages.items():
+                average.average[key.removeprefix("average|")].copy_(value)
+        scaler.load_state_dict(values.pop("scaler"))
+        log_bytes = int(values.pop("log_bytes"))
+        stopping = Stopping(**values.pop("stopping"))
+        return State(stopping=stopping, **values), log_bytes
+
+    def measure(self, model: Decoder) -> tuple[float, float | None]:
+        """Training and validation loss over the same number of windows of each."""
+        limit = self.recipe.train.eval_tokens
+        if self.val is None:
+            return self.loss_over(model, "train", limit or 262_144), None
+        cap = self.val.length if not limit else min(limit, self.val.length)
+        return self.loss_over(model, "train", cap), self.loss_over(model, "val", limit)
+
+    def loss_over(self, model: Decoder, split: str, limit: int) -> float:
+        """Loss of a split in nats per token, each process taking every world-th batch."""
+        tokens = self.data.splits[split]
+        windows = EvaluationWindows(tokens, self.recipe.model.context_length, limit)
+        world, rank = self.runtime.world, self.runtime.rank
+
+        def mine() -> Iterator[tuple[Tensor, Tensor]]:
+            for index, (inputs, targets) in enumerate(windows):
+                if index % world == rank:
+                    yield inputs.to(self.runtime.device), targets.to(self.runtime.device)
+
+        with self.runtime.autocast():
+            part = evaluate.score(model, mine())
+        sums = torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
+        total, count = self.runtime.total(sums.to(self.runtime.device)).tolist()
+        return total / count
+
+    def sampler(self, model: Decoder) -> Callable[[], tuple[str, str]] | None:
+        """A function that writes a text sample, or None where none is wanted."""
+        if not self.recipe.train.sample_tokens:
+            return None
+        tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
+        ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
+        settings = dataclasses.replace(
+            SAMPLE,
+            max_new_tokens=self.recipe.train.sample_tokens,
+            seed=self.recipe.machine.seed,
+        )
+
+        def sample() -> tuple[str, str]:
+            with self.runtime.autocast():
+                made = generate(model, [ids], settings, [tokenizer.separator_id])
+            return prompt, tokenizer.decode(made.token_ids[0])
+
+        return sample
+
+    def keep(self, model: Decoder, name: str) -> None:
+        """Save the model as it is under RUN/name, a Hugging Face folder."""
+        if self.runtime.main:
+            tokenizer = self.data.tokenizer
+            save_folder(model, self.folder / name, tokenizer.save, {})
+        self.runtime.wait()

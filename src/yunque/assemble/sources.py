@@ -1,0 +1,57 @@
+"""Which data a run trains on: the user's text, a prepared folder, or the embedded tutor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yunque.assemble.demo import TUTOR, prepare_tutor, tutor_exam
+from yunque.assemble.recipes import recipe_with
+from yunque.config import Recipe, validate
+from yunque.data.prepare import Prepared, is_prepared, open_prepared
+from yunque.data.prepare import prepare as prepare_tokens
+from yunque.data.tokenizer import Tokenizer
+from yunque.model.decoder import Decoder
+from yunque.screen import Screen, SilentScreen
+
+
+def listed(sources: Sequence[str] | str) -> list[str]:
+    """One path or many, as a list of strings."""
+    return [str(sources)] if isinstance(sources, (str, Path)) else [str(s) for s in sources]
+
+
+def prepare(
+    sources: Sequence[str] | str, out: str | Path, *, screen: Screen | None = None, **options: Any
+) -> Prepared:
+    """Turn text into token files under `out`; options are those of the recipe's [data].
+
+    Raises:
+        InputError: a source, an option or a tokenizer is not usable.
+    """
+    recipe = recipe_with({**options, "sources": listed(sources)})
+    validate(recipe)
+    return tokens_for(recipe, Path(out), screen or SilentScreen())
+
+
+def prepared_for(recipe: Recipe, run: Path, screen: Screen) -> Prepared:
+    """The token files of a run: a prepared folder as it is, else made in RUN/data."""
+    if len(recipe.sources) == 1 and is_prepared(Path(recipe.sources[0])):
+        return open_prepared(Path(recipe.sources[0]))
+    return tokens_for(recipe, run / "data", screen)
+
+
+def tokens_for(recipe: Recipe, out: Path, screen: Screen) -> Prepared:
+    """Prepare the sources of a recipe in `out`, or take what an equal preparation left there."""
+    if recipe.sources == (TUTOR,):
+        return prepare_tutor(recipe.data, out, screen.progress)
+    return prepare_tokens(recipe.sources, recipe.data, out, screen.progress)
+
+
+def exam_for(
+    recipe: Recipe, model: Decoder, tokenizer: Tokenizer
+) -> Callable[[], Mapping[str, Any]] | None:
+    """The exam that belongs to the data: the tutor has one, plain text has none."""
+    if recipe.sources == (TUTOR,):
+        return lambda: tutor_exam(model, tokenizer)
+    return None

@@ -1,0 +1,89 @@
+"""The command: overview, dispatch, errors as messages. The verbs themselves are in verbs.py,
+which is imported only when one runs, so that `yunque --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from yunque import __version__
+from yunque.config import unknown_name
+from yunque.errors import InputError, YunqueError
+from yunque.words import LANGUAGES, say, user_language
+
+VERBS = (
+    "demo",
+    "prepare",
+    "pretrain",
+    "resume",
+    "generate",
+    "evaluate",
+    "explain",
+    "report",
+    "doctor",
+)
+
+
+def overview(lang: str) -> str:
+    """The help of the command itself: one line a verb."""
+    lines = [say("cli.tagline", lang), "", say("cli.usage", lang), ""]
+    lines += [f"  {name:<10}{say(f'cli.verb_{name}', lang)}" for name in VERBS]
+    return "\n".join([*lines, "", say("cli.more", lang)])
+
+
+def chosen_language(words: Sequence[str]) -> str:
+    """The value of --lang, else the user's language."""
+    for index, word in enumerate(words):
+        if word == "--lang" and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith("--lang="):
+            return word.partition("=")[2]
+    return user_language()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug, as_json = "--debug" in words, "--json" in words
+    try:
+        lang = chosen_language(words)
+        if lang not in LANGUAGES:
+            raise InputError(unknown_name(lang, LANGUAGES, "language"))
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(overview(lang))
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"yunque {__version__}")
+            return 0
+        if words[0] not in VERBS:
+            raise InputError(unknown_name(words[0], VERBS, "verb"))
+        from yunque.verbs import parse
+
+        return int(parse(words[0], words[1:])())
+    except YunqueError as error:
+        if debug:
+            raise
+        return complain(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {error}\nThis is our own fault; --debug shows where."
+        return complain(text, 1, as_json)
+
+
+def complain(text: str, code: int, as_json: bool) -> int:
+    """Print an error: on standard error, as JSON also on standard output."""
+    print(f"yunque: {text}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": {"exit_code": code, "message": text}}, ensure_ascii=False))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Device, precision, seed and process group; the only reader of environment variables.
+
+One process or many: `torchrun` and `accelerate launch` set the variables that Accelerate's
+`PartialState` reads, and the rest of Yunque sees only a `Runtime`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yunque.config import MachineConfig
+from yunque.errors import InputError
+
+_MASK = 2**64 - 1
+
+
+def mix(*numbers: int) -> int:
+    """One well-mixed 63-bit number from several: the seed of (seed, step, purpose).
+
+    Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast Splittable
+    Pseudorandom Number Generators", figure 16), folded over the numbers.
+    """
+    state = 0
+    for number in numbers:
+        state = (state + (number & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def seed_everything(*numbers: int) -> None:
+    """Set Python's, NumPy's and PyTorch's generators from the numbers."""
+    seed = mix(*numbers)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.manual_seed(seed)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; auto takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: it was asked for by name and PyTorch does not see it.
+    """
+    cuda = torch.cuda.is_available()
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and not cuda:
+        raise InputError(
+            "device is 'cuda', but this PyTorch sees no CUDA GPU. `yunque doctor` says why; "
+            "--device cpu works everywhere."
+        )
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise InputError(f"device is {name!r}, but there are {torch.cuda.device_count()} GPUs.")
+    if kind == "mps" and not mps:
+        raise InputError("device is 'mps', but this PyTorch has no Metal support here.")
+    return torch.device(name)
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether bf16 products run in hardware: elsewhere they are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16; auto takes bf16 where it is fast, else fp32.
+
+    Raises:
+        InputError: fp16 was asked for on a CPU.
+    """
+    if name == "auto":
+        return "bf16" if bf16_is_fast(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise InputError("precision is 'fp16': CPUs train in fp32 or bf16; use one of these.")
+    return name
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where this process computes, in which precision, and which of how many processes it is."""
+
+    device: torch.device
+    precision: str
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision for a forward pass; float32 master weights stay as they are."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """The model on this device, wrapped for data parallelism where there are more processes."""
+        model = model.to(self.device)
+        if self.world == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all processes."""
+        if self.world > 1:
+            torch.distributed.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process (a signal may reach only one)."""
+        if self.world == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        return bool(self.total(value).item())
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def memory_bytes(self) -> int:
+        """Peak memory so far: of the GPU where there is one, else of this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if os.uname().sysname == "Darwin" else peak * 1024
+
+    def synchronise(self) -> None:
+        """Wait for the device, so that a clock reads finished work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def start(machine: MachineConfig) -> Runtime:
+    """Choose device and precision, set the threads, join the process group where there is one.
+
+    Raises:
+        InputError: the device or precision cannot be had here.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    elif world == 1:
+        torch.set_num_threads(len(usable_cores()))
+    if world == 1:
+        device = pick_device(machine.device)
+        return Runtime(device, pick_precision(machine.precision, device))
+    from accelerate import PartialState
+
+    wants_cpu = machine.device == "cpu" or not torch.cuda.is_available()
+    state = PartialState(cpu=wants_cpu)
+    precision = pick_precision(machine.precision, state.device)
+    return Runtime(state.device, precision, state.process_index, state.num_processes)
+
+
+class Interrupt:
+    """Ctrl-C, SIGTERM and SIGHUP as a flag that the loop reads between two updates.
+
+    A second signal ends the process at once. Use as a context manager in the main thread;
+    elsewhere (a notebook's worker thread) signals keep their usual meaning.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self.signal != 0
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, by the shell's custom of 128 + signal."""
+        return 128 + self.signal
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.signal = number
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+
+def usable_cores() -> list[int]:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

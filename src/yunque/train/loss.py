@@ -1,0 +1,99 @@
+"""Token-true cross-entropy that never holds all the logits.
+
+N rows of hidden states, V vocabulary, C hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MASKED = -100
+"""Target of a token that carries no loss."""
+
+CHUNK_ELEMENTS = 1 << 23
+"""Logits held at once: 8 Mi elements, 32 MiB in float32. Measured on 2 cores at V = 50,257: from
+there up the speed no longer grows, while the peak memory does."""
+
+
+def count_tokens(targets: Tensor) -> int:
+    """Number of targets that carry loss."""
+    return int((targets != MASKED).sum())
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the losses; the gradients are made chunk by chunk during the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int
+    ) -> Tensor:
+        wants = hidden.requires_grad or weight.requires_grad
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        d_hidden = torch.empty_like(hidden) if wants else None
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
+        d_bias = torch.zeros_like(bias, dtype=torch.float32) if wants and bias is not None else None
+        work = weight.to(hidden.dtype)
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
+            logits = F.linear(hidden[part], work).float()  # (rows, V)
+            if bias is not None:
+                logits += bias
+            log_normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)  # (rows, 1)
+            target = targets[part].unsqueeze(1)  # (rows, 1)
+            kept = target != MASKED
+            safe = target.clamp(min=0)
+            losses = log_normaliser - logits.gather(1, safe)
+            total += torch.where(kept, losses, 0.0).sum()
+            if d_hidden is not None and d_weight is not None:
+                # d loss / d logits = softmax - one-hot, 0 in masked rows; made in place.
+                slope = logits.sub_(log_normaliser).exp_()
+                slope.scatter_add_(1, safe, torch.full_like(log_normaliser, -1.0))
+                slope *= kept
+                narrow = slope.to(hidden.dtype)
+                torch.mm(narrow, work, out=d_hidden[part])
+                d_weight += torch.mm(narrow.T, hidden[part])
+                if d_bias is not None:
+                    d_bias += slope.sum(0)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (upstream,) = grads
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        return (
+            d_hidden * upstream.to(d_hidden.dtype),
+            (d_weight * upstream).to(ctx.weight_dtype),
+            d_bias * upstream if d_bias is not None else None,
+            None,
+            None,
+        )
+
+
+def cross_entropy_sum(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
+    """Sum over the unmasked targets of -log p(target), in nats, float32.
+
+    Args:
+        hidden: `(B, T, C)`, from the decoder.
+        head: the output projection C → V.
+        targets: ids `(B, T)`, MASKED where a token carries no loss.
+
+    Returns:
+        A scalar that carries gradients to `hidden` and to the head. Divide it by the number of
+        unmasked tokens of the *whole* batch, not of this part: losses of parts with different
+        numbers of tokens then add up to the loss of the whole.
+    """
+    flat = hidden.reshape(-1, hidden.shape[-1])  # (N, C)
+    rows = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+    if torch.is_autocast_enabled(flat.device.type):
+        flat = flat.to(torch.get_autocast_dtype(flat.device.type))
+    with torch.autocast(flat.device.type, enabled=False):
+        result: Tensor = _ChunkedCrossEntropy.apply(
+            flat, head.weight, head.bias, targets.reshape(-1), rows
+        )
+    return result

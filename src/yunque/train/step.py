@@ -1,0 +1,95 @@
+"""One update from k micro-batches: forward → loss → backward → clip → update."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from yunque.runtime import Runtime, mix
+from yunque.train.loss import count_tokens, cross_entropy_sum
+from yunque.train.optim import Optimizers
+
+DROPOUT = 1
+"""Purpose number in the seed of (seed, purpose, step, process, micro-batch)."""
+
+Rows = Callable[[int, int, int], tuple[Tensor, Tensor]]
+"""(step, first, count) → inputs and targets, `(count, T)` each: rows of the batch of an update."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did."""
+
+    loss: float
+    """Nats per token over the whole batch, before the update."""
+    grad_norm: float
+    """Global norm of the gradient before clipping."""
+    tokens: int
+    """Tokens that carried loss, all processes together."""
+    applied: bool
+    """False where loss or gradient were not finite: the weights are then unchanged."""
+
+
+def update(
+    step: int,
+    rows: Rows,
+    model: nn.Module,
+    head: nn.Linear,
+    optimizers: Optimizers,
+    scaler: torch.amp.GradScaler,
+    runtime: Runtime,
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    clip_norm: float,
+    seed: int,
+) -> Update:
+    """Make update `step` (0-based) on its batch.
+
+    The loss is the sum over the unmasked tokens of the whole batch divided by their number, so
+    that splitting a batch into micro-batches or over processes changes nothing but rounding.
+    Dropout is a function of (seed, step, process, micro-batch).
+    """
+    share = batch_size // runtime.world
+    begin = runtime.rank * share
+    micro_batches = [
+        rows(step, begin + first, min(micro_batch_size, share - first))
+        for first in range(0, share, micro_batch_size)
+    ]
+    counted = torch.tensor(sum(count_tokens(targets) for _, targets in micro_batches))
+    tokens = int(runtime.total(counted.to(runtime.device)).item())
+    total = torch.zeros((), device=runtime.device)
+    for index, (inputs, targets) in enumerate(micro_batches):
+        last = index == len(micro_batches) - 1
+        inputs, targets = inputs.to(runtime.device), targets.to(runtime.device)
+        torch.manual_seed(mix(seed, DROPOUT, step, runtime.rank, index))
+        with runtime.autocast(), contextlib.nullcontext() if last else unsynchronised(model):
+            loss_sum = cross_entropy_sum(model(inputs), head, targets)
+            # Data parallelism averages the gradients of its processes; the factor undoes that.
+            scaler.scale(loss_sum * (runtime.world / max(1, tokens))).backward()
+        total += loss_sum.detach()
+    loss = float(runtime.total(total).item()) / max(1, tokens)
+
+    for part in optimizers.parts:
+        scaler.unscale_(part)
+    parameters = list(optimizers.names)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf).item())
+    applied = math.isfinite(loss) and math.isfinite(norm)
+    if applied:
+        for part in optimizers.parts:
+            scaler.step(part)
+    scaler.update()
+    optimizers.zero_grad()
+    return Update(loss, norm, tokens, applied)
+
+
+def unsynchronised(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """No gradient exchange between processes: only the last micro-batch needs one."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()

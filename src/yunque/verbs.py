@@ -1,0 +1,456 @@
+"""The verbs: each a dataclass of its flags and one call. No logic lives here.
+
+Flags and help are made by tyro from these classes and from those of `config.py`; a class's
+docstring is the help of its verb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from tyro.conf import Positional
+
+from yunque.config import (
+    DataConfig,
+    GenerateConfig,
+    MachineConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    TrainConfig,
+)
+from yunque.errors import InputError
+from yunque.words import say, user_language
+
+if TYPE_CHECKING:
+    from yunque.assemble.runs import RunResult
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the answer is given."""
+
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+    lang: str = ""
+    """es or en. Empty: the language of your system."""
+    quiet: bool = False
+    """No progress on standard error."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    @property
+    def language(self) -> str:
+        return self.lang or user_language()
+
+
+def show(output: Output) -> Any:
+    """The screen that a long verb reports to: standard error, live on a terminal."""
+    from yunque.screen import make_screen
+
+    return make_screen(output.language, quiet=output.quiet)
+
+
+def say_all(output: Output, value: dict[str, Any], lines: Sequence[str]) -> None:
+    """The answer of a verb: JSON, or its lines."""
+    if output.json:
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a small maths tutor on the embedded data: the quickest way to see everything.
+
+    A GPT of under two million parameters learns the four operations in Spanish and English from
+    generated conversations, sits an exam of problems that it never saw at each evaluation, and
+    ends with samples, its score by kind of problem, its losses and the next commands to try.
+    At most five minutes on two CPU cores.
+
+    Example:
+      yunque demo
+      yunque demo --out runs/tutor --lang es
+    """
+
+    out: str = "runs/demo"
+    """The run folder, new or empty. A finished run there is shown again, not trained again."""
+    steps: int = 0
+    """Updates. 0: as measured for the full demo; 100 gives a first look in half a minute."""
+    seed: int = 1
+    """Fixes the initial weights, the order of the data, dropout and the samples."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.demo import demo
+
+        with contextlib.closing(show(self.output)) as screen:
+            result = demo(
+                self.out,
+                steps=self.steps,
+                seed=self.seed,
+                screen=screen,
+                lang=self.output.language,
+            )
+        say_all(self.output, result.to_json(), result.lines(self.output.language))
+        return 128 + result.signal if result.signal else 0
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn text into token files once, so that runs start at once and need little memory.
+
+    SOURCES are .txt files and folders of them. Writes train.bin, val.bin (test.bin), data.json
+    and tokenizer.json to --out; `yunque pretrain OUT` trains on them. Preparing the same sources
+    in the same way again does nothing.
+
+    Example:
+      yunque prepare quijote.txt --out tokens --tokenizer bpe:4096 --val 0.1
+    """
+
+    sources: Positional[tuple[str, ...]] = ()
+    """Text files and folders."""
+    out: str = ""
+    """Folder for the token files."""
+    data: DataConfig = field(default_factory=DataConfig)
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.sources import prepare
+
+        if not self.out:
+            raise InputError("no folder for the tokens: give --out DIR.")
+        if not self.sources:
+            raise InputError("no sources: name a text file or a folder of .txt files.")
+        with contextlib.closing(show(self.output)) as screen:
+            done = prepare(self.sources, self.out, screen=screen, **vars(self.data))
+        facts, lang = done.facts, self.output.language
+        lines = [
+            say("cli.prepared", lang, folder=done.folder),
+            *(f"  {name}: {value}" for name, value in facts.items() if name != "fingerprint"),
+            say("cli.prepared_next", lang, folder=done.folder),
+        ]
+        say_all(self.output, {"folder": str(done.folder), **facts}, lines)
+        return 0
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a GPT from scratch on your own text.
+
+    SOURCES are .txt files, folders of them, or one folder made by `yunque prepare`. Measures
+    training and validation loss before the first update and every --eval-every updates, writes a
+    sample of text each time, keeps the best model in RUN/best, stops when the validation loss no
+    longer improves, and writes a report. Ctrl-C saves; `yunque resume RUN` goes on exactly.
+
+    Values come from, in rising order: the defaults, --preset (nano, gpt2-124m, gpt2-355m,
+    gpt2-774m, gpt2-1558m, llama-135m, llama-1.1b), --recipe, the other flags.
+
+    Example:
+      yunque pretrain quijote.txt --out runs/quijote --tokenizer char
+      yunque pretrain texts/ --out runs/mine --preset nano --steps 3000 --dropout 0.1
+      yunque pretrain book.txt --recipe recipes/sancho-mini.toml --out runs/book
+    """
+
+    sources: Positional[tuple[str, ...]] = ()
+    """Text files, folders, or one prepared folder. Empty: those of the recipe."""
+    out: str = ""
+    """The run folder, new or empty."""
+    recipe: str = ""
+    """A recipe file (TOML) with any of the values below."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.runs import pretrain
+
+        parts = (self.data, self.model, self.optim, self.train, self.machine)
+        recipe = Recipe(tuple(self.sources), *parts)
+        with contextlib.closing(show(self.output)) as screen:
+            result = pretrain(out=self.out, recipe=recipe, screen=screen, lang=self.output.language)
+        return tell_run(result, self.output)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue an interrupted run exactly where its newest checkpoint stands.
+
+    The order of the data, dropout and the learning rate are functions of the seed and the step,
+    so the finished run has the same losses and weights as one that was never interrupted.
+
+    Example:
+      yunque resume runs/quijote
+    """
+
+    run: Positional[str]
+    """The run folder."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.runs import resume
+
+        with contextlib.closing(show(self.output)) as screen:
+            result = resume(self.run, screen=screen, lang=self.output.language)
+        return tell_run(result, self.output)
+
+
+def tell_run(result: RunResult, output: Output) -> int:
+    """Print what a run came to; the exit code says whether a signal stopped it."""
+    lang, loss = output.language, f"{result.best_loss:.4f}"
+    key = "cli.best_val" if result.validated else "cli.best_train"
+    reason = say(f"cli.stopped_{result.reason}", lang, run=result.run, steps=result.steps)
+    lines = [
+        reason,
+        say(key, lang, loss=loss, ppl=f"{result.perplexity:.2f}", step=result.best_step),
+        say("cli.run_next", lang, run=result.run),
+    ]
+    say_all(output, result.to_json(), lines)
+    return 128 + result.signal if result.signal else 0
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let a model write.
+
+    MODEL is a run folder (its best/) or a model folder. Texts longer than the model's context go
+    on with a sliding window. Temperature 0 always takes the most probable token.
+
+    Example:
+      yunque generate runs/quijote --prompt "En un lugar" --temperature 0.7
+      yunque generate runs/demo --chat --prompt "¿Cuánto es 47 + 38?" --temperature 0
+      yunque generate runs/quijote --prompt "Sancho" --beams 4
+    """
+
+    model: Positional[str]
+    """Run folder or model folder."""
+    prompt: str = ""
+    """Text to continue. Empty: a new document."""
+    chat: bool = False
+    """Put the prompt into the model's chat template, as a user's message."""
+    settings: GenerateConfig = field(default_factory=GenerateConfig)
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.models import load
+
+        model = load(self.model, device=self.device)
+        live = not self.output.json and self.settings.samples == 1
+        if live and not self.chat:
+            print(self.prompt, end="", flush=True)
+        text = model.generate(
+            self.prompt,
+            chat=self.chat,
+            settings=self.settings,
+            on_text=(lambda piece: print(piece, end="", flush=True)) if live else None,
+        )
+        if text.generation.window_slid and not self.output.quiet:
+            length = model.module.config.context_length
+            print(file=sys.stderr)
+            print(say("cli.window_slid", self.output.language, length=length), file=sys.stderr)
+        if live:
+            print()
+        else:
+            lead = "" if self.chat else self.prompt
+            lines = [f"--- {n}\n{lead}{one}" for n, one in enumerate(text.texts, 1)]
+            say_all(self.output, text.to_json(), lines)
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Loss, perplexity and bits per byte of a model over any text.
+
+    Every token is predicted once, in non-overlapping windows of the model's context; sums and
+    counts are pooled over all files. Loss is in nats per token; bits per byte compares models
+    with different tokenizers.
+
+    Example:
+      yunque evaluate runs/quijote other-text.txt
+    """
+
+    model: Positional[str]
+    """Run folder or model folder."""
+    sources: Positional[tuple[str, ...]]
+    """Text files and folders."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.models import load
+
+        score = load(self.model, device=self.device).evaluate(self.sources)
+        value = {**dataclasses.asdict(score), "exam": None}
+        line = say(
+            "cli.evaluated",
+            self.output.language,
+            loss=f"{score.loss:.4f}",
+            ppl=f"{score.perplexity:.3f}",
+            bpb=f"{score.bits_per_byte:.4f}" if score.bits_per_byte is not None else "–",
+            tokens=score.tokens,
+            bytes=score.bytes,
+        )
+        say_all(self.output, value, [line])
+        return 0
+
+
+@dataclass(frozen=True)
+class Explain:
+    """What a model thinks of each token of a text: its probability, its loss, the alternatives.
+
+    Example:
+      yunque explain runs/quijote --text "En un lugar de la Mancha"
+      yunque explain runs/quijote --text "En un lugar" --out explanation.html
+    """
+
+    model: Positional[str]
+    """Run folder or model folder."""
+    text: str = ""
+    """The text to explain."""
+    alternatives: int = 5
+    """Best alternatives shown for each token."""
+    out: str = ""
+    """Also write an HTML page coloured by loss."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.models import load
+
+        if self.alternatives < 0:
+            raise InputError(f"alternatives is {self.alternatives}: 0 or more.")
+        tokens = load(self.model, device=self.device).explain(self.text, self.alternatives)
+        lang = self.output.language
+        if self.out:
+            from yunque.files import write_text
+            from yunque.report.explain_page import explain_html
+
+            title = say("cli.explain_title", lang, model=self.model)
+            page = explain_html(tokens, lang, title, {"model": self.model, "tokens": len(tokens)})
+            write_text(Path(self.out), page)
+        if self.output.json:
+            rows = [dataclasses.asdict(token) for token in tokens]
+            say_all(self.output, {"text": self.text, "tokens": rows}, [])
+        else:
+            from yunque.screen import print_explanation
+
+            print_explanation(tokens, sys.stdout, lang)
+            if self.out:
+                print(say("cli.page_written", lang, path=self.out))
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened in a training: the curves, the best step, the findings, the evidence.
+
+    LOG is a run folder or another tool's log (Hugging Face trainer_state.json). For a run folder
+    the page is RUN/report.html, beside report.json and report.png, unless --out names another.
+
+    Example:
+      yunque report runs/quijote
+      yunque report trainer_state.json --out report.html
+    """
+
+    log: Positional[str]
+    """Run folder or log file."""
+    out: str = ""
+    """File for the page (.html, .png or .json). Empty: the run folder; none for other logs."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.report.report import report, write
+
+        made = report(Path(self.log), self.output.language)
+        written = write(made, self.out or self.log, self.output.language)
+        lines = [made.summary(self.output.language)]
+        lines += [say("cli.page_written", self.output.language, path=path) for path in written]
+        say_all(self.output, made.json, lines)
+        return 0 if made.is_training_log else 2
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look at every layer from Python to CUDA: there, missing or unusable, and what mends it.
+
+    Example:
+      yunque doctor
+    """
+
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.doctor import diagnose, render, to_json
+
+        checks = diagnose()
+        say_all(self.output, to_json(checks), [render(checks, self.output.language)])
+        return 0
+
+
+VERBS: dict[str, type[Any]] = {
+    "demo": Demo,
+    "prepare": Prepare,
+    "pretrain": Pretrain,
+    "resume": Resume,
+    "generate": Generate,
+    "evaluate": Evaluate,
+    "explain": Explain,
+    "report": Report,
+    "doctor": Doctor,
+}
+
+
+def parse(verb: str, arguments: Sequence[str]) -> Any:
+    """Flags → the verb's dataclass; for `pretrain` the preset and the recipe give the defaults.
+
+    Raises:
+        InputError: the recipe or the preset cannot be used.
+        SystemExit: 2 on unknown or ill-typed flags (tyro names the nearest), 0 after --help.
+    """
+    default: Any = tyro.MISSING_NONPROP
+    if verb == "pretrain":
+        from yunque.assemble.recipes import base_recipe
+
+        path, name = flag(arguments, "--recipe"), flag(arguments, "--preset")
+        base = base_recipe(path, name)
+        default = Pretrain(
+            sources=base.sources,
+            recipe=path,
+            data=base.data,
+            model=base.model,
+            optim=base.optim,
+            train=base.train,
+            machine=base.machine,
+        )
+    return tyro.cli(
+        VERBS[verb],
+        prog=f"yunque {verb}",
+        args=list(arguments),
+        default=default,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def flag(arguments: Sequence[str], name: str) -> str:
+    """Value of one flag, looked up before parsing; "" where it is not given."""
+    for index, argument in enumerate(arguments):
+        if argument == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return ""

@@ -1,0 +1,112 @@
+"""Sentences of the command line."""
+
+WORDS: dict[str, tuple[str, str]] = {
+    "cli.tagline": (
+        "Yunque trains language models on the machine you have and says whether it worked.",
+        "Yunque entrena modelos de lenguaje en la máquina que tienes y dice si funcionó.",
+    ),
+    "cli.usage": (
+        "usage: yunque VERB [flags]      yunque VERB --help explains a verb",
+        "uso: yunque VERBO [opciones]    yunque VERBO --help explica un verbo",
+    ),
+    "cli.more": (
+        "Every verb takes --json (one JSON object on standard output), --lang es|en, --quiet and\n"
+        "--debug. Exit codes: 0 done, 1 our fault, 2 bad usage or input, 74 reading or writing\n"
+        "failed, 130/143 stopped by a signal with the state saved. First steps: yunque demo",
+        "Todos los verbos admiten --json (un objeto JSON en la salida), --lang es|en, --quiet y\n"
+        "--debug. Códigos de salida: 0 hecho, 1 fallo nuestro, 2 uso o datos incorrectos, 74 no\n"
+        "se pudo leer o escribir, 130/143 detenido por una señal con el estado guardado.\n"
+        "Para empezar: yunque demo",
+    ),
+    "cli.verb_demo": (
+        "train a small maths tutor in five minutes and see everything",
+        "entrena un pequeño tutor de matemáticas en cinco minutos y lo muestra todo",
+    ),
+    "cli.verb_prepare": ("text → token files", "texto → archivos de tokens"),
+    "cli.verb_pretrain": (
+        "train a GPT from scratch on your own text",
+        "entrena un GPT desde cero con tu propio texto",
+    ),
+    "cli.verb_resume": (
+        "continue an interrupted run exactly",
+        "continúa con exactitud un entrenamiento interrumpido",
+    ),
+    "cli.verb_generate": ("let a model write", "hace escribir a un modelo"),
+    "cli.verb_evaluate": (
+        "loss, perplexity and bits per byte over any text",
+        "pérdida, perplejidad y bits por byte sobre cualquier texto",
+    ),
+    "cli.verb_explain": (
+        "what the model thinks of each token",
+        "qué piensa el modelo de cada token",
+    ),
+    "cli.verb_report": (
+        "what happened in a training, as a page",
+        "qué pasó en un entrenamiento, en una página",
+    ),
+    "cli.verb_doctor": (
+        "is everything there, from Python to CUDA?",
+        "¿está todo, desde Python hasta CUDA?",
+    ),
+    "cli.prepared": ("Token files are in {folder}:", "Los archivos de tokens están en {folder}:"),
+    "cli.prepared_next": (
+        "Next: yunque pretrain {folder} --out runs/first",
+        "Ahora: yunque pretrain {folder} --out runs/primero",
+    ),
+    "cli.stopped_steps": (
+        "Done: all {steps} updates were made. Run folder: {run}",
+        "Hecho: se completaron las {steps} actualizaciones. Carpeta: {run}",
+    ),
+    "cli.stopped_early_stopping": (
+        "Stopped early at update {steps}: the validation loss no longer improved. "
+        "Run folder: {run}",
+        "Parada temprana en la actualización {steps}: la pérdida de validación ya no mejoraba. "
+        "Carpeta: {run}",
+    ),
+    "cli.stopped_interrupted": (
+        "Interrupted at update {steps}; everything is saved. To go on: yunque resume {run}",
+        "Interrumpido en la actualización {steps}; todo está guardado. "
+        "Para continuar: yunque resume {run}",
+    ),
+    "cli.stopped_non_finite": (
+        "Stopped at update {steps}: the loss is no longer a finite number. Lower the learning "
+        "rate or use fp32. Run folder: {run}",
+        "Detenido en la actualización {steps}: la pérdida ya no es un número finito. Baja la "
+        "tasa de aprendizaje o usa fp32. Carpeta: {run}",
+    ),
+    "cli.best_val": (
+        "Best validation loss {loss} nats per token (perplexity {ppl}) at update {step}; that "
+        "model is in best/.",
+        "Mejor pérdida de validación: {loss} nats por token (perplejidad {ppl}) en la "
+        "actualización {step}; ese modelo está en best/.",
+    ),
+    "cli.best_train": (
+        "Best training loss {loss} nats per token (perplexity {ppl}) at update {step}. There was "
+        "no validation set, so this does not say whether the model generalises.",
+        "Mejor pérdida de entrenamiento: {loss} nats por token (perplejidad {ppl}) en la "
+        "actualización {step}. No hubo validación, así que esto no dice si el modelo generaliza.",
+    ),
+    "cli.run_next": (
+        'Next:\n  yunque report {run}\n  yunque generate {run} --prompt "…"\n'
+        '  yunque explain {run} --text "…"',
+        'Ahora:\n  yunque report {run}\n  yunque generate {run} --prompt "…"\n'
+        '  yunque explain {run} --text "…"',
+    ),
+    "cli.window_slid": (
+        "The text grew longer than the model's context of {length} tokens: it went on with a "
+        "sliding window and no longer sees its beginning.",
+        "El texto superó el contexto del modelo ({length} tokens): siguió con una ventana "
+        "deslizante y ya no ve su comienzo.",
+    ),
+    "cli.evaluated": (
+        "loss {loss} nats per token · perplexity {ppl} · {bpb} bits per byte · {tokens} tokens · "
+        "{bytes} bytes",
+        "pérdida {loss} nats por token · perplejidad {ppl} · {bpb} bits por byte · {tokens} "
+        "tokens · {bytes} bytes",
+    ),
+    "cli.explain_title": (
+        "What {model} thinks of each token",
+        "Qué piensa {model} de cada token",
+    ),
+    "cli.page_written": ("Written: {path}", "Escrito: {path}"),
+}

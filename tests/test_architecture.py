@@ -1,0 +1,153 @@
+"""The house: which room may import which, read from the sources themselves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SOURCES = Path(__file__).parents[1] / "src" / "yunque"
+
+GROUND = {"config", "errors", "words", "yunque"}
+"""Every room may use these: standard library (and the TOML library) only."""
+
+ALLOWED: dict[str, set[str]] = {
+    "config": {"errors"},
+    "errors": set(),
+    "words": set(),
+    "files": {"errors"},
+    "runlog": {"errors", "files"},
+    "runtime": GROUND,
+    "data": GROUND | {"files", "runtime"},
+    "model": GROUND,
+    "weights": GROUND | {"files", "model"},
+    "generate": GROUND | {"model"},
+    "evaluate": GROUND | {"model"},
+    "exam": GROUND | {"generate"},
+    "train": GROUND | {"runtime", "files", "runlog"},
+    "report": GROUND | {"files", "runlog"},
+    "screen": GROUND | {"runlog"},
+    "doctor": GROUND,
+    "assemble": GROUND
+    | {
+        "data",
+        "doctor",
+        "evaluate",
+        "exam",
+        "files",
+        "generate",
+        "model",
+        "report",
+        "runlog",
+        "runtime",
+        "screen",
+        "train",
+        "weights",
+    },
+    "cli": GROUND | {"verbs"},
+    "verbs": GROUND | {"assemble", "doctor", "files", "report", "screen"},
+}
+"""room → rooms that it may import. docs/architecture.md draws the same arrows."""
+
+STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog"}
+HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "accelerate", "rich"}
+NO_TORCH = {"report", "screen", "cli", *STANDARD_LIBRARY_ONLY}
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(SOURCES).parts[0]
+    return first.removesuffix(".py") if first != "__init__.py" else "yunque"
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """(module, line, whether at the top level and at run time) of every import of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            if node.module == "yunque":
+                names = [f"yunque.{alias.name}" for alias in node.names]
+            else:
+                names = [node.module]
+            found += [(name, node.lineno, id(node) in top) for name in names]
+    return found
+
+
+def own_rooms() -> list[tuple[str, str, str]]:
+    """(room, imported room, place) for every import of ours."""
+    arrows = []
+    for path in sorted(SOURCES.rglob("*.py")):
+        room = room_of(path)
+        for module, line, _ in imports(path):
+            if module.startswith("yunque."):
+                target = module.split(".")[1]
+                known = (SOURCES / target).is_dir() or (SOURCES / f"{target}.py").is_file()
+                arrows.append((room, target if known else "yunque", f"{path.name}:{line}"))
+    return arrows
+
+
+def test_every_room_is_in_the_table() -> None:
+    rooms = {room_of(path) for path in SOURCES.rglob("*.py")} - {"yunque"}
+    assert rooms == set(ALLOWED)
+
+
+def test_rooms_import_only_what_the_table_allows() -> None:
+    wrong = [
+        f"{place}: {room} imports {target}"
+        for room, target, place in own_rooms()
+        if room not in ("yunque", target) and target not in ALLOWED[room]
+    ]
+    assert wrong == []
+
+
+def test_the_table_holds_no_arrow_that_nobody_uses() -> None:
+    used = {(room, target) for room, target, _ in own_rooms()}
+    unused = [
+        f"{room} → {target}"
+        for room, targets in ALLOWED.items()
+        for target in sorted(targets - GROUND)
+        if (room, target) not in used
+    ]
+    assert unused == []
+
+
+def test_no_heavy_import_where_none_is_allowed() -> None:
+    wrong = []
+    for path in sorted(SOURCES.rglob("*.py")):
+        room = room_of(path)
+        for module, line, top in imports(path):
+            package = module.split(".")[0]
+            if package in HEAVY and room in STANDARD_LIBRARY_ONLY:
+                wrong.append(f"{path.name}:{line}: {room} imports {package}")
+            if package == "torch" and room in NO_TORCH:
+                wrong.append(f"{path.name}:{line}: {room} imports torch")
+            if package in ("transformers", "datasets", "bitsandbytes", "plotly") and top:
+                wrong.append(f"{path.name}:{line}: {package} at the top of a module")
+    assert wrong == []
+
+
+def test_only_runtime_and_words_read_environment_variables() -> None:
+    wrong = []
+    for path in sorted(SOURCES.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        reads = "os.environ" in text or "getenv" in text
+        if reads and room_of(path) not in ("runtime", "words"):
+            wrong.append(path.name)
+    assert wrong == []
+
+
+def test_nothing_unpickles_or_runs_foreign_code() -> None:
+    wrong = []
+    for path in sorted(SOURCES.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in ("eval", "exec", "torch.load", "torch.save") or "pickle" in called:
+                    wrong.append(f"{path.name}:{node.lineno}: {called}")
+            if isinstance(node, ast.Import) and any("pickle" in a.name for a in node.names):
+                wrong.append(f"{path.name}:{node.lineno}: import pickle")
+    assert wrong == []

@@ -1,0 +1,36 @@
+"""Spanish and English: the same sentences with the same numbers."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+
+from yunque.words import LANGUAGES, ROOMS, both, say, table
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_both_languages_hold_the_same_placeholders(room: str) -> None:
+    for key, (english, spanish) in table(room).items():
+        assert key.startswith(f"{room}."), key
+        assert english.strip(), key
+        assert spanish.strip(), key
+        assert placeholders(english) == placeholders(spanish), key
+
+
+def test_every_module_of_words_is_a_room() -> None:
+    folder = Path(__file__).parents[1] / "src" / "yunque" / "words"
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(ROOMS)
+
+
+def test_say_fills_placeholders_in_each_language() -> None:
+    sentences = both("cli.page_written", path="x.html")
+    assert sentences == {"en": "Written: x.html", "es": "Escrito: x.html"}
+    assert tuple(sentences) == LANGUAGES
+    with pytest.raises(ValueError, match="not in tuple"):
+        say("cli.page_written", "fr", path="x")

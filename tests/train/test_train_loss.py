@@ -1,0 +1,90 @@
+"""The loss against PyTorch's own, with masks, chunks and mixed precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from yunque.train import loss as room
+from yunque.train.loss import MASKED, count_tokens, cross_entropy_sum
+
+TOLERANCE = 1e-5
+
+
+def case(bias: bool) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(3, 11, 16, requires_grad=True)  # (B, T, C)
+    head = nn.Linear(16, 50, bias=bias)
+    targets = torch.randint(0, 50, (3, 11))
+    targets[0, :4] = MASKED
+    targets[2] = MASKED
+    return hidden, head, targets
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_sum_and_gradients_equal_torch(
+    bias: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "CHUNK_ELEMENTS", rows * 50)
+    hidden, head, targets = case(bias)
+    ours = cross_entropy_sum(hidden, head, targets)
+    (ours / 7).backward()
+    got = [hidden.grad, *(p.grad for p in head.parameters())]
+    hidden.grad = None
+    head.zero_grad()
+    reference = F.cross_entropy(
+        head(hidden).flatten(0, 1), targets.flatten(), ignore_index=MASKED, reduction="sum"
+    )
+    (reference / 7).backward()
+    want = [hidden.grad, *(p.grad for p in head.parameters())]
+    torch.testing.assert_close(ours, reference, rtol=TOLERANCE, atol=TOLERANCE)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_double_precision_gradients_agree_with_finite_differences() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
+    head = nn.Linear(3, 5, bias=False).double()
+    targets = torch.tensor([[1, MASKED, 0, 4]])
+    cross_entropy_sum(hidden, head, targets).backward()
+    step = 1e-3
+    for index in range(hidden.numel()):
+        moved = []
+        for sign in (1, -1):
+            other = hidden.detach().clone()
+            other.view(-1)[index] += sign * step
+            with torch.no_grad():
+                moved.append(cross_entropy_sum(other, head, targets).item())
+        slope = (moved[0] - moved[1]) / (2 * step)
+        assert hidden.grad is not None
+        assert hidden.grad.view(-1)[index].item() == pytest.approx(slope, abs=1e-3)
+
+
+def test_everything_masked_is_zero_with_zero_gradients() -> None:
+    hidden, head, targets = case(False)
+    targets[:] = MASKED
+    total = cross_entropy_sum(hidden, head, targets)
+    total.backward()
+    assert total.item() == 0.0
+    assert count_tokens(targets) == 0
+    assert hidden.grad is not None
+    assert head.weight.grad is not None
+    assert hidden.grad.abs().max() == 0
+    assert head.weight.grad.abs().max() == 0
+
+
+def test_mixed_precision_stays_close_and_keeps_float32_gradients() -> None:
+    hidden, head, targets = case(False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = cross_entropy_sum(hidden, head, targets)
+    total.backward()
+    with torch.no_grad():
+        exact = cross_entropy_sum(hidden.detach(), head, targets)
+    assert total.dtype == torch.float32
+    assert head.weight.grad is not None
+    assert head.weight.grad.dtype == torch.float32
+    assert total.item() == pytest.approx(exact.item(), rel=2**-7)  # bf16 keeps 8 bits

@@ -1,0 +1,160 @@
+"""Schedules by table, Muon against PyTorch's own, state saved and restored."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from yunque.config import ModelConfig, OptimConfig
+from yunque.model.decoder import Decoder
+from yunque.train.optim import (
+    Muon,
+    Optimizers,
+    WeightAverage,
+    learning_rate_multiplier,
+    orthogonalise,
+)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "want"),
+    [
+        ("cosine", 0, 1 / 11),
+        ("cosine", 9, 10 / 11),
+        ("cosine", 10, 1.0),
+        ("cosine", 60, 0.1 + 0.9 * 0.5),
+        ("cosine", 109, 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.99))),
+        ("linear", 60, 0.1 + 0.9 * 0.5),
+        ("linear", 109, 0.1 + 0.9 * 0.01),
+        ("constant", 10, 1.0),
+        ("constant", 109, 1.0),
+        ("wsd", 10, 1.0),
+        ("wsd", 89, 1.0),
+        ("wsd", 100, 0.1 + 0.9 * 0.5),
+    ],
+)
+def test_schedules(schedule: str, step: int, want: float) -> None:
+    config = OptimConfig(
+        schedule=schedule,  # type: ignore[arg-type]
+        warmup_steps=10,
+        decay_fraction=0.2,
+        final_learning_rate_fraction=0.1,
+    )
+    assert learning_rate_multiplier(step, 110, config) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+@pytest.mark.parametrize("warmup", [0, 1, 50, 5000])
+def test_every_update_has_a_rate_above_zero_and_none_above_the_peak(
+    schedule: str, steps: int, warmup: int
+) -> None:
+    config = OptimConfig(
+        schedule=schedule,  # type: ignore[arg-type]
+        warmup_steps=warmup,
+        final_learning_rate_fraction=0.0,
+    )
+    rates = [learning_rate_multiplier(step, steps, config) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16)])
+def test_orthogonalise_pushes_singular_values_towards_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_muon_steps_as_torch_does() -> None:
+    """PyTorch's Muon works in bf16; the tolerance is bf16's spacing at the update's size."""
+    torch.manual_seed(0)
+    start = torch.randn(32, 16)
+    gradients = [torch.randn(32, 16) for _ in range(3)]
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.1)
+    reference = torch.optim.Muon(
+        [theirs], lr=0.02, momentum=0.95, weight_decay=0.1, nesterov=True, adjust_lr_fn="original"
+    )
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        reference.step()
+    moved = (theirs.detach() - start).norm()
+    assert moved > 0.1
+    assert (ours.detach() - theirs.detach()).norm() / moved < 0.03
+
+
+def tiny() -> Decoder:
+    shape = ModelConfig(
+        context_length=8, num_layers=2, num_heads=2, hidden_size=16, qk_norm=True
+    ).resolved(11)
+    return Decoder(shape, seed=3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_every_parameter_is_updated_once_and_decay_spares_vectors(optimizer: str) -> None:
+    model = tiny()
+    config = OptimConfig(optimizer=optimizer)  # type: ignore[arg-type]
+    optimizers = Optimizers(model, config)
+    groups = [group for part in optimizers.parts for group in part.param_groups]
+    taken = [id(p) for group in groups for p in group["params"]]
+    assert sorted(taken) == sorted(id(p) for p in model.parameters())
+    for group in groups:
+        if group["weight_decay"]:
+            assert all(p.dim() >= 2 for p in group["params"])
+    if optimizer == "muon":
+        muon = {id(p) for group in optimizers.parts[-1].param_groups for p in group["params"]}
+        names = {name for name, p in model.named_parameters() if id(p) in muon}
+        assert "token_embedding.weight" not in names
+        assert len(names) == 2 * 7
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_state_survives_a_round_trip_bit_for_bit(optimizer: str) -> None:
+    config = OptimConfig(optimizer=optimizer)  # type: ignore[arg-type]
+    one, other = tiny(), tiny()
+    first, second = Optimizers(one, config), Optimizers(other, config)
+
+    def step(model: Decoder, optimizers: Optimizers, seed: int) -> None:
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizers.set_rate(0.5)
+        optimizers.step()
+
+    step(one, first, 1)
+    saved = {name: tensor.clone() for name, tensor in first.state().items()}
+    with torch.no_grad():
+        for target, source in zip(other.parameters(), one.parameters(), strict=True):
+            target.copy_(source)
+    second.load(saved)
+    step(one, first, 2)
+    step(other, second, 2)
+    for target, source in zip(other.parameters(), one.parameters(), strict=True):
+        assert torch.equal(target, source)
+    assert first.state().keys() == second.state().keys()
+    assert all(torch.equal(first.state()[key], second.state()[key]) for key in first.state())
+
+
+def test_weight_average_is_the_recursion_and_swaps_back() -> None:
+    model = nn.Linear(3, 2)
+    average = WeightAverage(model, 0.5)
+    want = model.weight.detach().clone()
+    for step in range(1, 6):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        average.update(step)
+        decay = min(0.5, step / (step + 10))
+        want = decay * want + (1 - decay) * model.weight.detach()
+    now = model.weight.detach().clone()
+    average.swap()
+    torch.testing.assert_close(model.weight.detach(), want)
+    average.swap()
+    assert torch.equal(model.weight.detach(), now)
