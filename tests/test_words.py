@@ -25,7 +25,8 @@ def test_both_languages_hold_the_same_placeholders(room: str) -> None:
 
 def test_every_module_of_words_is_a_room() -> None:
     folder = Path(__file__).parents[1] / "src" / "yunque" / "words"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(ROOMS)
+    others = {"__init__", "writing"}  # writing: how numbers and foreign text are written
+    assert {path.stem for path in folder.glob("*.py")} - others == set(ROOMS)
 
 
 def test_say_fills_placeholders_in_each_language() -> None:

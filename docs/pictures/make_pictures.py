@@ -1,7 +1,8 @@
 """Make the pictures of the README from a real run: `python docs/pictures/make_pictures.py RUN`.
 
 terminal.en.svg and terminal.es.svg: the live screen after 60 % of the run's steps, replayed from
-RUN/log.jsonl. report.png: the picture of the run's report. Nothing in them points to the network.
+RUN/log.jsonl. report.en.png, report.es.png: the picture of the run's report. Nothing in them points
+to the network.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ def terminal_svg(rows: list[runlog.Row], lang: str, fraction: float = FRACTION) 
     )
 
 
-def report_png(run: Path) -> bytes | None:
+def report_png(run: Path, lang: str) -> bytes | None:
     """The report's picture; None where this version of Yunque has no report."""
     try:
-        from yunque.report import report
+        from yunque.report.report import report
     except ImportError:
         return None
-    return report(run).png()
+    return report(run).png(lang)
 
 
 def main(run: Path) -> None:
@@ -85,12 +86,13 @@ def main(run: Path) -> None:
         path = FOLDER / f"terminal.{lang}.svg"
         write_text(path, terminal_svg(rows, lang))
         print(path)
-    picture = report_png(run)
-    if picture is None:
-        print("no report.png: yunque.report has no report()")
-    else:
-        write_bytes(FOLDER / "report.png", picture)
-        print(FOLDER / "report.png")
+        picture = report_png(run, lang)
+        if picture is None:
+            print(f"report.{lang}.png left out: there is no yunque.report.report")
+            continue
+        path = FOLDER / f"report.{lang}.png"
+        write_bytes(path, picture)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,8 @@ def run(lang: str, stream: io.TextIOBase, clock: Clock) -> None:
     screen.start(
         {
             "run": "runs/a",
-            "parameters": {"embedding": 20000, "blocks": 12345678},
-            "train_tokens": 135000,
-            "val_tokens": 15000,
+            "parameters": {"token_embedding": 20000, "<own>": 12345678, "total": 12365678},
+            "tokens": {"train": 135000, "val": 15000},
             "steps": 2000,
             "batch_size": 32,
             "context_length": 256,
@@ -62,7 +61,9 @@ def run(lang: str, stream: io.TextIOBase, clock: Clock) -> None:
     )
     screen.warning("low memory\n[bold]")
     screen.checkpoint("runs/a/checkpoints/step-00000122")
-    screen.stop("early_stopping", {"best_step": 121, "best_val_loss": 2.11, "run": "runs/a"})
+    screen.stop(
+        "early_stopping", {"best_step": 121, "best_loss": 2.11, "validated": True, "run": "runs/a"}
+    )
     screen.close()
     screen.warning("after the end")
 
@@ -75,13 +76,13 @@ def test_lines_in_english() -> None:
         "Reading 25%",
         "Reading 100%",
         "run runs/a",
-        "12,365,678 parameters (embedding 20,000, blocks 12,345,678)"
+        "12,365,678 parameters (token embedding 20,000, <own> 12,345,678)"
         " | 135,000 training tokens, 15,000 validation"
         " | 2,000 steps | batch 32 | context 256 | cpu | fp32",
         "step 118/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 0.9 GB left -",
         "step 120/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 0.9 GB left 3m 8s",
         "eval step 121: train 2.050 validation 2.110 (best) perplexity 8.2",
-        "eval step 122: train 2.050 validation - perplexity 7.8",
+        "eval step 122: train 2.050 perplexity 7.8",
         'sample after "Ana":',
         "  |  va",
         "  | ␛[2Jal [red]río\ufffd",
@@ -89,7 +90,7 @@ def test_lines_in_english() -> None:
         "warning: low memory↵[bold]",
         "checkpoint runs/a/checkpoints/step-00000122",
         "Stopped: the validation loss no longer improves. "
-        "Best validation 2.110 at step 121. Run folder: runs/a",
+        "Best validation loss 2.110 at step 121. Run folder: runs/a",
     ]
     assert "\r" not in stream.getvalue()
 
@@ -176,3 +177,21 @@ def test_both_languages_have_the_same_placeholders(words: dict[str, tuple[str, s
     for key, (english, spanish) in words.items():
         found = [sorted(set(re.findall(r"{(\w+)}", text))) for text in (english, spanish)]
         assert found[0] == found[1], key
+
+
+@pytest.mark.parametrize(
+    ("reason", "english", "spanish"),
+    [
+        ("steps", "Stopped: all steps done.", "Fin: todos los pasos hechos."),
+        ("interrupted", "interrupted, the state is saved", "interrumpida, con el estado guardado"),
+        ("non_finite", "the loss is no longer finite", "la pérdida ya no es finita"),
+        ("best\x1b[0m", "Stopped: best␛[0m.", "Fin: best␛[0m."),
+    ],
+)
+def test_reasons_to_stop(reason: str, english: str, spanish: str) -> None:
+    for lang, expected in (("en", english), ("es", spanish)):
+        stream = io.StringIO()
+        LineScreen(stream, lang).stop(reason, {"best_step": 3, "best_loss": 1.5})
+        assert expected in stream.getvalue()
+        loss = {"en": "training loss 1.500 at step 3", "es": "entrenamiento: 1,500, en el paso 3"}
+        assert loss[lang] in stream.getvalue()

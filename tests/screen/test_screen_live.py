@@ -223,7 +223,7 @@ def test_a_lost_terminal_does_not_end_the_run() -> None:
     before = sys.stderr
     screen = LiveScreen(Console(file=Lost(), force_terminal=True, width=80, height=24), "en")
     replay(run_log(), screen)
-    screen.stop("finished", {})
+    screen.stop("steps", {})
     assert sys.stderr is before
 
 
@@ -248,6 +248,13 @@ def test_the_replay_stops_where_asked_and_finds_the_best() -> None:
     screen.close()
     assert [s for kind, s, _ in calls if kind == "step"] == list(range(1, 141))
     assert [s for _, s, best in calls if best] == [0, 20, 40, 60, 80, 100]
+    calls.clear()
+    losses = enumerate((3.0, 2.0, 2.5, None, 1.0))
+    rows = [
+        runlog.Row(1, "eval", {"step": s, "train_loss": x, "val_loss": None}) for s, x in losses
+    ]
+    replay(rows, screen)
+    assert [s for _, s, best in calls if best] == [0, 1, 4]
 
 
 def test_the_picture_of_the_terminal_points_nowhere() -> None:

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+from yunque.screen.explanation import print_explanation
 from yunque.screen.lines import LineScreen
 from yunque.screen.live import LiveScreen
 
-__all__ = ["LineScreen", "LiveScreen", "Screen", "SilentScreen", "make_screen"]
+__all__ = ["LineScreen", "LiveScreen", "Screen", "SilentScreen", "make_screen", "print_explanation"]
 
 
 class Screen(Protocol):
@@ -27,14 +28,15 @@ class Screen(Protocol):
 
     def start(self, facts: Mapping[str, Any]) -> None:
         """The run begins. Keys that are shown, each optional: run, parameters (a number or a
-        number by part), train_tokens, val_tokens, step (of a resumed run), steps, batch_size,
-        context_length, device, precision."""
+        number by part), tokens {split: number}, resumed_step, steps, batch_size, context_length,
+        device, precision."""
 
     def step(self, row: Mapping[str, Any]) -> None:
         """A `step` row with `epoch` and `steps`, the total."""
 
     def evaluation(self, row: Mapping[str, Any], best: bool) -> None:
-        """An `eval` row; `best`: the lowest validation loss so far."""
+        """An `eval` row; `best`: the lowest watched loss so far (of
+        validation, of training where there is none)."""
 
     def sample(self, prompt: str, text: str) -> None:
         """A text that the model wrote after `prompt`."""
@@ -49,8 +51,8 @@ class Screen(Protocol):
         """A checkpoint was saved."""
 
     def stop(self, reason: str, facts: Mapping[str, Any]) -> None:
-        """The run ended. Reasons with a sentence: finished, early_stopping, interrupted,
-        diverged; any other is shown as it is. Facts: best_step, best_val_loss, run."""
+        """The run ended. Reasons with a sentence: steps, early_stopping, interrupted,
+        non_finite; any other is shown as it is. Facts: best_step, best_loss, validated, run."""
 
     def close(self) -> None:
         """Leave the terminal as it was; may be called twice."""

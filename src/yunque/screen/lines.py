@@ -88,14 +88,16 @@ class LineScreen:
     def evaluation(self, row: Mapping[str, Any], best: bool) -> None:
         p, lang = self._progress, self._lang
         p.evaluation(row, best)
-        self._say(
-            "line_eval",
-            step=p.step_number,
-            train=number(row.get("train_loss"), lang, 3),
-            val=number(row.get("val_loss"), lang, 3),
-            best=say("screen.line_best", lang) if best else "",
-            perplexity=perplexity(p.perplexity_loss, lang),
-        )
+        values = {
+            "step": p.step_number,
+            "train": number(row.get("train_loss"), lang, 3),
+            "best": say("screen.line_best", lang) if best else "",
+            "perplexity": perplexity(p.perplexity_loss, lang),
+        }
+        if row.get("val_loss") is None:
+            self._say("line_eval_train", **values)
+        else:
+            self._say("line_eval", val=number(row["val_loss"], lang, 3), **values)
 
     def sample(self, prompt: str, text: str) -> None:
         self._say("line_sample", prompt=visible(prompt))
@@ -119,7 +121,8 @@ class LineScreen:
         self._say("line_warning", text=visible(text))
 
     def checkpoint(self, path: str) -> None:
-        self._say("line_checkpoint", path=visible(path))
+        if path:  # empty in the processes of a distributed run that do not write
+            self._say("line_checkpoint", path=visible(path))
 
     def stop(self, reason: str, facts: Mapping[str, Any]) -> None:
         self._write(" ".join(stop_sentences(reason, facts, self._lang)))

@@ -83,8 +83,9 @@ class LiveScreen:
             self._print(say("screen.line_warning", self._lang, text=visible(text)), "yellow")
 
     def checkpoint(self, path: str) -> None:
-        self._progress.phase = say("screen.line_checkpoint", self._lang, path=path)
-        self._draw()
+        if path:  # empty in the processes of a distributed run that do not write
+            self._progress.phase = say("screen.line_checkpoint", self._lang, path=path)
+            self._draw()
 
     def stop(self, reason: str, facts: Mapping[str, Any]) -> None:
         self._progress.phase = ""

@@ -141,7 +141,7 @@ class Progress:
         self.started = True
         self.phase, self.phase_fraction = "", None
         self.steps = int(facts.get("steps") or 0)
-        self.step_number = int(facts.get("step") or 0)
+        self.step_number = int(facts.get("resumed_step") or 0)
 
     def step(self, row: Mapping[str, Any]) -> None:
         self.row = row

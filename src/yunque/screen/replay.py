@@ -12,7 +12,7 @@ from yunque.screen.progress import finite
 def replay(rows: Iterable[Row], screen: Screen, fraction: float = 1.0) -> None:
     """Feed the rows up to `fraction` of the steps that the run did.
 
-    The best evaluation is the lowest validation loss so far. The total of steps is that of the
+    The best evaluation is the lowest so far. The total of steps is that of the
     start row, else the last step of the log.
     """
     rows = list(rows)
@@ -28,7 +28,8 @@ def replay(rows: Iterable[Row], screen: Screen, fraction: float = 1.0) -> None:
         elif row.event == "step":
             screen.step(values)
         elif row.event == "eval":
-            loss = finite(values.get("val_loss"))
+            val = values.get("val_loss")
+            loss = finite(values.get("train_loss") if val is None else val)
             screen.evaluation(values, best=loss is not None and loss < best)
             best = min(best, best if loss is None else loss)
         elif row.event == "sample":

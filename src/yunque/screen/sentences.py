@@ -27,17 +27,17 @@ def start_facts(facts: Mapping[str, Any], lang: str, parts: bool = True) -> list
     if isinstance(parameters, Mapping):
         sizes = {str(k): v for k, v in parameters.items() if isinstance(v, int)}
         total = sizes.pop("total", sum(sizes.values()))
-        names = ", ".join(f"{visible(k)} {number(v, lang)}" for k, v in sizes.items())
+        names = ", ".join(f"{_known('part', k, lang)} {number(v, lang)}" for k, v in sizes.items())
         words.append(say("screen.parameters", lang, n=number(total, lang)))
         words[-1] += f" ({names})" if names and parts else ""
     elif parameters is not None:
         words.append(say("screen.parameters", lang, n=number(parameters, lang)))
-    if {"train_tokens", "val_tokens"} <= known:
-        words.append(
-            say("screen.tokens", lang, train=count("train_tokens"), val=count("val_tokens"))
-        )
-    elif "train_tokens" in known:
-        words.append(say("screen.train_tokens", lang, train=count("train_tokens")))
+    tokens = facts.get("tokens") or {}
+    splits = {name: number(tokens.get(name), lang) for name in ("train", "val")}
+    if tokens.get("val"):
+        words.append(say("screen.tokens", lang, **splits))
+    elif tokens:
+        words.append(say("screen.train_tokens", lang, train=splits["train"]))
     for key, word in (("steps", "steps"), ("batch_size", "batch"), ("context_length", "context")):
         if key in known:
             words.append(say(f"screen.{word}", lang, n=count(key)))
@@ -47,17 +47,21 @@ def start_facts(facts: Mapping[str, Any], lang: str, parts: bool = True) -> list
 
 def stop_sentences(reason: str, facts: Mapping[str, Any], lang: str) -> list[str]:
     """Why the run ended, its best evaluation, its folder."""
-    key = f"screen.stop_{reason}"
-    known = reason in ("finished", "early_stopping", "interrupted", "diverged") and key in WORDS
-    why = say(key, lang) if known else visible(reason)
-    sentences = [say("screen.stop", lang, reason=why)]
-    loss, step = finite(facts.get("best_val_loss")), facts.get("best_step")
+    sentences = [say("screen.stop", lang, reason=_known("reason", reason, lang))]
+    loss, step = finite(facts.get("best_loss")), facts.get("best_step")
     if loss is not None and step is not None:
         best = {"loss": number(loss, lang, 3), "step": number(step, lang)}
-        sentences.append(say("screen.stop_best", lang, **best))
+        watched = "stop_best" if facts.get("validated") else "stop_best_train"
+        sentences.append(say(f"screen.{watched}", lang, **best))
     if facts.get("run"):
         sentences.append(say("screen.stop_run", lang, run=visible(str(facts["run"]))))
     return sentences
+
+
+def _known(group: str, name: str, lang: str) -> str:
+    """The words for a name of ours; a name that we do not know, as it is."""
+    key = f"screen.{group}_{name}"
+    return say(key, lang) if key in WORDS else visible(name)
 
 
 def exam_kinds(row: Mapping[str, Any], lang: str) -> str:

@@ -22,6 +22,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "screen.sample": ("sample at step {step}", "muestra en el paso {step}"),
     "screen.exam": ("exam {right}/{total} ({share})", "examen {right}/{total} ({share})"),
     "screen.parameters": ("{n} parameters", "{n} parámetros"),
+    # The parts of a model, as `Decoder.parameter_counts` names them.
+    "screen.part_token_embedding": ("token embedding", "embedding de tokens"),
+    "screen.part_position_embedding": ("positions", "posiciones"),
+    "screen.part_attention": ("attention", "atención"),
+    "screen.part_mlp": ("feed-forward", "feed-forward"),
+    "screen.part_norms": ("norms", "normas"),
+    "screen.part_head": ("head", "salida"),
     "screen.tokens": (
         "{train} training tokens, {val} validation",
         "{train} tokens de entrenamiento, {val} de validación",
@@ -42,6 +49,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "evaluación paso {step}: entrenamiento {train} validación {val}{best} "
         "perplejidad {perplexity}",
     ),
+    "screen.line_eval_train": (
+        "eval step {step}: train {train}{best} perplexity {perplexity}",
+        "evaluación paso {step}: entrenamiento {train}{best} perplejidad {perplexity}",
+    ),
     "screen.line_best": (" (best)", " (la mejor)"),
     "screen.line_start": ("run {run}", "ejecución {run}"),
     "screen.line_sample": ('sample after "{prompt}":', "muestra tras «{prompt}»:"),
@@ -53,19 +64,23 @@ WORDS: dict[str, tuple[str, str]] = {
     "screen.line_checkpoint": ("checkpoint {path}", "punto de control {path}"),
     # Why a run ended.
     "screen.stop": ("Stopped: {reason}.", "Fin: {reason}."),
-    "screen.stop_finished": ("all steps done", "todos los pasos hechos"),
-    "screen.stop_early_stopping": (
+    "screen.reason_steps": ("all steps done", "todos los pasos hechos"),
+    "screen.reason_early_stopping": (
         "the validation loss no longer improves",
         "la pérdida de validación ya no mejora",
     ),
-    "screen.stop_interrupted": (
+    "screen.reason_interrupted": (
         "interrupted, the state is saved",
         "interrumpida, con el estado guardado",
     ),
-    "screen.stop_diverged": ("the loss is not finite", "la pérdida no es finita"),
+    "screen.reason_non_finite": ("the loss is no longer finite", "la pérdida ya no es finita"),
     "screen.stop_best": (
-        "Best validation {loss} at step {step}.",
-        "Mejor validación {loss} en el paso {step}.",
+        "Best validation loss {loss} at step {step}.",
+        "Mejor pérdida de validación: {loss}, en el paso {step}.",
+    ),
+    "screen.stop_best_train": (
+        "Best training loss {loss} at step {step}.",
+        "Mejor pérdida de entrenamiento: {loss}, en el paso {step}.",
     ),
     "screen.stop_run": ("Run folder: {run}", "Carpeta de la ejecución: {run}"),
 }
