@@ -174,6 +174,14 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file of ours where there is one."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, path, "remove") from None
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder: first out of sight by a rename, then its files."""
     aside = folder.parent / f"{STAGE_PREFIX}old-{folder.name}-{secrets.token_hex(4)}"

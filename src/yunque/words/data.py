@@ -1,3 +1,78 @@
 """Sentences of the data room."""
 
-WORDS: dict[str, tuple[str, str]] = {}
+WORDS: dict[str, tuple[str, str]] = {
+    "data.counting": ("Reading the text", "Leyendo el texto"),
+    "data.training_tokenizer": ("Building the tokenizer", "Construyendo el tokenizador"),
+    "data.encoding": ("Turning text into tokens", "Convirtiendo el texto en tokens"),
+    "data.rebuilt_interrupted": (
+        "The last preparation was interrupted; it is done again.",
+        "La preparación anterior quedó a medias; se hace de nuevo.",
+    ),
+    "data.rebuilt_format": (
+        "Prepared in format {old}, this version writes {new}; it is done again.",
+        "Se preparó con el formato {old} y esta versión escribe el {new}; se hace de nuevo.",
+    ),
+    "data.rebuilt_damaged": (
+        "The prepared files are incomplete or were changed; they are made again.",
+        "Los archivos preparados están incompletos o han cambiado; se hacen de nuevo.",
+    ),
+    "data.rebuilt_setting": (
+        "{name} changed from {old} to {new}; the data is prepared again.",
+        "{name} ha pasado de {old} a {new}; los datos se preparan de nuevo.",
+    ),
+    "data.rebuilt_sources": (
+        "New or changed text ({count}: {names}); the data is prepared again.",
+        "Hay texto nuevo o modificado ({count}: {names}); los datos se preparan de nuevo.",
+    ),
+    "data.rebuilt_source_list": (
+        "The list of sources changed ({old} files before, {new} now); the data is prepared again.",
+        "Ha cambiado la lista de fuentes (antes {old} archivos, ahora {new}); "
+        "los datos se preparan de nuevo.",
+    ),
+    "data.too_few_for_window": (
+        "{tokens:,} training tokens, but one window needs {needed:,} (context_length "
+        "{context_length} + 1). Add text, or set context_length to {fitting} or less.",
+        "Hay {tokens:,} tokens de entrenamiento y una sola ventana necesita {needed:,} "
+        "(context_length {context_length} + 1). Añade texto o baja context_length a {fitting} "
+        "o menos.",
+    ),
+    "data.too_few_for_batch": (
+        "{tokens:,} training tokens do not fill one batch of {batch_size} x {context_length} = "
+        "{needed:,}: the same text comes more than once in an update. Add text, or set batch_size "
+        "to {fitting} or less.",
+        "Los {tokens:,} tokens de entrenamiento no llenan un lote de {batch_size} x "
+        "{context_length} = {needed:,}: el mismo texto se repite dentro de una actualización. "
+        "Añade texto o baja batch_size a {fitting} o menos.",
+    ),
+    "data.val_one_token": (
+        "The validation set is a single token, so there is nothing to predict in it. Raise val, "
+        "or set it to 0.",
+        "El conjunto de validación tiene un solo token, así que no hay nada que predecir en él. "
+        "Sube val o ponlo a 0.",
+    ),
+    "data.val_below_context": (
+        "The validation set has {tokens:,} tokens, fewer than one window of {needed:,} "
+        "(context_length {context_length} + 1): its loss will be rough, and measured on less "
+        "context than in training. Raise val, add text, or lower context_length.",
+        "El conjunto de validación tiene {tokens:,} tokens, menos que una ventana de {needed:,} "
+        "(context_length {context_length} + 1): su pérdida será poco fiable y se medirá con menos "
+        "contexto que en el entrenamiento. Sube val, añade texto o baja context_length.",
+    ),
+    "data.vocabulary_large": (
+        "The vocabulary has {vocab_size:,} entries and the training text {tokens:,} tokens, "
+        "{per_entry:.1f} for each entry: most of them will hardly be learnt ({wanted} or more are "
+        "better). Use a smaller vocabulary (char, byte or a smaller bpe:SIZE) or more text.",
+        "El vocabulario tiene {vocab_size:,} entradas y el texto de entrenamiento {tokens:,} "
+        "tokens, {per_entry:.1f} por entrada: la mayoría apenas se aprenderá (conviene que sean "
+        "{wanted} o más). Usa un vocabulario menor (char, byte o un bpe:SIZE más pequeño) o más "
+        "texto.",
+    ),
+    "data.unknown_many": (
+        "{unknown:,} of {tokens:,} tokens ({percent:.1f} %) are unknown to the vocabulary: the "
+        "model can neither read nor write that text. Use bpe:SIZE or byte, which know every text, "
+        "or a larger vocabulary.",
+        "El vocabulario no conoce {unknown:,} de los {tokens:,} tokens ({percent:.1f} %): el "
+        "modelo no podrá leer ni escribir ese texto. Usa bpe:SIZE o byte, que conocen cualquier "
+        "texto, o un vocabulario mayor.",
+    ),
+}

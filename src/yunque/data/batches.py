@@ -1,0 +1,261 @@
+"""TOKEN FILE → (B, T) BATCHES: a pure function of (seed, step), with nothing to save or restore.
+
+Shapes: B sequences of a batch, T context length.
+
+The token file is read as a ring. An epoch has `windows = max(1, N // stride)` windows; window k
+begins at token `(phase + k * stride) mod N`, and a window that reaches the end goes on at the
+beginning. `phase` is random in [0, stride) for each epoch where there are two windows or more, so
+that successive epochs cut the text at other places. In every epoch each window comes exactly
+once, in the order of a seeded permutation. N mod stride tokens around the seam of the ring belong
+to no window as its first `stride` tokens; where they lie moves with the phase.
+
+The permutation is a Feistel network of six rounds over the smallest even number of bits that
+holds `windows`; numbers outside are permuted again until they fall inside ("cycle walking"). It
+needs no table: the window of any position in any epoch is computed on its own, in constant
+memory. Source: Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains". Its round function
+is SplitMix64's mixer (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from yunque.errors import InputError, StorageError
+from yunque.files import storage_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+ROUNDS = 6
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
+MASK = 2**64 - 1
+PHASE_STREAM = 2**32  # beyond every epoch's round keys
+
+
+class TokenFile:
+    """Tokens on disk, read a stretch at a time; never held as a whole.
+
+    Stretches are read with `pread`, not through a memory map: the pages of a map that was read at
+    random count as memory of the process, and a file cut short under a map kills it.
+
+    Args:
+        dtype: "uint16" or "uint32", little-endian in the file.
+        length: number of tokens.
+
+    Raises:
+        StorageError: the file is missing or does not have that length.
+    """
+
+    def __init__(self, path: Path, dtype: str, length: int) -> None:
+        self.path = path
+        self.dtype = dtype
+        self.length = length
+        self._stored = np.dtype({"uint16": "<u2", "uint32": "<u4"}[dtype])
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, self._descriptor)
+            size = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise storage_error(error, path, "read") from None
+        expected = length * self._stored.itemsize
+        if size != expected:
+            raise StorageError(
+                f"{path}: {size} bytes, expected {expected} ({length} tokens of {dtype}). "
+                "The file was changed or cut short; prepare the data again."
+            )
+
+    def read(self, start: int, count: int) -> Ints:
+        """Tokens start … start + count - 1 as int64, (count,).
+
+        Raises:
+            StorageError: the disk failed or the file became shorter.
+        """
+        if not 0 <= start <= start + count <= self.length:
+            raise IndexError(f"tokens {start} to {start + count} of {self.length}")
+        width = self._stored.itemsize
+        try:
+            raw = read_at(self._descriptor, start * width, count * width)
+        except OSError as error:
+            raise storage_error(error, self.path, "read") from None
+        if len(raw) != count * width:
+            raise StorageError(f"{self.path}: cut short while it was read; prepare it again.")
+        return np.frombuffer(raw, self._stored).astype(np.int64)
+
+
+def read_at(descriptor: int, offset: int, size: int) -> bytes:
+    """Bytes of an open file; the place where others read is not moved where there is `pread`."""
+    chunks = []
+    while size:
+        if hasattr(os, "pread"):
+            chunk = os.pread(descriptor, size, offset)
+        else:  # Windows
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            chunk = os.read(descriptor, size)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        offset += len(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+class Batches:
+    """The training batches of a token file.
+
+    Args:
+        stride: tokens between the starts of two windows of an epoch.
+        seed: fixes order and phase.
+
+    Raises:
+        InputError: the file holds fewer than context_length + 1 tokens.
+    """
+
+    def __init__(
+        self, tokens: TokenFile, context_length: int, batch_size: int, stride: int, seed: int
+    ) -> None:
+        if tokens.length < context_length + 1:
+            raise InputError(
+                f"{tokens.path}: {tokens.length} training tokens, but one window needs "
+                f"{context_length + 1} (context_length {context_length} + 1). Add text or lower "
+                "context_length."
+            )
+        self.tokens = tokens
+        self.context_length = context_length
+        self.batch_size = batch_size
+        self.stride = stride
+        self.seed = seed
+        self.windows = max(1, tokens.length // stride)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.windows / self.batch_size
+
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Rows first … first + count - 1 of update `step` (0-based), all of them by default.
+
+        Returns:
+            inputs and targets, (count, T) int64; targets are the inputs one token later. (A
+            target of -100 would be masked; here none is.)
+        """
+        import torch
+
+        rows = self.batch_size - first if count is None else count
+        if not 0 <= first <= first + rows <= self.batch_size:
+            raise IndexError(f"rows {first} to {first + rows} of {self.batch_size}")
+        starts = self.starts(step * self.batch_size + first, rows)
+        found = np.empty((rows, self.context_length + 1), dtype=np.int64)
+        for row, start in enumerate(starts.tolist()):
+            found[row] = self._window(start)
+        both = torch.from_numpy(found)  # (rows, T + 1)
+        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+    def starts(self, sample: int, count: int) -> Ints:
+        """First token of the samples `sample` … of the endless sequence of epochs, (count,)."""
+        samples = np.arange(sample, sample + count, dtype=np.int64)
+        epochs, places = samples // self.windows, samples % self.windows
+        starts = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(epochs).tolist():
+            now = epochs == epoch
+            windows = permute(places[now], self.windows, mix(self.seed, epoch))
+            phase = 0
+            if self.windows > 1:
+                phase = mix(mix(self.seed, epoch), PHASE_STREAM) % self.stride
+            starts[now] = (phase + windows * self.stride) % self.tokens.length
+        return starts
+
+    def _window(self, start: int) -> Ints:
+        need = self.context_length + 1
+        ahead = min(need, self.tokens.length - start)
+        head = self.tokens.read(start, ahead)
+        if ahead == need:
+            return head
+        return np.concatenate([head, self.tokens.read(0, need - ahead)])
+
+
+def mix(seed: int, number: int) -> int:
+    """A 64-bit number from two, by SplitMix64: output `number` of the generator begun at `seed`."""
+    word = (seed + (number + 1) * GOLDEN) & MASK
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & MASK
+    return word ^ (word >> 31)
+
+
+def mix_array(words: Words) -> Words:
+    """SplitMix64's mixer on an array (multiplication wraps at 2^64)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def permute(places: Ints, size: int, key: int) -> Ints:
+    """Where a seeded permutation of 0 … size - 1 sends `places`; see the top of this file."""
+    half = max(2, (int(size - 1).bit_length() + 1) // 2)  # bits of one side
+    mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    keys = [np.uint64(mix(key, number)) for number in range(ROUNDS)]
+    result = places.astype(np.uint64)
+    outside = np.ones(len(result), dtype=bool)
+    while outside.any():
+        now = result[outside]
+        left, right = now >> shift, now & mask
+        for round_key in keys:
+            left, right = right, left ^ (mix_array(right + round_key) & mask)
+        result[outside] = (left << shift) | right
+        outside[outside] = result[outside] >= size
+    return result.astype(np.int64)
+
+
+class EvaluationWindows:
+    """Non-overlapping windows in which every token but the first is predicted exactly once.
+
+    The last, shorter window is a batch of its own. With a limit, whole windows evenly spread over
+    the file are used instead, as many as fit (at least one).
+
+    Args:
+        limit_tokens: most tokens to predict. 0: all.
+        batch_size: windows of one batch.
+
+    Attributes:
+        tokens: number of predicted tokens.
+    """
+
+    def __init__(
+        self, tokens: TokenFile, context_length: int, limit_tokens: int = 0, batch_size: int = 16
+    ) -> None:
+        self._file = tokens
+        self.context_length = context_length
+        self.batch_size = batch_size
+        targets = max(0, tokens.length - 1)
+        full = targets // context_length
+        self._rest = targets % context_length
+        self._starts = np.arange(full, dtype=np.int64) * context_length
+        if 0 < limit_tokens < targets and full:
+            chosen = max(1, min(full, limit_tokens // context_length))
+            # The middle of each of `chosen` equal stretches of the file.
+            middles = (2 * np.arange(chosen, dtype=np.int64) + 1) * full // (2 * chosen)
+            self._starts = middles * context_length
+            self._rest = 0
+        self._rest_start = full * context_length
+        self.tokens = len(self._starts) * context_length + self._rest
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, targets), (1 … batch_size, T) int64; T is shorter in the last one."""
+        import torch
+
+        for begin in range(0, len(self._starts), self.batch_size):
+            starts = self._starts[begin : begin + self.batch_size].tolist()
+            rows = [self._file.read(start, self.context_length + 1) for start in starts]
+            both = torch.from_numpy(np.stack(rows))  # (k, T + 1)
+            yield both[:, :-1].contiguous(), both[:, 1:].contiguous()
+        if self._rest:
+            row = torch.from_numpy(self._file.read(self._rest_start, self._rest + 1))[None]
+            yield row[:, :-1].contiguous(), row[:, 1:].contiguous()
