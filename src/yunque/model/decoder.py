@@ -20,10 +20,24 @@ class Cache:
         self.used = 0
 
     def reorder(self, rows: Tensor) -> None:
-        """Make row i continue what row `rows[i]` held (beam search)."""
+        """Make row i continue what row `rows[i]` held; `rows` may name more or fewer rows."""
         for layer in self.layers:
-            layer.keys[:, :, : self.used] = layer.keys[rows, :, : self.used]
-            layer.values[:, :, : self.used] = layer.values[rows, :, : self.used]
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+
+    def replace_end(self, rows: Tensor, other: Cache) -> None:
+        """Let all that `other` holds stand for the last positions of `rows`, in their order."""
+        span = slice(self.used - other.used, self.used)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.keys[rows, :, span] = theirs.keys[:, :, : other.used]
+            mine.values[rows, :, span] = theirs.values[:, :, : other.used]
+
+    def forget(self, positions: int) -> None:
+        """Drop the first `positions` of every row."""
+        kept = self.used - positions
+        for layer in self.layers:
+            for held in (layer.keys, layer.values):
+                held[:, :, :kept] = held[:, :, positions : self.used].clone()
+        self.used = kept
 
 
 class Decoder(nn.Module):
