@@ -49,7 +49,7 @@ class Decoder(nn.Module):
     rotary_cos: Tensor
     rotary_sin: Tensor
 
-    def __init__(self, config: ModelConfig, seed: int = 0):
+    def __init__(self, config: ModelConfig, seed: int | None = 0):
         super().__init__()
         self.config = config
         C, V, T = config.hidden_size, config.vocab_size, config.context_length
@@ -65,7 +65,14 @@ class Decoder(nn.Module):
             cos, sin = rotary_tables(config.head_size, T, config.rope_theta)
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
-        self.initialise(seed)
+        if seed is not None:
+            self.initialise(seed)
+
+    @classmethod
+    def empty(cls, config: ModelConfig) -> Decoder:
+        """The shape without its weights (device meta), for weights that are read from a file."""
+        with torch.device("meta"):
+            return cls(config, seed=None)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

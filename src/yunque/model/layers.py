@@ -26,8 +26,10 @@ def rotary_tables(head_size: int, length: int, theta: float) -> tuple[Tensor, Te
     The two halves of a head form the rotated pairs, as in Llama's published weights.
     Source: Su et al. 2021, "RoFormer", section 3.2.2.
     """
-    frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float32) / head_size)
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)  # (length, D/2)
+    # On the CPU by name: the tables are real numbers even where the weights are still on "meta".
+    pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device="cpu")
+    places = torch.arange(length, dtype=torch.float32, device="cpu")
+    angles = torch.outer(places, theta ** (-pairs / head_size))  # (length, D/2)
     angles = torch.cat((angles, angles), dim=-1)  # (length, D)
     return angles.cos(), angles.sin()
 

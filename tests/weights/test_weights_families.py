@@ -1,0 +1,255 @@
+"""The name tables: total, exact both ways, and every misfit named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from yunque.config import ModelConfig
+from yunque.errors import InputError
+from yunque.model.decoder import Decoder
+from yunque.weights.families import (
+    ARCHITECTURES,
+    check_ours,
+    foreign_config,
+    from_foreign,
+    model_config,
+    our_shapes,
+    places,
+    to_foreign,
+)
+
+TINY = ModelConfig(
+    preset="",
+    vocab_size=13,
+    context_length=8,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    hidden_size=16,
+    intermediate_size=24,
+    tie_embeddings=False,
+)
+GPT2 = dataclasses.replace(
+    TINY,
+    num_kv_heads=4,
+    positions="learned",
+    norm="layernorm",
+    mlp="gelu",
+    bias=True,
+    qkv_bias=True,
+)
+SHAPES = {
+    "gpt2": GPT2,
+    "gpt2-tied": dataclasses.replace(GPT2, tie_embeddings=True),
+    "gpt2-no-qkv-bias": dataclasses.replace(GPT2, qkv_bias=False),
+    "llama": TINY,
+    "llama-tied": dataclasses.replace(TINY, tie_embeddings=True),
+    "qwen2": dataclasses.replace(TINY, qkv_bias=True),
+    "qwen3": dataclasses.replace(TINY, qk_norm=True, tie_embeddings=True, rope_theta=500.0),
+}
+
+
+def random_state(config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Every weight random, biases and norms too, so that none can be swapped unseen."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = our_shapes(config)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.int32)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_there_and_back_changes_no_bit(name: str) -> None:
+    config, state = SHAPES[name], random_state(SHAPES[name])
+    # Numbers that a careless way loses: the two zeros, the smallest, a payload of NaN.
+    planted = torch.tensor([0.0, -0.0, 1e-45, float("inf")])
+    state["blocks.1.attention.k_proj.weight"][0, :4] = planted
+    state["blocks.1.attention.k_proj.weight"].view(torch.int32)[0, 4] = 0x7FC01234
+    back = from_foreign(config, to_foreign(config, state))
+    head = {"head.weight"} if config.tie_embeddings else set()
+    assert back.keys() == state.keys() | head
+    for key, tensor in state.items():
+        assert torch.equal(bits(back[key]), bits(tensor)), key
+    Decoder(config).load_state_dict(back)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_weight_has_one_place(name: str) -> None:
+    config = SHAPES[name]
+    placed = [ours for place in places(config) if not place.zeros for ours in place.ours]
+    assert sorted(placed) == sorted(our_shapes(config))
+
+
+def test_gpt2_fuses_and_transposes() -> None:
+    state = random_state(GPT2)
+    fused = to_foreign(GPT2, state)["transformer.h.1.attn.c_attn.weight"]  # (C, 3C)
+    assert fused.shape == (16, 48)
+    key = state["blocks.1.attention.k_proj.weight"]
+    for row in range(16):
+        for column in range(16):
+            assert fused[column, 16 + row] == key[row, column]
+
+
+def test_missing_bias_is_zeros_and_must_be_zeros() -> None:
+    config = SHAPES["gpt2-no-qkv-bias"]
+    tensors = to_foreign(config, random_state(config))
+    bias = tensors["transformer.h.0.attn.c_attn.bias"]
+    assert bias.shape == (48,)
+    assert not bias.any()
+    bias[5] = 0.5
+    with pytest.raises(InputError, match="qkv_bias is false"):
+        from_foreign(config, tensors)
+
+
+def test_all_misfits_in_one_error() -> None:
+    tensors = to_foreign(TINY, random_state(TINY))
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    del tensors["model.norm.weight"]
+    tensors["model.embed_tokens.weight"] = torch.zeros(14, 16)
+    tensors["score.weight"] = torch.zeros(2, 16)
+    with pytest.raises(InputError) as caught:
+        from_foreign(TINY, tensors)
+    text = str(caught.value)
+    assert "missing (2): model.layers.0.mlp.up_proj.weight, model.norm.weight." in text
+    assert "left over (1): score.weight." in text
+    assert "wrong shape: model.embed_tokens.weight is [14, 16], expected [13, 16]." in text
+
+
+def test_a_state_that_is_not_the_models_is_refused() -> None:
+    state = random_state(TINY)
+    state["extra"] = state.pop("final_norm.weight")
+    state["head.weight"] = torch.zeros(13, 15)
+    with pytest.raises(InputError) as caught:
+        check_ours(TINY, state)
+    text = str(caught.value)
+    assert "missing: final_norm.weight." in text
+    assert "left over: extra." in text
+    assert "wrong shape: head.weight is [13, 15], expected [13, 16]." in text
+
+
+def test_prefix_and_mask_buffers_of_the_first_gpt2_files() -> None:
+    config = SHAPES["gpt2-tied"]
+    state = random_state(config)
+    tensors = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in to_foreign(config, state).items()
+    }
+    tensors["h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
+    tensors["h.0.attn.masked_bias"] = torch.tensor(-1e4)
+    back = from_foreign(config, tensors)
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    tensors["transformer.ln_f.bias"] = tensors["ln_f.bias"]
+    with pytest.raises(InputError, match=r"twice: ln_f\.bias and transformer\.ln_f\.bias"):
+        from_foreign(config, tensors)
+
+
+def test_repeated_tied_head_must_be_the_embedding() -> None:
+    config = SHAPES["llama-tied"]
+    tensors = to_foreign(config, random_state(config))
+    assert "lm_head.weight" not in tensors
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    assert from_foreign(config, tensors)["head.weight"].shape == (13, 16)
+    tensors["lm_head.weight"][2, 3] += 1e-3
+    with pytest.raises(InputError, match="tie_word_embeddings"):
+        from_foreign(config, tensors)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_configuration_there_and_back(name: str) -> None:
+    config = dataclasses.replace(SHAPES[name], dropout=0.25, preset="nano")
+    written = foreign_config(config, "float32", end_id=7, begin_id=3, pad_id=1)
+    assert (written["eos_token_id"], written["bos_token_id"], written["pad_token_id"]) == (7, 3, 1)
+    assert model_config(written, "config.json") == config
+    del written["yunque"]
+    derived = model_config(written, "config.json")
+    lost = {"preset": ""}
+    lost |= {"dropout": 0.25, "qkv_bias": True} if config.family == "gpt2" else {"dropout": 0.0}
+    assert derived == dataclasses.replace(config, **lost)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3"])
+def test_transformers_reads_our_configuration(name: str) -> None:
+    import transformers
+
+    config = SHAPES[name]
+    written = foreign_config(config, "float32", end_id=7)
+    kind = getattr(transformers, ARCHITECTURES[name].replace("LMHeadModel", "ForCausalLM"), None)
+    kind = kind or getattr(transformers, ARCHITECTURES[name])
+    read = kind.config_class(**written)
+    assert read.model_type == name
+    assert read.vocab_size == 13
+    assert read.eos_token_id == 7
+    # What transformers writes again keeps our part, and we still read the same shape.
+    assert model_config(read.to_dict(), "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "key"),
+    [
+        ("gpt2", {"activation_function": "relu"}, "activation_function"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ("gpt2", {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+        ("gpt2", {"n_head": 3}, "num_heads"),
+        ("gpt2", {"n_layer": None}, "n_layer is missing"),
+        ("gpt2", {"n_embd": "16"}, "n_embd: expected int"),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters"),
+        ("llama", {"attention_bias": True}, "attention_bias"),
+        ("llama", {"mlp_bias": True}, "mlp_bias"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"head_dim": 8}, "head_dim"),
+        ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("llama", {"use_parallel_residual": True}, "use_parallel_residual"),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4}, "use_sliding_window"),
+        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ("qwen3", {"num_key_value_heads": None}, "num_key_value_heads is missing"),
+        ("llama", {"model_type": "mamba"}, "model_type is 'mamba'"),
+    ],
+)
+def test_what_the_decoder_cannot_do_is_named(name: str, change: dict[str, Any], key: str) -> None:
+    written = foreign_config(SHAPES[name], "float32", end_id=None)
+    del written["yunque"]
+    model_config(written, "config.json")  # sound before the change
+    with pytest.raises(InputError, match=f"(?s)config.json.*{key}"):
+        model_config(written | change, "config.json")
+
+
+def test_qwen3_without_head_dim_means_128() -> None:
+    written = foreign_config(SHAPES["qwen3"], "float32", end_id=None)
+    del written["yunque"], written["head_dim"]
+    with pytest.raises(InputError, match="head_dim is 128"):
+        model_config(written, "config.json")
+
+
+def test_rotary_base_in_both_places() -> None:
+    written = foreign_config(SHAPES["llama"], "float32", end_id=None)
+    del written["yunque"], written["rope_theta"]
+    written["rope_parameters"] = {"rope_type": "default", "rope_theta": 500000.0}
+    assert model_config(written, "config.json").rope_theta == 500_000.0
+
+
+def test_our_part_must_agree_with_the_rest() -> None:
+    written = foreign_config(SHAPES["llama"], "float32", end_id=None)
+    with pytest.raises(InputError, match="vocab_size is 13 in its 'yunque' part and 20"):
+        model_config(written | {"vocab_size": 20}, "config.json")
+    unknown = written["yunque"] | {"hiden_size": 3}
+    with pytest.raises(InputError, match="Did you mean 'hidden_size'"):
+        model_config(written | {"yunque": unknown}, "config.json")
+    with pytest.raises(InputError, match="must be a table"):
+        model_config(written | {"yunque": 3}, "config.json")
+
+
+def test_shape_without_an_open_format_is_refused() -> None:
+    odd = dataclasses.replace(TINY, norm="layernorm")
+    with pytest.raises(InputError, match="no open format"):
+        foreign_config(odd, "float32", end_id=None)
+    with pytest.raises(InputError, match="no open format"):
+        to_foreign(odd, {name: torch.zeros(shape) for name, shape in our_shapes(odd).items()})
