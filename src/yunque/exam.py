@@ -1,0 +1,165 @@
+"""Exams: questions with one right number, asked of a model and marked by a program.
+
+The model, its tokenizer and the chat template are passed in as one function, `ask`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from yunque.errors import InputError
+
+MARK = "####"
+"""What stands before the final answer, as in GSM8K (Cobbe et al. 2021)."""
+
+# Digits with separators between them; no digit that belongs to a word or a unit (m2).
+NUMBER = re.compile(r"(?<![\w.,])([-−]?) ?([0-9]+(?:[.,' \u00a0\u202f][0-9]+)*)")
+
+Z_95 = 1.959963984540054
+"""Quantile of the normal distribution for a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, ready to be asked."""
+
+    prompt: tuple[int, ...]
+    """Token ids, up to where the reply begins."""
+    answer: str
+    """The right number."""
+    kind: str
+    """What the scores are grouped by."""
+    text: str = ""
+    """The question as a reader should see it."""
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """The marks."""
+
+    right: int
+    total: int
+    by_kind: dict[str, tuple[int, int]]
+    """Kind → (right, total)."""
+    replies: list[tuple[Question, str, bool]]
+    """In the order of the questions: what was asked, what came, whether it was right."""
+
+    @property
+    def accuracy(self) -> float:
+        """Right answers as a fraction, 0 to 1."""
+        return self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy. Source: Wilson 1927."""
+        n, p = self.total, self.accuracy
+        middle = p + Z_95**2 / (2 * n)
+        reach = Z_95 * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2))
+        scale = 1 + Z_95**2 / n
+        return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def sit(
+    ask: Callable[[list[list[int]]], list[str]],
+    questions: Sequence[Question],
+    batch_size: int = 128,
+) -> ExamResult:
+    """Ask every question once and mark the replies.
+
+    Args:
+        ask: prompts (token ids, of any lengths) → the replies as text, without the prompts.
+        batch_size: prompts in one call; those of like length go together, to spare padding.
+
+    Raises:
+        InputError: there are no questions, or an answer is no number.
+    """
+    if not questions:
+        raise InputError("exam: got no questions, expected at least one.")
+    for question in questions:
+        expected(question.answer)
+    replies = [""] * len(questions)
+    order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        texts = ask([list(questions[index].prompt) for index in batch])
+        for index, text in zip(batch, texts, strict=True):
+            replies[index] = text
+    marked = [
+        (question, reply, right(reply, question.answer))
+        for question, reply in zip(questions, replies, strict=True)
+    ]
+    by_kind: dict[str, tuple[int, int]] = {}
+    for question, _, good in marked:
+        had, of = by_kind.get(question.kind, (0, 0))
+        by_kind[question.kind] = (had + good, of + 1)
+    return ExamResult(sum(good for *_, good in marked), len(marked), by_kind, marked)
+
+
+def right(text: str, answer: str) -> bool:
+    """Whether the final answer in `text` is the number `answer`.
+
+    Raises:
+        InputError: `answer` is no number.
+    """
+    return find_answer(text) == expected(answer)
+
+
+def expected(answer: str) -> str:
+    """A right answer in plain form.
+
+    Raises:
+        InputError: it is no number.
+    """
+    number = only_number(answer)
+    if number is None:
+        raise InputError(f"exam: the right answer must be one number, got {answer!r}.")
+    return number
+
+
+def find_answer(text: str) -> str | None:
+    """The number after the last `####`, in plain form ("-1234.5"), else None.
+
+    Only the first line that is not empty counts, for a model may go on writing. Units, currency
+    signs and a full stop are passed over. Two different numbers are no answer.
+    """
+    _, mark, after = text.rpartition(MARK)
+    if not mark or not after.strip():
+        return None
+    return only_number(after.strip().splitlines()[0])
+
+
+def only_number(line: str) -> str | None:
+    """The one number of a line in plain form; None where there is none or more than one."""
+    found = {plain(sign, digits) for sign, digits in NUMBER.findall(line)}
+    return found.pop() if len(found) == 1 else None
+
+
+def plain(sign: str, digits: str) -> str | None:
+    """Digits with separators → plain form, None where the separators make no sense.
+
+    Two kinds of separators: the last one is the decimal mark. One kind: a thousands separator
+    where it cuts off groups of exactly three digits (1,234 and 1.234 are both 1234), else the
+    decimal mark.
+    """
+    groups = re.split(r"[^0-9]", digits)
+    marks = re.findall(r"[^0-9]", digits)
+    fraction = ""
+    decimal = bool(marks) and marks[-1] in ".," and marks.count(marks[-1]) == 1
+    if decimal and not (len(marks) == 1 and are_thousands(groups)):
+        fraction = groups.pop()
+        marks.pop()
+    if len(set(marks)) > 1 or (marks and not are_thousands(groups)):
+        return None
+    value = Decimal("".join(groups) + "." + (fraction or "0"))
+    text = f"{value:f}".rstrip("0").rstrip(".")
+    return f"-{text}" if sign and value else text
+
+
+def are_thousands(groups: list[str]) -> bool:
+    """Whether the groups of digits are those of a number written with thousands separators."""
+    first, *rest = groups
+    return len(first) <= 3 and not first.startswith("0") and all(len(g) == 3 for g in rest)
