@@ -1,0 +1,265 @@
+"""Log → facts, findings, stages, verdict, and what the log cannot tell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from yunque.report.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.report.findings import (
+    Finding,
+    Text,
+    best_step,
+    could_have_stopped,
+    diverged,
+    divergence_onset,
+    exam_change,
+    exam_numbers,
+    exam_score,
+    joined,
+    loss_spike,
+    make,
+    memorisation_risk,
+    memory,
+    no_validation,
+    non_finite,
+    overfitting,
+    still_improving,
+    stop_point,
+    throughput,
+    too_short_to_judge,
+    worse_than_base,
+)
+from yunque.report.read import Log
+from yunque.words.report import tell
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that the report says about a log."""
+
+    facts: dict[str, Any]
+    verdict: dict[str, Any]
+    stages: list[dict[str, Any]]
+    stop: dict[str, Any] | None
+    findings: list[Finding]
+    unknown: list[dict[str, Any]]
+
+    def finding(self, id: str) -> Finding | None:
+        """The finding of that id, None where it was not made."""
+        return next((f for f in self.findings if f.id == id), None)
+
+
+def analyse(log: Log) -> Analysis:
+    """Everything that the log supports."""
+    facts = facts_of(log)
+    if log.format == "unknown":
+        return not_a_training_log(facts)
+    train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
+    short = too_short_to_judge(train, val)
+    onset = None if short else divergence_onset(train)
+    over = None if short or onset is not None else overfitting(log, train, val)
+    best = best_step(log, val)
+    stop = None if short else stop_point(log, train, val, onset)
+    found = [
+        short,
+        non_finite(log, facts),
+        diverged(train, onset),
+        over,
+        best,
+        could_have_stopped(log, train, val, stop, over),
+        None if short or onset is not None else still_improving(val, over),
+        no_validation(log, train),
+        memorisation_risk(log, train, facts, short is not None),
+        worse_than_base(log),
+        loss_spike(train),
+        throughput(log),
+        memory(log),
+    ]
+    findings = [f for f in found if f is not None]
+    stages = [] if short else stages_of(train, val, onset, over)
+    analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
+    verdict = verdict_of(log, analysis, train, val)
+    return Analysis(facts, verdict, stages, stop, findings, analysis.unknown)
+
+
+def facts_of(log: Log) -> dict[str, Any]:
+    """The contract's facts; None where the log does not tell."""
+    train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
+    rows = [*log.steps, *log.evals]
+    last = max(rows, key=lambda row: row.step, default=None)
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    spent = log.runtime_seconds or max(seconds, default=None)
+    losses, lowest = train.values, train.lowest if len(train.values) else 0
+    # Our own log has a row for each update; elsewhere a row may stand for many.
+    mean = float(losses.mean()) if log.format == "yunque" and len(losses) else log.mean_train_loss
+    steps = log.total_steps if log.total_steps is not None else last.step if last else None
+    return {
+        "steps": steps,
+        "epochs": max((row.epoch for row in rows if row.epoch is not None), default=None),
+        "examples": log.examples,
+        "hours": None if spent is None else spent / 3600,
+        "first_train_loss": float(losses[0]) if len(losses) else None,
+        "last_train_loss": float(losses[-1]) if len(losses) else None,
+        "lowest_train_loss": float(losses[lowest]) if len(losses) else None,
+        "lowest_train_step": train.rows[lowest].step if len(losses) else None,
+        "mean_train_loss": mean,
+        "best_val_loss": float(val.values[val.lowest]) if len(val.values) else None,
+        "best_val_step": val.rows[val.lowest].step if len(val.values) else None,
+        "last_val_loss": float(val.values[-1]) if len(val.values) else None,
+        "loss_rows": sum("train_loss" in row.values for row in log.steps),
+        "eval_rows": len(log.evals),
+        "non_finite_rows": sum(bool(row.non_finite) for row in rows),
+    }
+
+
+def not_a_training_log(facts: dict[str, Any]) -> Analysis:
+    """The result for a file that is no training log."""
+    empty = dict.fromkeys(facts)
+    finding = make("not_a_training_log", "problem", [])
+    verdict = {"id": "cannot_tell", "text": finding.text}
+    return Analysis(empty, verdict, [], None, [finding], [])
+
+
+def stages_of(
+    train: Curve, val: Curve, onset: int | None, over: Finding | None
+) -> list[dict[str, Any]]:
+    """The run in stages: fast (to 90 % of the improvement), refinement (to 99 % of it, or to
+    within the noise), plateau; then overfitting or divergence where they were found."""
+    early = len(val.values) >= 6 and val.steps[0] <= 0.05 * val.steps[-1]
+    c = val if early and onset is None else train
+    if over is not None:
+        c = val
+    if len(c.values) < 4:
+        return []
+    end = len(c.values) - 1
+    turn = end if onset is None or c is not train else onset
+    turn = c.lowest if over is not None else turn
+    envelope = np.minimum.accumulate(c.smooth[: turn + 1])
+    won = float(envelope[0] - envelope[-1])
+    if not (fell(c) or over is not None or onset is not None):
+        won = 0.0
+    bounds = [("plateau", 0, turn)]
+    if won > 0:
+        close = envelope[-1] + max(SMALL_SHARE * won, c.noise if c.noise < 0.1 * won else 0.0)
+        most = int(np.flatnonzero(envelope <= envelope[0] - 0.9 * won)[0])
+        near = max(most, int(np.flatnonzero(envelope <= close)[0]))
+        bounds = [("fast", 0, most), ("refinement", most, near), ("plateau", near, turn)]
+    if turn < end:
+        bounds.append(("overfitting" if over is not None else "divergence", turn, end))
+    level = [*envelope, *c.smooth[turn + 1 :]]
+    clock = [row.seconds for row in c.rows]
+    times = c.steps if None in clock else np.array(clock, dtype=float)
+    whole = float(times[-1] - times[0])
+    return [
+        {
+            "id": id,
+            "from_step": int(c.steps[a]),
+            "to_step": int(c.steps[b]),
+            "share_of_improvement": None
+            if won <= 0 or id == "divergence"
+            else float(level[a] - level[b]) / won,
+            "share_of_time": float(times[b] - times[a]) / whole if whole else None,
+        }
+        for id, a, b in bounds
+        if b > a
+    ]
+
+
+def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[str, Any]:
+    """The verdict: the first line of this table that holds.
+
+    | holds                                                              | verdict       |
+    |--------------------------------------------------------------------|---------------|
+    | training loss diverged, or is not finite in the last three rows    | diverged      |
+    | too few rows                                                       | cannot_tell   |
+    | the exam is worse than before training                             | did_not_learn |
+    | training loss flat within its noise; validation, exam no better    | did_not_learn |
+    | overfitting, and no better model kept from before it               | overfitted    |
+    | validation or exam better, a tenth of the fall in the last quarter | undertrained  |
+    | validation or exam better                                          | worked        |
+    | anything else: nothing held out shows an improvement               | cannot_tell   |
+    """
+    has = analysis.finding
+    first = float(val.values[0]) if len(val.values) else math.nan
+    best = float(val.values[val.lowest]) if len(val.values) else math.nan
+    # A fifth of the loss is beyond the noise of any mean over a fixed set, however few the points.
+    lower = len(val.values) >= 2 and (val.moved(first - best) or first - best > 0.2 * first)
+    exam = exam_change(log)
+    better = exam is not None and exam[2] > 2
+    flat = len(train.values) >= 8 and not fell(train, 2.0)
+    still = has("still_improving")
+    last_rows = log.steps[-3:]
+    broken = bool(last_rows) and all("train_loss" in row.non_finite for row in last_rows)
+    over = has("overfitting")
+    if has("diverged") or broken:
+        id = "diverged"
+    elif has("too_short_to_judge"):
+        id = "cannot_tell"
+    elif has("worse_than_base") or (flat and not lower and not better):
+        id = "did_not_learn"
+    elif over and not (log.kept and (lower or better)):
+        id = "overfitted"
+    elif (lower or better) and still and still.numbers["part"] >= 0.1:
+        id = "undertrained"
+    elif lower or better:
+        id = "worked"
+    else:
+        id = "cannot_tell"
+    sentences = [tell(f"report.verdict.{id}"), *verdict_reasons(log, analysis, val, id, lower)]
+    if exam is not None or log.exams:
+        row = exam[1] if exam else log.exams[-1]
+        if exam_score(row) is not None:
+            sentences.append(tell("report.verdict.exam", **exam_numbers("last", row)))
+    return {"id": id, "text": joined(sentences)}
+
+
+def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bool) -> list[Text]:
+    """The second sentence: the figures that decided."""
+    facts, has = analysis.facts, analysis.finding
+    over, diverge, first = has("overfitting"), has("diverged"), facts["first_train_loss"]
+    losses = {"first": first, "last": facts["last_train_loss"]}
+    if diverge:
+        return [tell("report.verdict.diverged_why", **diverge.numbers)]
+    if id in ("worked", "undertrained") and lower:
+        numbers = {"first": float(val.values[0]), "best": facts["best_val_loss"]}
+        case = "kept" if over else "val"
+        return [
+            tell(
+                f"report.verdict.{case}_why",
+                step=facts["best_val_step"],
+                last=facts["last_val_loss"],
+                last_step=val.rows[-1].step,
+                kept=log.kept,
+                **numbers,
+            )
+        ]
+    if over:
+        return [tell("report.verdict.overfitted_why", **over.numbers)]
+    if first is None or id == "diverged" or has("too_short_to_judge"):
+        return []
+    if has("no_validation") and id == "cannot_tell":
+        return [tell("report.verdict.no_validation_why", **losses)]
+    return [tell("report.verdict.train_why", **losses)]
+
+
+def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What this log cannot tell, and what to log to know it."""
+    early = log.stop is None and log.format == "yunque"
+    cases = {
+        "generalisation": facts["best_val_loss"] is None and not log.other_eval_sets,
+        "several_eval_sets": bool(log.other_eval_sets),
+        "quality": not log.exams,
+        "end": early,
+        "unit": log.format != "yunque" and facts["loss_rows"] > 0,
+        "hours": facts["hours"] is None,
+        "tokens": all(row.tokens_seen is None for row in log.steps) and bool(log.steps),
+        "copied_text": bool(log.samples),
+        "seed": True,
+    }
+    return [
+        {"id": id, "text": tell(f"report.unknown.{id}")} for id, holds in cases.items() if holds
+    ]

@@ -1,0 +1,396 @@
+"""The findings: pure functions of the log that return None where the log does not prove it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from yunque.report.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.report.read import Log, Record
+from yunque.words.report import WORDS, tell
+
+FREE_PASSES = 4
+"""Passes over the same data that are nearly as good as new data (Muennighoff et al. 2023,
+arXiv:2305.16264, section 5); from more on, and with nothing held out, memorising is a risk."""
+
+Text = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim: its numbers, the rows that prove it, what it says, what to do."""
+
+    id: str
+    severity: str
+    numbers: dict[str, Any]
+    evidence: list[dict[str, Any]]
+    text: Text
+    advice: Text
+
+
+def evidence(*rows: tuple[Record, str]) -> list[dict[str, Any]]:
+    """(row, field) → what stands there; NaN and infinities as text, which JSON can hold."""
+    found = []
+    for row, name in rows:
+        value = row.values.get(name, getattr(row, name, None))
+        if isinstance(value, float) and not math.isfinite(value):
+            value = str(value)
+        found.append({"row": row.row, "field": name, "value": value})
+    return found
+
+
+def make(
+    id: str,
+    severity: str,
+    proof: list[dict[str, Any]],
+    case: str = "",
+    also: str = "",
+    **numbers: Any,
+) -> Finding:
+    """A finding that says `report.ID[.case]` and the sentence `also`.
+
+    Its advice is `report.ID[.case].advice`, or that of the id where the case has none of its own.
+    """
+    base = f"report.{id}"
+    key = f"{base}.{case}" if case else base
+    text = joined([tell(name, **numbers) for name in (key, also) if name])
+    advice = f"{key}.advice" if f"{key}.advice" in WORDS else f"{base}.advice"
+    return Finding(id, severity, numbers, proof, text, tell(advice, **numbers))
+
+
+def joined(sentences: list[Text]) -> Text:
+    """Sentences one after the other, in each language."""
+    return {lang: " ".join(s[lang] for s in sentences) for lang in sentences[0]}
+
+
+def too_short_to_judge(train: Curve, val: Curve) -> Finding | None:
+    """Fewer points than any statement about noise needs."""
+    if len(train.values) >= 8 or len(val.values) >= 4:
+        return None
+    rows = [(c.rows[-1], c.name) for c in (train, val) if c.rows]
+    return make(
+        "too_short_to_judge",
+        "warning",
+        evidence(*rows),
+        loss_rows=len(train.values),
+        val_rows=len(val.values),
+    )
+
+
+def non_finite(log: Log, facts: dict[str, Any]) -> Finding | None:
+    """NaN or infinite values; in a loss they are a problem, in a gradient norm alone a warning."""
+    rows = [row for row in (*log.steps, *log.evals) if row.non_finite]
+    if not rows:
+        return None
+    losses = [row for row in rows if {"train_loss", "val_loss"} & set(row.non_finite)]
+    shown = (losses or rows)[0]
+    return make(
+        "non_finite",
+        "problem" if losses else "warning",
+        evidence((shown, shown.non_finite[0])),
+        case="loss" if losses else "other",
+        field=shown.non_finite[0],
+        rows=len(rows),
+        total=facts["loss_rows"] + facts["eval_rows"],
+        step=shown.step,
+    )
+
+
+def divergence_onset(train: Curve) -> int | None:
+    """Index after which the training loss lost, for good, more than half of what it had won."""
+    if len(train.values) < 8:
+        return None
+    low = float(train.smooth.min())
+    limit = low + max(6 * train.noise, 0.5 * float(train.smooth[0] - low))
+    tail = max(3, len(train.values) // 10)
+    if float(np.median(train.values[-tail:])) <= limit:
+        return None
+    return int(np.flatnonzero(train.smooth <= limit)[-1])
+
+
+def diverged(train: Curve, onset: int | None) -> Finding | None:
+    """The training loss rose and stayed up."""
+    if onset is None:
+        return None
+    last, turn = train.rows[-1], train.rows[onset]
+    low = train.rows[int(np.argmin(train.values[: onset + 1]))]
+    tail = max(3, len(train.values) // 10)
+    return make(
+        "diverged",
+        "problem",
+        evidence((low, "train_loss"), (turn, "train_loss"), (last, "train_loss")),
+        low=low.number("train_loss"),
+        low_step=low.step,
+        onset_step=turn.step,
+        end=float(np.median(train.values[-tail:])),
+        last_step=last.step,
+    )
+
+
+def best_step(log: Log, val: Curve) -> Finding | None:
+    """Where the validation loss is lowest, and whether that model was kept."""
+    if not len(val.values):
+        return None
+    row, last = val.rows[val.lowest], val.rows[-1]
+    early = log.stop is not None and log.stop.values.get("reason") == "early_stopping"
+    case = "alone"
+    if log.kept:
+        case = "stopped_early" if early else "kept"
+    return make(
+        "best_step",
+        "info",
+        evidence((row, "val_loss"), (last, "val_loss")),
+        case=case,
+        step=row.step,
+        val_loss=row.number("val_loss"),
+        perplexity=math.exp(min(700.0, float(row.number("val_loss") or 0.0))),
+        evals=len(val.values),
+        last_step=last.step,
+        kept=log.kept,
+    )
+
+
+def train_level(log: Log, train: Curve, at: Record) -> float | None:
+    """Training loss at an evaluation: measured with it, else of the rows logged up to there."""
+    exact = at.number("train_loss")
+    if exact is not None or not len(train.values):
+        return exact
+    index = int(np.searchsorted(train.steps, at.step, side="right"))
+    return float(train.smooth[max(0, index - 1)])
+
+
+def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
+    """Validation rose beyond its noise after its best, while the training loss fell."""
+    if len(val.values) < 4 or val.lowest > len(val.values) - 3:
+        return None
+    after = val.values[val.lowest + 1 :]
+    best, last = val.rows[val.lowest], val.rows[-1]
+    low, level = float(val.values[val.lowest]), float(np.median(after[-3:]))
+    # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
+    luck = val.noise * math.sqrt(2 * math.log(len(val.values)))
+    won = float(val.values[0]) - low
+    before, behind = train_level(log, train, best), train_level(log, train, last)
+    if not val.moved(level - low - luck) or level - low < SMALL_SHARE * max(won, 0.2 * low):
+        return None
+    if before is None or behind is None or before - behind <= 0:
+        return None
+    large = level - low > 0.1 * won
+    severity = ("warning" if large else "info") if log.kept else ("problem" if large else "warning")
+    return make(
+        "overfitting",
+        severity,
+        evidence((best, "val_loss"), (last, "val_loss")),
+        case="kept" if log.kept else "lost",
+        step=best.step,
+        best=low,
+        last_step=last.step,
+        last=float(val.values[-1]),
+        rise=float(val.values[-1]) - low,
+        train_at_best=before,
+        train_at_last=behind,
+        kept=log.kept,
+    )
+
+
+def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[str, Any] | None:
+    """The earliest step that the log shows to be as good as the best, within the noise.
+
+    Judged by the validation loss, where there is none by the training loss: then it is only the
+    step from which more training bought no lower training loss.
+    """
+    c, why, at = val, "validation", 0
+    if onset is not None:
+        c, why = train, "diverged"
+        at = int(np.argmin(train.values[: onset + 1]))
+    elif len(val.values) >= 4:
+        at = val.first_as_good(within_noise=True)
+    elif len(train.values) >= 8 and fell(train) and not log.other_eval_sets:
+        c, why, at = train, "training_loss", train.first_as_good(within_noise=False)
+    else:
+        return None
+    row = c.rows[at]
+    end = max(r.step for r in (*log.steps, *log.evals))
+    saved = 1 - row.step / end if end else 0.0
+    return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
+
+
+def could_have_stopped(
+    log: Log, train: Curve, val: Curve, stop: dict[str, Any] | None, over: Finding | None
+) -> Finding | None:
+    """A tenth of the run or more bought nothing that the log can show."""
+    if stop is None or stop["why"] == "diverged" or stop["saved_fraction"] < 0.1:
+        return None
+    if log.stop is not None and log.stop.values.get("reason") == "early_stopping":
+        return None  # The patience is the price of knowing it.
+    c = val if stop["why"] == "validation" else train
+    at = int(np.searchsorted(c.steps, stop["step"]))
+    # Single training batches are too noisy to set against each other: take their running median.
+    level = val.values if c is val else train.smooth
+    low = int(np.argmin(level))
+    spent = log.runtime_seconds or max((row.seconds or 0.0 for row in c.rows), default=0.0)
+    time: dict[str, Any] = {"saved_seconds": spent * stop["saved_fraction"]} if spent else {}
+    return make(
+        "could_have_stopped",
+        "info" if over is None else "warning",
+        evidence((c.rows[at], c.name), (c.rows[low], c.name)),
+        case="best" if c is val and at == low else stop["why"],
+        also="report.saved_time" if spent else "",
+        step=c.rows[at].step,
+        loss=float(level[at]),
+        best=float(level[low]),
+        best_step=c.rows[low].step,
+        saved=stop["saved_fraction"],
+        **time,
+    )
+
+
+def still_improving(val: Curve, over: Finding | None) -> Finding | None:
+    """The validation loss fell beyond its noise in the last quarter of the run."""
+    if over is not None or len(val.values) < 4 or val.lowest < len(val.values) - 2:
+        return None
+    begin = val.steps[0] + 0.75 * (val.steps[-1] - val.steps[0])
+    at = int(np.searchsorted(val.steps, begin, side="right")) - 1
+    fall = float(val.values[at] - val.values[val.lowest])
+    won = float(val.values[0] - val.values[val.lowest])
+    if not val.moved(fall) or fall < SMALL_SHARE * won:
+        return None
+    row, best = val.rows[at], val.rows[val.lowest]
+    return make(
+        "still_improving",
+        "info",
+        evidence((row, "val_loss"), (best, "val_loss")),
+        step=row.step,
+        loss=float(val.values[at]),
+        best_step=best.step,
+        best=float(val.values[val.lowest]),
+        part=fall / won,
+    )
+
+
+def no_validation(log: Log, train: Curve) -> Finding | None:
+    """No loss on text that was held out."""
+    if any(row.number("val_loss") is not None for row in log.evals) or log.other_eval_sets:
+        return None
+    if any("val_loss" in row.non_finite for row in log.evals):
+        return None
+    rows = [(train.rows[-1], "train_loss")] if train.rows else []
+    return make("no_validation", "warning", evidence(*rows), loss_rows=len(train.values))
+
+
+def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool) -> Finding | None:
+    """Many passes over the same data with nothing held out to show that it did not harm."""
+    passes = facts["epochs"]
+    held_out = facts["best_val_loss"] is not None or log.other_eval_sets
+    if held_out or passes is None or passes <= FREE_PASSES or not train.rows or short:
+        return None
+    first, last = train.rows[0], train.rows[-1]
+    level = float(np.median(train.values[-max(3, len(train.values) // 10) :]))
+    first_loss = float(train.values[0])
+    known: dict[str, Any] = {"examples": log.examples} if log.examples else {}
+    return make(
+        "memorisation_risk",
+        "problem" if level < 0.1 * first_loss and passes >= 10 else "warning",
+        evidence((last, "epoch"), (first, "train_loss"), (last, "train_loss")),
+        case="examples" if log.examples else "",
+        passes=passes,
+        first=first_loss,
+        last=float(train.values[-1]),
+        **known,
+    )
+
+
+def exam_score(row: Record) -> tuple[float, float] | None:
+    """(right, total) of an exam row."""
+    right, total = row.number("right"), row.number("total")
+    return (right, total) if right is not None and total and 0 <= right <= total else None
+
+
+def exam_change(log: Log) -> tuple[Record, Record, float] | None:
+    """First and last exam, and the change of the share of right answers in standard errors."""
+    rows = [row for row in log.exams if exam_score(row) is not None]
+    if len(rows) < 2:
+        return None
+    (r1, n1), (r2, n2) = exam_score(rows[0]) or (0, 1), exam_score(rows[-1]) or (0, 1)
+    pooled = (r1 + r2 + 1) / (n1 + n2 + 2)  # Laplace: no spread of 0 where all is right or wrong.
+    spread = math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
+    return rows[0], rows[-1], (r2 / n2 - r1 / n1) / spread
+
+
+def worse_than_base(log: Log) -> Finding | None:
+    """The exam before the first update was answered better than the one at the end."""
+    change = exam_change(log)
+    if change is None or change[0].step != 0 or change[2] > -2:
+        return None
+    first, last, _ = change
+    return make(
+        "worse_than_base",
+        "problem",
+        evidence((first, "right"), (first, "total"), (last, "right"), (last, "total")),
+        **exam_numbers("first", first),
+        **exam_numbers("last", last),
+    )
+
+
+def exam_numbers(name: str, row: Record) -> dict[str, Any]:
+    """The figures of one exam for a sentence."""
+    right, total = exam_score(row) or (0.0, 1.0)
+    values = {"right": int(right), "total": int(total), "step": row.step}
+    return {f"{name}_{key}": value for key, value in values.items()}
+
+
+def loss_spike(train: Curve) -> Finding | None:
+    """Single rows far above what lies around them."""
+    width = 31
+    if len(train.values) < 2 * width:
+        return None
+    half = width // 2
+    windows = np.lib.stride_tricks.sliding_window_view(train.values, width)
+    middle = np.median(windows, axis=1)
+    local = 1.4826 * np.median(np.abs(windows - middle[:, None]), axis=1)
+    height = train.values[half:-half] - middle
+    # 8 robust deviations: batch losses are skewed, and a tail is no event.
+    at = np.flatnonzero(height > 8 * np.maximum(local, train.noise)) + half
+    if not len(at):
+        return None
+    top = int(at[np.argmax(height[at - half])])
+    row = train.rows[top]
+    return make(
+        "loss_spike",
+        "info",
+        evidence((row, "train_loss")),
+        rows=len(at),
+        step=row.step,
+        loss=float(train.values[top]),
+        around=float(middle[top - half]),
+    )
+
+
+def throughput(log: Log) -> Finding | None:
+    """Tokens a second, and whether they fell for good."""
+    c = curve(log.steps, "tokens_per_second")
+    if len(c.values) < 8:
+        return None
+    quarter = len(c.values) // 4
+    early, late = float(np.median(c.values[:-quarter])), float(np.median(c.values[-quarter:]))
+    slow = late < 0.8 * early
+    parts: dict[str, Any] = {"early": early, "late": late} if slow else {}
+    return make(
+        "throughput",
+        "warning" if slow else "info",
+        evidence((c.rows[len(c.rows) // 2], c.name), (c.rows[-1], c.name)),
+        case="slower" if slow else "",
+        tokens_per_second=float(np.median(c.values)),
+        **parts,
+    )
+
+
+def memory(log: Log) -> Finding | None:
+    """The most memory that a row names."""
+    c = curve(log.steps, "memory_bytes")
+    if not len(c.values) or c.values.max() <= 0:
+        return None
+    row = c.rows[int(np.argmax(c.values))]
+    return make("memory", "info", evidence((row, c.name)), bytes=int(c.values.max()), step=row.step)

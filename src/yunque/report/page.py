@@ -1,0 +1,460 @@
+"""The report as one HTML page that needs nothing else: no network, both languages, both themes.
+
+Every string goes through `html.escape` on its way in; JSON for the script is written so that no
+`<` stands in it. The Content-Security-Policy allows only the scripts of this page, by their
+hash, and no connection at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yunque.report.analysis import Analysis
+from yunque.report.charts import AXES, POINTS, figures
+from yunque.report.findings import Text, exam_score
+from yunque.report.read import Log, Record
+from yunque.words.report import tell
+from yunque.words.writing import visible
+
+SAMPLES = 40
+ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+FACTS = {
+    "steps": "integer",
+    "epochs": "compact",
+    "examples": "integer",
+    "hours": "compact",
+    "first_train_loss": "loss_value",
+    "last_train_loss": "loss_value",
+    "lowest_train_loss": "loss_value",
+    "lowest_train_step": "integer",
+    "mean_train_loss": "loss_value",
+    "best_val_loss": "loss_value",
+    "best_val_step": "integer",
+    "last_val_loss": "loss_value",
+    "loss_rows": "integer",
+    "eval_rows": "integer",
+    "non_finite_rows": "integer",
+}
+
+
+def page(log: Log, analysis: Analysis, lang: str) -> str:
+    """The whole page, opened in `lang`."""
+    from plotly.offline import get_plotlyjs
+
+    drawn = figures(log, analysis)
+    labels = {
+        "step": tell("report.steps"),
+        "axes": {axis: tell(f"report.{axis}") for axis in AXES},
+    }
+    data = json.dumps({"figures": drawn, "labels": labels}, ensure_ascii=False, allow_nan=False)
+    scripts = [get_plotlyjs(), SCRIPT] if drawn else [SCRIPT]
+    hashes = " ".join(f"'sha256-{script_hash(one)}'" for one in scripts)
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    verdict = analysis.verdict
+    title = tell("report.title")[lang]
+    sections = [
+        curves(log, drawn),
+        stages(analysis),
+        findings(analysis),
+        exams(log),
+        samples(log),
+        facts(analysis),
+        details("report.settings", settings(log)),
+        details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
+        unknown(analysis),
+    ]
+    return f"""<!DOCTYPE html>
+<html lang="{lang}" data-lang="{lang}">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)} · {foreign(Path(log.path).parent.name)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<p class="brand">Yunque · {both("report.title")}</p>
+<div role="group" class="switch" aria-label="{escape(tell("report.language")[lang])}">
+<button type="button" data-to="en" aria-pressed="{str(lang == "en").lower()}">EN</button>
+<button type="button" data-to="es" aria-pressed="{str(lang == "es").lower()}">ES</button>
+</div>
+</header>
+<main>
+<section class="verdict {escape(verdict["id"])}" aria-labelledby="verdict">
+<h1 id="verdict">{both(f"report.id.{verdict['id']}")}</h1>
+<p>{spans(verdict["text"])}</p>
+</section>
+{"".join(sections)}
+</main>
+<footer><p>{both("report.source")}: {spans(source(log))}</p></footer>
+<script type="application/json" id="data">{data.replace("<", chr(92) + "u003c")}</script>
+{"".join(f"<script>{one}</script>" for one in scripts)}
+</body>
+</html>
+"""
+
+
+def script_hash(script: str) -> str:
+    """The hash by which the policy knows an inline script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def foreign(text: str) -> str:
+    """A string from a log as text: no markup, no terminal codes, no reordering."""
+    return escape(visible(ANSI.sub("", text), newlines=True))
+
+
+def spans(text: Text) -> str:
+    """A sentence in every language; the style sheet shows the chosen one."""
+    if len(set(text.values())) == 1:
+        return escape(next(iter(text.values())))
+    return "".join(f'<span lang="{lang}">{escape(one)}</span>' for lang, one in text.items())
+
+
+def both(key: str, **values: Any) -> str:
+    """`spans` of a sentence by its key."""
+    return spans(tell(key, **values))
+
+
+def source(log: Log) -> Text:
+    """Which file was read."""
+    path, name = ANSI.sub("", log.path), log.format
+    return tell("report.source.text", path=path, format=name, rows=log.rows, sha256=log.sha256[:16])
+
+
+def section(key: str, body: str) -> str:
+    """A section with its heading; nothing where it has no content."""
+    if not body:
+        return ""
+    id = key.replace(".", "-")
+    return f'<section aria-labelledby="{id}"><h2 id="{id}">{both(key)}</h2>{body}</section>'
+
+
+def details(key: str, body: str) -> str:
+    """A section that opens on demand."""
+    return f"<details><summary>{both(key)}</summary>{body}</details>" if body else ""
+
+
+def table(caption: str, head: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column names its rows."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def curves(log: Log, drawn: list[dict[str, Any]]) -> str:
+    """The places of the figures and the buttons over them."""
+    if not drawn:
+        return section("report.curves", f"<p>{both('report.no_curves')}</p>")
+    places = {axis: any(axis_known(fig, axis) for fig in drawn) for axis in AXES}
+    axes = "".join(
+        f'<button type="button" data-axis="{axis}" aria-pressed="{str(axis == "steps").lower()}">'
+        f"{both(f'report.{axis}')}</button>"
+        for axis, known in places.items()
+        if known
+    )
+    toggles = "".join(
+        f'<button type="button" data-toggle="{name}" aria-pressed="false">{both(key)}</button>'
+        for name, key in (("log", "report.log_scale"), ("perplexity", "report.perplexity"))
+    )
+    body = f'<div class="controls" role="group">{toggles}<span class="gap"></span>{axes}</div>'
+    for number, fig in enumerate(drawn):
+        size = "figure large" if number == 0 else "figure"
+        title = fig["layout"]["meta"]["title"]
+        body += (
+            f'<figure class="{size}"><figcaption>{spans(title)}</figcaption>'
+            f'<div class="plot" id="plot-{fig["id"]}" role="img"></div></figure>'
+        )
+    total = max(len(log.steps), len(log.evals))
+    if total > POINTS:
+        body += f'<p class="small">{both("report.thinned", shown=POINTS, total=total)}</p>'
+    body = f"<noscript><p>{both('report.noscript')}</p></noscript>{body}"
+    return section("report.curves", body)
+
+
+def axis_known(fig: dict[str, Any], axis: str) -> bool:
+    """Whether every point of a figure has its place on that axis."""
+    return axis == "steps" or all(
+        None not in trace["meta"]["x"][axis] for trace in fig["data"] if trace["x"]
+    )
+
+
+def stages(analysis: Analysis) -> str:
+    """The stages with their shares."""
+    rows = [
+        [
+            both(f"report.stage.{one['id']}"),
+            both("report.stage.range", **{k: one[k] for k in ("from_step", "to_step")}),
+            both("report.share", value=one["share_of_improvement"]),
+            both("report.share", value=one["share_of_time"]),
+        ]
+        for one in analysis.stages
+    ]
+    head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
+    return table(both("report.stages"), head, rows) if rows else ""
+
+
+def findings(analysis: Analysis) -> str:
+    """One card a finding, the grave ones first."""
+    order = ("problem", "warning", "info")
+    cards = ""
+    for one in sorted(analysis.findings, key=lambda f: order.index(f.severity)):
+        rows = [
+            [str(e["row"]), f"<code>{foreign(str(e['field']))}</code>", foreign(str(e["value"]))]
+            for e in one.evidence
+        ]
+        head = [both(f"report.evidence.{k}") for k in ("row", "field", "value")]
+        proof = table(both("report.evidence"), head, rows) if rows else ""
+        cards += (
+            f'<article class="card {one.severity}"><h3>{both(f"report.id.{one.id}")} '
+            f'<span class="badge">{both(f"report.severity.{one.severity}")}</span></h3>'
+            f"<p>{spans(one.text)}</p>"
+            f'<p class="advice"><b>{both("report.advice")}:</b> {spans(one.advice)}</p>'
+            f"{details('report.evidence', proof)}</article>"
+        )
+    return section("report.findings", f'<div class="cards">{cards}</div>' if cards else "")
+
+
+def exams(log: Log) -> str:
+    """Right answers by kind of question: at the first exam, at the best, at the last."""
+    rows = [row for row in log.exams if exam_score(row) is not None]
+    if not rows:
+        return ""
+    best = max(rows, key=lambda r: (exam_score(r) or (0, 1))[0] / (exam_score(r) or (0, 1))[1])
+    shown = sorted(
+        {row.row: row for row in (rows[0], best, rows[-1])}.values(), key=lambda r: r.row
+    )
+    kinds = sorted({str(kind) for row in shown for kind in kinds_of(row)})
+    body = [[foreign(k), *[score(kinds_of(row).get(k)) for row in shown]] for k in kinds]
+    body.append([both("report.exam.all"), *[score(exam_score(row)) for row in shown]])
+    head = [both("report.exam.kind"), *[both("report.at_step", step=row.step) for row in shown]]
+    return section("report.exam", table(both("report.exam"), head, body))
+
+
+def kinds_of(row: Record) -> dict[str, tuple[float, float]]:
+    """{kind: (right, total)} of an exam row, what has another form left out."""
+    kinds = row.values.get("kinds")
+    if not isinstance(kinds, dict):
+        return {}
+    return {
+        str(kind): (pair[0], pair[1])
+        for kind, pair in kinds.items()
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+    }
+
+
+def score(pair: tuple[float, float] | None) -> str:
+    """One cell of the exam table."""
+    if pair is None:
+        return "-"
+    right, total = pair
+    part = right / total if total else None
+    return both("report.exam.score", right=right, total=total, part=part)
+
+
+def samples(log: Log) -> str:
+    """What the model wrote, in the order of the steps."""
+    rows = [row for row in log.samples if isinstance(row.values.get("text"), str)]
+    if not rows:
+        return ""
+    chosen = sorted({int(i) for i in np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows)))})
+    body = ""
+    if len(chosen) < len(rows):
+        body = (
+            f'<p class="small">{both("report.samples.shown", shown=len(chosen), total=len(rows))}'
+        )
+    for i in chosen:
+        prompt = str(rows[i].values.get("prompt") or "")
+        start = f"<b>{foreign(prompt)}</b>" if prompt else f"<i>{both('report.sample.empty')}</i> "
+        opened = " open" if i in (chosen[0], chosen[-1]) else ""
+        body += (
+            f"<details{opened}><summary>{both('report.sample', step=rows[i].step)}</summary>"
+            f"<pre>{start}{foreign(str(rows[i].values['text']))}</pre></details>"
+        )
+    return section("report.samples", body)
+
+
+def facts(analysis: Analysis) -> str:
+    """The facts; what is unknown says so."""
+    rows = [
+        [
+            both(f"report.fact.{key}"),
+            both(f"report.{FACTS[key]}", value=value)
+            if value is not None
+            else f'<span class="none">{both("report.not_known")}</span>',
+        ]
+        for key, value in analysis.facts.items()
+    ]
+    head = [both("report.fact"), both("report.value")]
+    return section("report.facts", table(both("report.facts"), head, rows))
+
+
+def settings(log: Log) -> str:
+    """The start row (or what the other tool says of its settings) as it stands."""
+    rows = [
+        [f"<code>{foreign(str(key))}</code>", foreign(json.dumps(value, ensure_ascii=False))]
+        for key, value in log.settings.items()
+    ]
+    return table(both("report.settings"), [both("report.fact"), both("report.value")], rows)
+
+
+def unknown(analysis: Analysis) -> str:
+    """What the log cannot tell."""
+    items = "".join(f"<li>{spans(one['text'])}</li>" for one in analysis.unknown)
+    return section("report.unknown", f"<ul>{items}</ul>" if items else "")
+
+
+STYLE = """
+:root{--page:#fbfbf9;--card:#fff;--ink:#1d2329;--soft:#5b6570;--rule:#dfe3e6;--accent:#0b62a8;
+--batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570;
+--good:#19754a;--warn:#8a5a00;--bad:#b3261e}
+@media (prefers-color-scheme:dark){:root{--page:#14181c;--card:#1c2228;--ink:#e8ebee;--soft:#a3adb7;
+--rule:#333c45;--accent:#7cc0ff;--batch:#4f6f90;--train:#56b4e9;--val:#ff9e4a;--mark:#a3adb7;
+--good:#63d39b;--warn:#f0bb55;--bad:#ff8a80}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
+header,main,footer{max-width:66rem;margin:0 auto;padding:0 1rem}
+header{display:flex;justify-content:space-between;align-items:center;padding-top:1rem}
+.brand{margin:0;color:var(--soft);font-weight:600}
+html[data-lang=en] [lang=es],html[data-lang=es] body [lang=en]{display:none}
+h1{margin:0 0 .4rem;font-size:1.7rem;line-height:1.2}
+h2{margin:2.2rem 0 .6rem;font-size:1.25rem}
+h3{margin:0 0 .4rem;font-size:1.05rem}
+.verdict{margin-top:1rem;padding:1.1rem 1.3rem;background:var(--card);border:1px solid var(--rule);
+border-left:.4rem solid var(--warn);border-radius:.4rem}
+.verdict p{margin:0;font-size:1.08rem}
+.verdict.worked{border-left-color:var(--good)}
+.verdict.overfitted,.verdict.diverged,.verdict.did_not_learn{border-left-color:var(--bad)}
+.controls{display:flex;flex-wrap:wrap;gap:.4rem;margin-bottom:.6rem}
+.gap{width:.8rem}
+button{font:inherit;font-size:.9rem;padding:.25rem .7rem;color:var(--ink);background:var(--card);
+border:1px solid var(--rule);border-radius:.3rem;cursor:pointer}
+button[aria-pressed=true]{border-color:var(--accent);color:var(--accent);font-weight:600}
+button:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+main section:has(.figure){display:block}
+.figure{margin:0 0 1rem;background:var(--card);border:1px solid var(--rule);border-radius:.4rem;
+padding:.6rem .6rem .2rem}
+.figure figcaption{font-weight:600;padding-left:.3rem}
+.plot{height:17rem}.large .plot{height:26rem}
+.cards{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));
+align-items:start}
+.card{background:var(--card);border:1px solid var(--rule);border-left:.3rem solid var(--soft);
+border-radius:.4rem;padding:.9rem 1rem}
+.card.warning{border-left-color:var(--warn)}.card.problem{border-left-color:var(--bad)}
+.card p{margin:.3rem 0}.advice{color:var(--soft)}.advice b{color:var(--ink)}
+.badge{font-size:.75rem;font-weight:600;color:var(--soft);text-transform:uppercase;
+letter-spacing:.04em}
+.warning .badge{color:var(--warn)}.problem .badge{color:var(--bad)}
+details{margin:.5rem 0}summary{cursor:pointer;color:var(--accent)}
+pre{margin:.4rem 0;padding:.7rem;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;
+background:var(--card);border:1px solid var(--rule);border-radius:.3rem;font-size:.9rem;
+max-height:28rem;unicode-bidi:plaintext}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;font-size:.95rem;font-variant-numeric:tabular-nums;margin:.8rem 0}
+caption{text-align:left;color:var(--soft);padding-bottom:.2rem}
+th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid var(--rule);
+vertical-align:top}
+th[scope=row]{font-weight:400}td{overflow-wrap:anywhere}
+.none,.small{color:var(--soft)}.small{font-size:.88rem}
+footer{margin-top:2.5rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem;
+overflow-wrap:anywhere}
+@media (max-width:40rem){body{font-size:15px}.large .plot{height:21rem}.verdict{padding:.9rem 1rem}
+th,td{padding-right:.6rem}}
+@media print{:root{--page:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#ccc;--accent:#000;
+--batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570}
+button,.switch{display:none}.card,.figure{break-inside:avoid}pre{max-height:none}}
+"""
+
+# Language, axis, scale and theme are the whole state of the page; `draw` makes it visible.
+SCRIPT = """
+'use strict';
+(() => {
+const {figures, labels} = JSON.parse(document.getElementById('data').textContent);
+const root = document.documentElement;
+const state = {lang: root.dataset.lang, axis: 'steps', log: false, perplexity: false};
+const all = (query) => [...document.querySelectorAll(query)];
+const press = (button, on) => button.setAttribute('aria-pressed', String(on));
+const colour = (name) => getComputedStyle(root).getPropertyValue('--' + name).trim();
+
+function trace(one, figure) {
+  const name = one.meta.name[state.lang];
+  const exp = state.perplexity && figure.id === 'loss';
+  const x = state.axis === 'steps' ? one.x : one.meta.x[state.axis];
+  const y = exp ? one.y.map((v) => (v < 700 ? Math.exp(v) : null)) : one.y;
+  const tint = colour(one.meta.role);
+  return {...one, x, y, name, line: {...one.line, color: tint},
+    marker: {...one.marker, color: tint}, hovertemplate: '%{y:.4~g}<extra>' + name + '</extra>'};
+}
+
+function layout(figure) {
+  const meta = figure.layout.meta;
+  const narrow = root.clientWidth < 600;
+  const ink = colour('ink'), rule = colour('rule');
+  const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
+  const marks = meta.marks.filter((one) => one.at[state.axis] != null);
+  const title = {text: labels.axes[state.axis][state.lang]};
+  return {
+    xaxis: {...axis, title, hoverformat: state.axis === 'steps' ? ',d' : '.4~g'},
+    yaxis: {...axis, type: state.log ? 'log' : 'linear', exponentformat: 'power',
+      minexponent: 4},
+    shapes: marks.map((one) => ({type: 'line', yref: 'paper', y0: 0, y1: 1,
+      x0: one.at[state.axis], x1: one.at[state.axis],
+      line: {color: colour('mark'), width: 1.5, dash: 'dash'}})),
+    annotations: marks.map((one, i) => ({x: one.at[state.axis], y: 1 - 0.09 * i, yref: 'paper',
+      text: one.text[state.lang], showarrow: false, xanchor: 'left', yanchor: 'top', xshift: 4,
+      font: {color: colour('mark')}})),
+    hovermode: 'x unified', dragmode: narrow ? false : 'zoom', showlegend: figure.data.length > 1,
+    legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
+    separators: state.lang === 'es' ? ',\\u00a0' : '.,',
+    margin: {l: 50, r: 14, t: 8, b: 40}, paper_bgcolor: 'rgba(0,0,0,0)',
+    plot_bgcolor: 'rgba(0,0,0,0)', font: {color: ink, size: narrow ? 11 : 13},
+    hoverlabel: {bgcolor: colour('card'), bordercolor: rule, font: {color: ink}},
+  };
+}
+
+function draw() {
+  root.lang = root.dataset.lang = state.lang;
+  all('[data-to]').forEach((b) => press(b, b.dataset.to === state.lang));
+  all('[data-axis]').forEach((b) => press(b, b.dataset.axis === state.axis));
+  all('[data-toggle]').forEach((b) => press(b, state[b.dataset.toggle]));
+  const config = {displaylogo: false, responsive: true, displayModeBar: root.clientWidth >= 600,
+    modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
+  for (const figure of figures) {
+    const place = document.getElementById('plot-' + figure.id);
+    const traces = figure.data.map((one) => trace(one, figure));
+    const names = traces.map((one) => one.name).join(', ');
+    place.setAttribute('aria-label', figure.layout.meta.title[state.lang] + ': ' + names);
+    Plotly.react(place, traces, layout(figure), config);
+  }
+}
+
+all('[data-to]').forEach((b) => b.addEventListener('click', () => {
+  state.lang = b.dataset.to; draw(); }));
+all('[data-axis]').forEach((b) => b.addEventListener('click', () => {
+  state.axis = b.dataset.axis; draw(); }));
+all('[data-toggle]').forEach((b) => b.addEventListener('click', () => {
+  state[b.dataset.toggle] = !state[b.dataset.toggle]; draw(); }));
+for (const query of ['(prefers-color-scheme: dark)', 'print', '(max-width: 600px)'])
+  matchMedia(query).addEventListener('change', draw);
+draw();
+})();
+"""

@@ -1,0 +1,115 @@
+"""`report(path)`: a log in, a report out, in every form that a reader may want."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yunque.errors import InputError
+from yunque.files import write_bytes, write_json, write_text
+from yunque.report import charts, page
+from yunque.report.analysis import Analysis, analyse
+from yunque.report.read import Log, read
+from yunque.words import say
+from yunque.words.report import tell
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a log tells; nothing is computed anew for another form or language."""
+
+    log: Log
+    analysis: Analysis
+    lang: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The report as the contract says (docs: `yunque report --json`)."""
+        log, analysis = self.log, self.analysis
+        source = {name: getattr(log, name) for name in ("format", "path", "rows", "sha256")}
+        return {"source": source, **dataclasses.asdict(analysis)}
+
+    @property
+    def is_training_log(self) -> bool:
+        """Whether the file was a log at all; where not, the command ends with exit code 2."""
+        return self.log.format != "unknown"
+
+    def summary(self, lang: str = "") -> str:
+        """Plain text for a terminal: the verdict, the facts, the findings, the unknown."""
+        lang = lang or self.lang
+        verdict = self.analysis.verdict
+        lines = [say(f"report.id.{verdict['id']}", lang).upper(), verdict["text"][lang], ""]
+        known = {k: v for k, v in self.analysis.facts.items() if v is not None}
+        names = {key: say(f"report.fact.{key}", lang) for key in known}
+        width = max(map(len, names.values()), default=0)
+        for key, value in known.items():
+            text = tell(f"report.{page.FACTS[key]}", value=value)[lang]
+            lines.append(f"  {names[key]:<{width}}  {text}")
+        lines += ["", say("report.findings", lang)]
+        for one in self.analysis.findings:
+            lines.append(f"  [{say(f'report.severity.{one.severity}', lang)}] {one.text[lang]}")
+            if one.severity != "info":
+                lines.append(f"    {say('report.advice', lang)}: {one.advice[lang]}")
+        if self.analysis.unknown:
+            lines += ["", say("report.unknown", lang)]
+            lines += [f"  - {one['text'][lang]}" for one in self.analysis.unknown]
+        return "\n".join(lines) + "\n"
+
+    def html(self, lang: str = "") -> str:
+        """One page that needs no network."""
+        return page.page(self.log, self.analysis, lang or self.lang)
+
+    def png(self, lang: str = "") -> bytes:
+        """One picture of the curves."""
+        return charts.png(self.log, self.analysis, lang or self.lang)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the verdict, the findings and the picture, without the page's script."""
+        picture = base64.b64encode(self.png()).decode()
+        text = page.spans({self.lang: self.analysis.verdict["text"][self.lang], "": ""})
+        found = "".join(
+            f"<li>{page.foreign(f.text[self.lang])}</li>" for f in self.analysis.findings
+        )
+        return (
+            f"<h3>{say('report.id.' + self.analysis.verdict['id'], self.lang)}</h3><p>{text}</p>"
+            f'<img alt="" style="max-width:100%" src="data:image/png;base64,{picture}">'
+            f"<ul>{found}</ul>"
+        )
+
+
+def report(path: Path, lang: str = "en") -> Report:
+    """Read a run folder or a log and say what happened. A run that still goes on is welcome.
+
+    Raises:
+        InputError: nothing there, or a run log with a broken line.
+    """
+    log = read(Path(path))
+    return Report(log, analyse(log), lang)
+
+
+def write(made: Report, target: Path) -> list[Path]:
+    """Write the report: into a folder as report.html, report.json and report.png, else one file.
+
+    Raises:
+        InputError: the ending of the file is none of .html, .json, .png.
+        StorageError: it cannot be written.
+    """
+    if target.is_dir():
+        return [write(made, target / f"report{end}")[0] for end in (".html", ".json", ".png")]
+    if target.suffix == ".html":
+        write_text(target, made.html())
+    elif target.suffix == ".json":
+        write_json(target, made.json)
+    elif target.suffix == ".png":
+        write_bytes(target, made.png())
+    else:
+        raise InputError(
+            f"{target}: a report is written as .html, .json or .png, or into an existing folder."
+        )
+    return [target]
