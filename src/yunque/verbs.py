@@ -377,7 +377,8 @@ class Report:
         from yunque.report.report import report, write
 
         made = report(Path(self.log), self.output.language)
-        written = write(made, self.out or self.log, self.output.language)
+        target = self.out or (self.log if Path(self.log).is_dir() else "")
+        written = write(made, Path(target)) if target else []
         lines = [made.summary(self.output.language)]
         lines += [say("cli.page_written", self.output.language, path=path) for path in written]
         say_all(self.output, made.json, lines)

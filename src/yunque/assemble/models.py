@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from yunque import evaluate, runtime
 from yunque.assemble.sources import listed
@@ -87,7 +86,7 @@ class Model:
                 decode=self.tokenizer.decode,
                 on_token=stream.token if stream else None,
             )
-        texts = [self.tokenizer.decode(ids) for ids in made.token_ids]
+        texts = made.texts or []
         if stream:
             stream.finish(texts[0])
         elif on_text:
@@ -106,7 +105,7 @@ class Model:
                 "Leave out --chat."
             )
         messages = [{"role": "user", "content": message}]
-        end = self.tokenizer.token_text(self.tokenizer.separator_id)
+        end = self.tokenizer.decode([self.tokenizer.separator_id], skip_special=False)
         text = render(messages, self.tokenizer.chat_template, end, add_generation_prompt=True)
         return self.tokenizer.encode(text, special=True)
 
@@ -117,9 +116,8 @@ class Model:
             InputError: no text there, or a file cannot be read.
         """
         context = self.module.config.context_length
-        separator = self.tokenizer.token_text(self.tokenizer.separator_id)
-        loss = torch.zeros((), dtype=torch.float64)
-        tokens = size = 0
+        separator = self.tokenizer.decode([self.tokenizer.separator_id], skip_special=False)
+        loss, tokens, size = 0.0, 0, 0
         for path in find_files(listed(sources)):
             for document in read_documents(path, separator):
                 ids = self.tokenizer.encode(document.text)
@@ -127,14 +125,20 @@ class Model:
                     continue
                 with self.runtime.autocast():
                     losses = evaluate.token_losses(self.module, ids, context)
-                loss += losses.double().sum().cpu()
+                loss += losses.double().sum().item()
                 tokens += len(losses)
                 # The first token is given, not predicted: its bytes are not paid for.
                 first = len(self.tokenizer.decode(ids[:1], skip_special=False).encode("utf-8"))
                 size += len(document.text.encode("utf-8")) - first
         if not tokens:
             raise InputError("nothing to evaluate: the sources hold fewer than two tokens.")
-        return evaluate.pooled(float(loss), tokens, size)
+        return Score(
+            loss=loss / tokens,
+            perplexity=math.exp(min(loss / tokens, 700.0)),
+            bits_per_byte=loss / math.log(2) / size if size else None,
+            tokens=tokens,
+            bytes=size,
+        )
 
     def explain(self, text: str, alternatives: int = 5) -> list[TokenView]:
         """For each token of `text`: id, probability, loss, rank and the best alternatives.

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from yunque.assemble.recipes import recipe_with
 from yunque.assemble.sources import exam_for, listed, prepared_for
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, to_toml, validate
 from yunque.data.batches import Batches, EvaluationWindows
-from yunque.data.checks import check_sizes
+from yunque.data.checks import Check, check_sizes
 from yunque.data.prepare import Prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
 from yunque.model.decoder import Decoder
 from yunque.report.report import report, write
-from yunque.runlog import FORMAT, NAME, RunLog
+from yunque.runlog import FORMAT, NAME, RunLog, read
 from yunque.runtime import Interrupt, Runtime
 from yunque.screen import Screen, SilentScreen
 from yunque.train import checkpoint
@@ -53,6 +53,8 @@ class RunResult:
     best_step: int
     best_loss: float
     """Nats per token on the validation set, on the training set where there is none."""
+    train_loss: float | None
+    """Training loss at that evaluation, over as many tokens as the validation set has."""
     validated: bool
 
     @property
@@ -185,6 +187,8 @@ class Run:
         """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
         recipe, folder = self.recipe, self.folder
         warnings = self.check()
+        if start_from is not None and (done := self.finished(start_from)):
+            return done
         model = Decoder(recipe.model, recipe.machine.seed)
         spread = self.runtime.spread(model)
         optimizers = Optimizers(model, recipe.optim)
@@ -214,10 +218,11 @@ class Run:
             if log_bytes == 0:
                 log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **facts)
             self.screen.start({**facts, "resumed_step": state.step})
-            for text in warnings:
-                self.screen.warning(text[self.lang])
+            for warning in warnings:
+                self.screen.warning(warning.text(self.lang))
                 if log_bytes == 0:
-                    log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **text)
+                    row = {"id": warning.key, "text": warning.text("en")}
+                    log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
             def save(state: State) -> str:
                 self.runtime.wait()
@@ -235,7 +240,8 @@ class Run:
                     dict(model.named_parameters()),
                     optimizer,
                     {
-                        **dataclasses.asdict(state),
+                        "state": {**vars(state), "stopping": None},
+                        "stopping": vars(state.stopping),
                         "scaler": scaler.state_dict(),
                         "log_bytes": log.size,
                         "fingerprints": self.fingerprints(),
@@ -272,29 +278,53 @@ class Run:
             self.keep(model, "last")
             log.write("stop", **self.row(state), reason=reason)
         if self.runtime.main:
-            write(report(folder, self.lang), folder, self.lang)
-        stop = state.stopping
-        result = RunResult(
-            run=folder,
-            reason=reason,
-            signal=interrupt.signal,
-            steps=state.step,
-            tokens_seen=state.tokens_seen,
-            seconds=state.seconds,
-            best_step=stop.best_step,
-            best_loss=stop.best_loss,
-            validated=self.val is not None,
-        )
+            write(report(folder, self.lang), folder)
+        result = self.result(state, reason, interrupt.signal)
         self.screen.stop(reason, result.to_json())
         return result
 
-    def check(self) -> list[dict[str, str]]:
-        """Warnings about sizes in both languages.
+    def finished(self, newest: Path) -> RunResult | None:
+        """The result of a run that has nothing left to do, else None."""
+        state = state_of(checkpoint.load(newest)[2])
+        if state.stopping.stop:
+            return self.result(state, "early_stopping", 0)
+        return self.result(state, "steps", 0) if state.step >= self.steps else None
+
+    def result(self, state: State, reason: str, signal: int) -> RunResult:
+        """What the run came to, with the training loss of its best evaluation from the log."""
+        best = state.stopping.best_step
+        rows = read(self.folder / NAME) if self.runtime.main else iter(())
+        losses = [
+            row.values["train_loss"]
+            for row in rows
+            if row.event == "eval" and row.values["step"] == best
+        ]
+        return RunResult(
+            run=self.folder,
+            reason=reason,
+            signal=signal,
+            steps=state.step,
+            tokens_seen=state.tokens_seen,
+            seconds=state.seconds,
+            best_step=best,
+            best_loss=state.stopping.best_loss,
+            train_loss=losses[-1] if losses else None,
+            validated=self.val is not None,
+        )
+
+    def check(self) -> list[Check]:
+        """Warnings about sizes.
 
         Raises:
             InputError: the data cannot fill one batch, or another fault that stops a run.
         """
         shape = self.recipe.model
+        if shape.family == "qwen2":
+            raise InputError(
+                "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
+                "Qwen2's own tokenizer only. Set qkv_bias to false (Llama) or qk_norm to true and "
+                "qkv_bias to false (Qwen3)."
+            )
         errors, warnings = check_sizes(
             train_tokens=self.data.splits["train"].length,
             val_tokens=self.val.length if self.val else 0,
@@ -303,7 +333,7 @@ class Run:
             vocab_size=shape.vocab_size,
             facts=self.data.facts,
         )
-        raise_faults([error["en"] for error in errors])
+        raise_faults([error.text("en") for error in errors])
         return warnings
 
     def row(self, state: State) -> dict[str, Any]:
@@ -379,8 +409,8 @@ class Run:
             InputError: recipe, tokenizer or data are not those of the checkpoint.
         """
         tensors, optimizer, values = checkpoint.load(path)
-        now, then = self.fingerprints(), values.pop("fingerprints")
-        for what, digest in then.items():
+        now = self.fingerprints()
+        for what, digest in values["fingerprints"].items():
             if now[what] != digest:
                 raise InputError(
                     f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
@@ -394,10 +424,8 @@ class Run:
         if average is not None:
             for key, value in averages.items():
                 average.average[key.removeprefix("average|")].copy_(value)
-        scaler.load_state_dict(values.pop("scaler"))
-        log_bytes = int(values.pop("log_bytes"))
-        stopping = Stopping(**values.pop("stopping"))
-        return State(stopping=stopping, **values), log_bytes
+        scaler.load_state_dict(values["scaler"])
+        return state_of(values), int(values["log_bytes"])
 
     def measure(self, model: Decoder) -> tuple[float, float | None]:
         """Training and validation loss over the same number of windows of each."""
@@ -447,5 +475,11 @@ class Run:
         """Save the model as it is under RUN/name, a Hugging Face folder."""
         if self.runtime.main:
             tokenizer = self.data.tokenizer
-            save_folder(model, self.folder / name, tokenizer.save, {})
+            generation = {"eos_token_id": tokenizer.separator_id}
+            save_folder(model, self.folder / name, tokenizer.save, generation)
         self.runtime.wait()
+
+
+def state_of(values: Mapping[str, Any]) -> State:
+    """The loop's state from a checkpoint's state.json."""
+    return State(**{**values["state"], "stopping": Stopping(**values["stopping"])})

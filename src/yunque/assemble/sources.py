@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yunque.assemble.demo import TUTOR, prepare_tutor, tutor_exam
+from yunque.assemble.demo import TUTOR, marks_of, prepare_tutor
 from yunque.assemble.recipes import recipe_with
 from yunque.config import Recipe, validate
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
+from yunque.errors import InputError
 from yunque.model.decoder import Decoder
 from yunque.screen import Screen, SilentScreen
 
@@ -45,6 +46,8 @@ def tokens_for(recipe: Recipe, out: Path, screen: Screen) -> Prepared:
     """Prepare the sources of a recipe in `out`, or take what an equal preparation left there."""
     if recipe.sources == (TUTOR,):
         return prepare_tutor(recipe.data, out, screen.progress)
+    if TUTOR in recipe.sources:
+        raise InputError(f"sources: {TUTOR} is trained on alone, not together with other sources.")
     return prepare_tokens(recipe.sources, recipe.data, out, screen.progress)
 
 
@@ -53,5 +56,5 @@ def exam_for(
 ) -> Callable[[], Mapping[str, Any]] | None:
     """The exam that belongs to the data: the tutor has one, plain text has none."""
     if recipe.sources == (TUTOR,):
-        return lambda: tutor_exam(model, tokenizer)
+        return lambda: marks_of(model, tokenizer)
     return None

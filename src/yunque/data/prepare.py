@@ -388,8 +388,13 @@ def encode_all(
     out: Path,
     dtype: str,
     tell: Callable[[int], None],
+    special: bool = False,
 ) -> tuple[dict[str, dict[str, int]], int]:
-    """Write every split's token file; return the counts of each split and the forced cuts."""
+    """Write every split's token file; return the counts of each split and the forced cuts.
+
+    Args:
+        special: texts of special tokens become their ids (rendered conversations).
+    """
     names = ("documents", "characters", "bytes", "tokens", "separators", "unknown_tokens")
     counts: dict[str, dict[str, int]] = {}
     stored = np.dtype({"uint16": "<u2", "uint32": "<u4"}[dtype])
@@ -398,7 +403,10 @@ def encode_all(
     with contextlib.ExitStack() as stack:
         handles: dict[str, IO[bytes]] = {}
         for block in cut_blocks(stream, tokenizer.cuts):
-            ids = tokenizer.encode_array(block.text)
+            if special:
+                ids = np.array(tokenizer.encode(block.text, special=True), dtype=np.int64)
+            else:
+                ids = tokenizer.encode_array(block.text)
             if block.split not in handles:
                 path = out / f"{block.split}.bin"
                 handles[block.split] = stack.enter_context(staged_file(path))

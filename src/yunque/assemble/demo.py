@@ -1,0 +1,200 @@
+"""The embedded tutor, from data to last words: `yunque demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yunque.config import DataConfig, GenerateConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
+from yunque.data import tutor
+from yunque.data.conversations import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, render
+from yunque.data.prepare import Prepared, Progress
+from yunque.data.rendered import prepare_rendered
+from yunque.data.tokenizer import Tokenizer
+from yunque.errors import InputError
+from yunque.exam import ExamResult, Question, sit
+from yunque.generate.decode import generate
+from yunque.model.decoder import Decoder
+from yunque.words import say
+from yunque.words.writing import duration, number, percent
+
+if TYPE_CHECKING:
+    from yunque.assemble.runs import RunResult
+    from yunque.screen import Screen
+
+TUTOR = "yunque:tutor"
+"""The embedded data as a source: `yunque pretrain yunque:tutor --out RUN`."""
+
+CONVERSATIONS = {"train": 40_000, "val": 600}
+EVALUATION_EXAM, FINAL_EXAM = 120, 300
+EXAM_SEED = 7
+ANSWER_TOKENS = 120
+
+# Measured in docs/lab-notes.md: what each choice gave.
+RECIPE = Recipe(
+    sources=(TUTOR,),
+    data=DataConfig(tokenizer="bpe:512"),
+    model=ModelConfig(
+        context_length=128,
+        num_layers=4,
+        num_heads=4,
+        hidden_size=128,
+        qk_norm=True,
+    ),
+    optim=OptimConfig(
+        optimizer="muon",
+        learning_rate=3e-3,
+        muon_learning_rate=0.02,
+        schedule="linear",
+        warmup_steps=50,
+        final_learning_rate_fraction=0.0,
+    ),
+    train=TrainConfig(
+        batch_size=16,
+        steps=1200,
+        eval_every=200,
+        eval_tokens=32_768,
+        patience=5,
+        sample_prompt="<|user|>¿Cuánto es 47 + 38?<|assistant|>",
+        sample_tokens=100,
+    ),
+)
+
+
+def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = None) -> Prepared:
+    """Token files of the tutor's conversations, each ended by the separator."""
+
+    def documents() -> dict[str, list[str]]:
+        return {
+            split: [
+                # The template ends a reply with the end token; encoding adds it to every document.
+                render(tutor.messages(problem)).removesuffix(config.separator)
+                for problem in tutor.make(split, count, seed=1)  # type: ignore[arg-type]
+            ]
+            for split, count in CONVERSATIONS.items()
+        }
+
+    name = f"{TUTOR} 1 {sorted(CONVERSATIONS.items())}"
+    return prepare_rendered(
+        documents, name, config, out, CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, progress
+    )
+
+
+def tutor_exam(model: Decoder, tokenizer: Tokenizer, count: int = EVALUATION_EXAM) -> ExamResult:
+    """Sit an exam of problems that no training text holds, with greedy answers."""
+    questions = []
+    for problem in tutor.make("exam", count, EXAM_SEED):
+        text = render(tutor.messages(problem)[:1], add_generation_prompt=True)
+        prompt = tuple(tokenizer.encode(text, special=True))
+        questions.append(Question(prompt, str(problem.answer), problem.kind, problem.question))
+    settings = GenerateConfig(temperature=0.0, max_new_tokens=ANSWER_TOKENS)
+
+    def ask(prompts: list[list[int]]) -> list[str]:
+        made = generate(model, prompts, settings, [tokenizer.separator_id])
+        return [tokenizer.decode(ids) for ids in made.token_ids]
+
+    return sit(ask, questions)
+
+
+def exam_row(result: ExamResult) -> dict[str, Any]:
+    """An exam as the run log and the JSON output hold it."""
+    kinds = {kind: list(marks) for kind, marks in sorted(result.by_kind.items())}
+    return {"right": result.right, "total": result.total, "kinds": kinds}
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo came to."""
+
+    result: RunResult
+    exam: ExamResult
+
+    @property
+    def signal(self) -> int:
+        return self.result.signal
+
+    def to_json(self) -> dict[str, Any]:
+        low, high = self.exam.interval
+        marks = {**exam_row(self.exam), "accuracy": self.exam.accuracy, "interval": [low, high]}
+        return {**self.result.to_json(), "exam": marks}
+
+    def lines(self, lang: str) -> list[str]:
+        """The last words of the demo: samples, marks, losses, where everything is, what next."""
+        run, result = self.result.run, self.result
+        shown = [reply for reply in self.exam.replies if reply[0].kind in ("addition", "missing")]
+        lines = ["", say("demo.samples", lang)]
+        for question, reply, good in shown[:3]:
+            mark = "✓" if good else "✗"
+            lines += ["", f"  {question.text}"]
+            lines += [f"    {line}" for line in reply.strip().splitlines()]
+            lines[-1] += f"   {mark}"
+        lines += ["", say("demo.exam", lang, total=self.exam.total)]
+        for kind, (right, total) in sorted(self.exam.by_kind.items()):
+            share = percent(right / total, lang)
+            lines.append(f"  {say(f'demo.{kind}', lang):<22} {right:>3}/{total:<3} {share:>6}")
+        low, high = self.exam.interval
+        lines.append(
+            say(
+                "demo.total",
+                lang,
+                right=self.exam.right,
+                total=self.exam.total,
+                share=percent(self.exam.accuracy, lang, 1),
+                low=percent(low, lang),
+                high=percent(high, lang),
+            )
+        )
+        lines += [
+            "",
+            say(
+                "demo.losses",
+                lang,
+                train=number(result.train_loss, lang, 4),
+                loss=number(result.best_loss, lang, 4),
+                ppl=number(result.perplexity, lang, 3),
+                step=result.best_step,
+                steps=result.steps,
+                time=duration(result.seconds),
+            ),
+            say("demo.folder", lang, run=run),
+            "",
+            say("demo.next", lang),
+            f"  yunque report {run}",
+            f'  yunque generate {run} --chat --temperature 0 --prompt "{say("demo.ask", lang)}"',
+            f'  yunque explain {run} --text "{say("demo.explain", lang)}"',
+        ]
+        return lines
+
+
+def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -> DemoResult:
+    """Train the tutor, or show again one that is trained; then the final exam.
+
+    An interrupted demo goes on where it stopped.
+
+    Raises:
+        InputError: `out` holds something else than a demo.
+    """
+    from yunque.assemble.models import load
+    from yunque.assemble.runs import pretrain, resume
+    from yunque.config import read_tree
+
+    path = Path(out) / "recipe.toml"
+    if path.is_file():
+        if read_tree(path).get("sources") != [TUTOR]:
+            raise InputError(f"{out}: holds another run. Choose another --out for the demo.")
+        result = resume(out, screen=screen, lang=lang)
+    else:
+        train = dataclasses.replace(RECIPE.train, steps=steps or RECIPE.train.steps)
+        recipe = dataclasses.replace(RECIPE, train=train).replace(seed=seed)
+        result = pretrain(out=out, recipe=recipe, screen=screen, lang=lang)
+    screen.close()
+    model = load(result.run)
+    return DemoResult(result, tutor_exam(model.module, model.tokenizer, FINAL_EXAM))
+
+
+def marks_of(model: Decoder, tokenizer: Tokenizer) -> Mapping[str, Any]:
+    """The exam of an evaluation as a row of the run log."""
+    return exam_row(tutor_exam(model, tokenizer))
