@@ -40,6 +40,15 @@ class Cache:
         self.used = kept
 
 
+def unfilled_embedding(rows: int, size: int) -> nn.Embedding:
+    """An embedding that `Decoder.initialise` fills.
+
+    nn.Embedding's own filling would be a second one, and on "meta" its first call imports
+    PyTorch's compiler, which takes seconds.
+    """
+    return nn.Embedding(rows, size, _weight=torch.empty(rows, size))
+
+
 class Decoder(nn.Module):
     """A decoder-only transformer; `forward` gives hidden states, `head` turns them into logits.
 
@@ -53,8 +62,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         C, V, T = config.hidden_size, config.vocab_size, config.context_length
-        self.token_embedding = nn.Embedding(V, C)
-        self.position_embedding = nn.Embedding(T, C) if config.positions == "learned" else None
+        self.token_embedding = unfilled_embedding(V, C)
+        learned = config.positions == "learned"
+        self.position_embedding = unfilled_embedding(T, C) if learned else None
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config, C)
