@@ -34,6 +34,8 @@ class Record:
     def number(self, key: str) -> float | None:
         """The value as a finite number, None where it is missing, no number, NaN or infinite."""
         value = self.values.get(key)
+        if type(value) is float:  # by far the most frequent case
+            return value if math.isfinite(value) else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         try:

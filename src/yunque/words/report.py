@@ -296,7 +296,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Speed: {tokens_per_second:n} tokens per second (median).",
         "Velocidad: {tokens_per_second:n} tokens por segundo (mediana).",
     ),
-    "report.throughput.advice": ("Nothing to do.", "No hay nada que hacer."),
+    "report.throughput.advice": (
+        "To go faster: a larger batch if memory allows, bf16, or a GPU.",
+        "Para ir más deprisa: un lote mayor si la memoria lo permite, bf16 o una GPU.",
+    ),
     "report.throughput.slower": (
         "The run slowed down: {early:n} tokens per second before, {late:n} in the last quarter "
         "(medians; over all: {tokens_per_second:n}).",
@@ -428,7 +431,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.stage.divergence": ("divergence", "divergencia"),
     "report.stage.steps": ("Steps", "Pasos"),
     "report.stage.range": ("{from_step:n} to {to_step:n}", "{from_step:n} a {to_step:n}"),
-    "report.stage.improvement": ("Share of the improvement", "Parte de la mejora"),
+    "report.stage.improvement": (
+        "Share of the improvement (minus: lost again)",
+        "Parte de la mejora (negativa: perdida)",
+    ),
     "report.stage.time": ("Share of the time", "Parte del tiempo"),
     "report.samples": ("Samples over time", "Muestras a lo largo del tiempo"),
     "report.samples.shown": (
