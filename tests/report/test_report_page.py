@@ -50,7 +50,8 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("page") / "run"
-    run = write_run(folder, best=160, spike=300, exam=True, samples=(HOSTILE,))
+    options: dict[str, Any] = {"best": 160, "spike": 300, "exam": True, "stop": "early_stopping"}
+    run = write_run(folder, samples=(HOSTILE,), **options)
     (run / "recipe.toml").write_text("# </script><b>recipe</b>\n")
     return report(run, "es").html()
 
@@ -119,8 +120,9 @@ def test_figures_hold_the_rows_of_the_log(parsed: Reader, tmp_path: Path) -> Non
     assert max(batch["y"]) == batch["y"][299] > 5
     assert held["x"] == list(range(0, 401, 20))
     assert held["meta"]["x"]["tokens"] == [512 * step for step in held["x"]]
-    (mark,) = data["figures"][0]["layout"]["meta"]["marks"][:1]
-    assert (mark["at"]["steps"], mark["text"]["es"]) == (160, "mejor")
+    marks = data["figures"][0]["layout"]["meta"]["marks"]
+    found = [(mark["at"]["steps"], mark["text"]["es"]) for mark in marks]
+    assert found == [(160, "mejor"), (400, "parada temprana")]
 
 
 def test_24000_rows_in_under_5_seconds_and_extremes_are_kept(tmp_path: Path) -> None:

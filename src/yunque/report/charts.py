@@ -76,6 +76,8 @@ def marks(log: Log, analysis: Analysis) -> list[tuple[Record, str]]:
     wanted: list[tuple[int | None, str]] = [(analysis.facts["best_val_step"], "report.best")]
     if analysis.finding("could_have_stopped") and analysis.stop is not None:
         wanted.append((analysis.stop["step"], "report.could_stop"))
+    if log.stop is not None and log.stop.values.get("reason") == "early_stopping":
+        wanted.append((log.stop.step, "report.stopped"))
     found: dict[int, tuple[Record, str]] = {}
     for step, label in wanted:
         for row in rows:
@@ -205,7 +207,7 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
         one = line(log.steps, name, f"report.{name}", role)
         axes.set_ylabel(say(one.label, lang), color=COLOURS[role])
         if one.rows:
-            axes.plot(one.x(), one.y(), color=COLOURS[role], linewidth=1.0)
+            axes.plot(one.x(), one.y(), color=COLOURS[role], linewidth=1.0, alpha=0.7)
     right.set_xlabel(say("report.steps", lang))
     for axes in (left, right):
         axes.grid(alpha=0.25)

@@ -97,6 +97,11 @@ def marked(text: str) -> str:
     return visible(text.replace("\t", "→")).replace(" ", "·")
 
 
+def painted_text(text: str) -> str:
+    """A token as it stands in a painted text: each line end is marked and kept, tabs are marked."""
+    return visible(text.replace("\t", "→"), newlines=True).replace("\n", "↵\n")
+
+
 def _visible_character(c: str, newlines: bool) -> str:
     if " " <= c <= "~":
         return c
