@@ -55,10 +55,10 @@ class Analysis:
 
 def analyse(log: Log) -> Analysis:
     """Everything that the log supports."""
-    facts = facts_of(log)
+    train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
+    facts = facts_of(log, train, val)
     if log.format == "unknown":
         return not_a_training_log(facts)
-    train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
     short = too_short_to_judge(train, val)
     onset = None if short else divergence_onset(train)
     over = None if short or onset is not None else overfitting(log, train, val)
@@ -86,9 +86,8 @@ def analyse(log: Log) -> Analysis:
     return Analysis(facts, verdict, stages, stop, findings, analysis.unknown)
 
 
-def facts_of(log: Log) -> dict[str, Any]:
+def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
     """The contract's facts; None where the log does not tell."""
-    train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
     rows = [*log.steps, *log.evals]
     last = max(rows, key=lambda row: row.step, default=None)
     seconds = [row.seconds for row in rows if row.seconds is not None]

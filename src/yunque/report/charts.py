@@ -50,9 +50,10 @@ class Line:
 
 def line(rows: tuple[Record, ...], field: str, label: str, role: str) -> Line:
     """The line of `field`, thinned to POINTS rows with the highs and lows of each stretch."""
-    kept = [row for row in rows if row.number(field) is not None]
+    pairs = [(row, value) for row in rows if (value := row.number(field)) is not None]
+    kept = [row for row, _ in pairs]
     if len(kept) > POINTS:
-        values = np.array([row.number(field) for row in kept])
+        values = np.array([value for _, value in pairs])
         stretches = np.array_split(np.arange(len(kept)), POINTS // 2)
         extremes = {int(s[i]) for s in stretches for i in (values[s].argmin(), values[s].argmax())}
         kept = [kept[i] for i in sorted(extremes | {0, len(kept) - 1})]
@@ -75,6 +76,8 @@ def marks(log: Log, analysis: Analysis) -> list[tuple[Record, str]]:
     wanted: list[tuple[int | None, str]] = [(analysis.facts["best_val_step"], "report.best")]
     if analysis.finding("could_have_stopped") and analysis.stop is not None:
         wanted.append((analysis.stop["step"], "report.could_stop"))
+    if log.stop is not None and log.stop.values.get("reason") == "early_stopping":
+        wanted.append((log.stop.step, "report.stopped"))
     found: dict[int, tuple[Record, str]] = {}
     for step, label in wanted:
         for row in rows:
@@ -146,7 +149,7 @@ def figure(
             "mode": "lines" if len(one.rows) > 40 else "lines+markers",
             "x": one.x(),
             "y": [perplexity(v) for v in one.y()] if id == "perplexity" else one.y(),
-            "line": {"width": 1 if one.thin else 2.5},
+            "line": {"width": 1 if one.thin or id in STEP_FIGURES else 2.5},
             "marker": {"size": 4 if one.thin else 6},
             "meta": {
                 "role": one.role,
@@ -160,7 +163,6 @@ def figure(
     meta = {
         "title": tell(label),
         "marks": [{"at": at, "text": text} for at, text in shown],
-        "perplexity": tell("report.perplexity") if id == "loss" else None,
     }
     return {"id": id, "data": data, "layout": {"meta": meta}}
 
@@ -205,7 +207,7 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
         one = line(log.steps, name, f"report.{name}", role)
         axes.set_ylabel(say(one.label, lang), color=COLOURS[role])
         if one.rows:
-            axes.plot(one.x(), one.y(), color=COLOURS[role], linewidth=1.0)
+            axes.plot(one.x(), one.y(), color=COLOURS[role], linewidth=1.0, alpha=0.7)
     right.set_xlabel(say("report.steps", lang))
     for axes in (left, right):
         axes.grid(alpha=0.25)
@@ -219,7 +221,7 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
 
 def add_axes(axes: Any, log: Log, lang: str) -> None:
     """Epochs and tokens over the same curve, where they go with the steps in proportion."""
-    rows = [row for row in (*log.steps, *log.evals) if row.step > 0]
+    rows = [row for row in line(log.steps, "train_loss", "", BATCH).rows if row.step > 0]
     place = 1.0
     for name in ("epochs", "tokens"):
         pairs = [(row.step, position(row, name)) for row in rows]

@@ -62,9 +62,10 @@ class Curve:
 
 def curve(rows: tuple[Record, ...], name: str) -> Curve:
     """The series `name` of these rows, without the rows where it is missing or not finite."""
-    kept = tuple(row for row in rows if row.number(name) is not None)
+    pairs = [(row, value) for row in rows if (value := row.number(name)) is not None]
+    kept = tuple(row for row, _ in pairs)
     steps = np.array([row.step for row in kept], dtype=float)
-    values = np.array([row.number(name) for row in kept], dtype=float)
+    values = np.array([value for _, value in pairs], dtype=float)
     width = min(101, 2 * (len(values) // 20) + 1)
     return Curve(name, kept, steps, values, noise(steps, values), median(values, width), width)
 

@@ -159,11 +159,11 @@ def train_level(log: Log, train: Curve, at: Record) -> float | None:
     if exact is not None or not len(train.values):
         return exact
     index = int(np.searchsorted(train.steps, at.step, side="right"))
-    return float(train.smooth[max(0, index - 1)])
+    return float(np.median(train.values[max(0, index - train.width) : max(1, index)]))
 
 
 def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
-    """Validation rose beyond its noise after its best, while the training loss fell."""
+    """Validation rose beyond its noise after its best, and the training loss did not rise."""
     if len(val.values) < 4 or val.lowest > len(val.values) - 3:
         return None
     after = val.values[val.lowest + 1 :]
@@ -175,7 +175,9 @@ def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
     before, behind = train_level(log, train, best), train_level(log, train, last)
     if not val.moved(level - low - luck) or level - low < SMALL_SHARE * max(won, 0.2 * low):
         return None
-    if before is None or behind is None or before - behind <= 0:
+    if before is None or behind is None or train.moved(behind - before, train.width / math.pi):
+        # Where the training loss rose too, something else went wrong. The difference of two
+        # medians of n points is as noisy as n/pi single points.
         return None
     large = level - low > 0.1 * won
     severity = ("warning" if large else "info") if log.kept else ("problem" if large else "warning")

@@ -51,7 +51,7 @@ def page(log: Log, analysis: Analysis, lang: str) -> str:
 
     drawn = figures(log, analysis)
     labels = {
-        "step": tell("report.steps"),
+        "perplexity": tell("report.perplexity"),
         "axes": {axis: tell(f"report.{axis}") for axis in AXES},
     }
     data = json.dumps({"figures": drawn, "labels": labels}, ensure_ascii=False, allow_nan=False)
@@ -68,7 +68,7 @@ def page(log: Log, analysis: Analysis, lang: str) -> str:
         stages(analysis),
         findings(analysis),
         exams(log),
-        samples(log),
+        samples(log, analysis.facts["best_val_step"]),
         facts(analysis),
         details("report.settings", settings(log)),
         details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
@@ -177,13 +177,15 @@ def curves(log: Log, drawn: list[dict[str, Any]]) -> str:
         for name, key in (("log", "report.log_scale"), ("perplexity", "report.perplexity"))
     )
     body = f'<div class="controls" role="group">{toggles}<span class="gap"></span>{axes}</div>'
-    for number, fig in enumerate(drawn):
-        size = "figure large" if number == 0 else "figure"
+    body += '<div class="figures">'
+    for fig in drawn:
+        size = "figure large" if fig["id"] == "loss" else "figure"
         title = fig["layout"]["meta"]["title"]
         body += (
             f'<figure class="{size}"><figcaption>{spans(title)}</figcaption>'
             f'<div class="plot" id="plot-{fig["id"]}" role="img"></div></figure>'
         )
+    body += "</div>"
     total = max(len(log.steps), len(log.evals))
     if total > POINTS:
         body += f'<p class="small">{both("report.thinned", shown=POINTS, total=total)}</p>'
@@ -210,7 +212,7 @@ def stages(analysis: Analysis) -> str:
         for one in analysis.stages
     ]
     head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
-    return table(both("report.stages"), head, rows) if rows else ""
+    return section("report.stages", table(both("report.stages"), head, rows)) if rows else ""
 
 
 def findings(analysis: Analysis) -> str:
@@ -271,8 +273,8 @@ def score(pair: tuple[float, float] | None) -> str:
     return both("report.exam.score", right=right, total=total, part=part)
 
 
-def samples(log: Log) -> str:
-    """What the model wrote, in the order of the steps."""
+def samples(log: Log, best: int | None) -> str:
+    """What the model wrote, in the order of the steps; the first, best and last stand open."""
     rows = [row for row in log.samples if isinstance(row.values.get("text"), str)]
     if not rows:
         return ""
@@ -285,7 +287,7 @@ def samples(log: Log) -> str:
     for i in chosen:
         prompt = str(rows[i].values.get("prompt") or "")
         start = f"<b>{foreign(prompt)}</b>" if prompt else f"<i>{both('report.sample.empty')}</i> "
-        opened = " open" if i in (chosen[0], chosen[-1]) else ""
+        opened = " open" if i in (chosen[0], chosen[-1]) or rows[i].step == best else ""
         body += (
             f"<details{opened}><summary>{both('report.sample', step=rows[i].step)}</summary>"
             f"<pre>{start}{foreign(str(rows[i].values['text']))}</pre></details>"
@@ -334,7 +336,7 @@ STYLE = """
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 header,main,footer{max-width:66rem;margin:0 auto;padding:0 1rem}
 header{display:flex;justify-content:space-between;align-items:center;padding-top:1rem}
-.brand{margin:0;color:var(--soft);font-weight:600}
+.switch{white-space:nowrap}.brand{margin:0;color:var(--soft);font-weight:600}
 html[data-lang=en] [lang=es],html[data-lang=es] body [lang=en]{display:none}
 h1{margin:0 0 .4rem;font-size:1.7rem;line-height:1.2}
 h2{margin:2.2rem 0 .6rem;font-size:1.25rem}
@@ -350,11 +352,12 @@ button{font:inherit;font-size:.9rem;padding:.25rem .7rem;color:var(--ink);backgr
 border:1px solid var(--rule);border-radius:.3rem;cursor:pointer}
 button[aria-pressed=true]{border-color:var(--accent);color:var(--accent);font-weight:600}
 button:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
-main section:has(.figure){display:block}
-.figure{margin:0 0 1rem;background:var(--card);border:1px solid var(--rule);border-radius:.4rem;
-padding:.6rem .6rem .2rem}
+.figures{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
+.large{grid-column:1/-1}
+.figure{margin:0;min-width:0;background:var(--card);border:1px solid var(--rule);
+border-radius:.4rem;padding:.6rem .6rem .2rem}
 .figure figcaption{font-weight:600;padding-left:.3rem}
-.plot{height:17rem}.large .plot{height:26rem}
+.plot{height:15rem}.large .plot{height:26rem}
 .cards{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));
 align-items:start}
 .card{background:var(--card);border:1px solid var(--rule);border-left:.3rem solid var(--soft);
@@ -374,6 +377,8 @@ caption{text-align:left;color:var(--soft);padding-bottom:.2rem}
 th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid var(--rule);
 vertical-align:top}
 th[scope=row]{font-weight:400}td{overflow-wrap:anywhere}
+section[aria-labelledby] caption{position:absolute;clip-path:inset(50%);width:1px;height:1px;
+overflow:hidden}
 .none,.small{color:var(--soft)}.small{font-size:.88rem}
 footer{margin-top:2.5rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem;
 overflow-wrap:anywhere}
@@ -411,22 +416,27 @@ function layout(figure) {
   const ink = colour('ink'), rule = colour('rule');
   const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
   const marks = meta.marks.filter((one) => one.at[state.axis] != null);
-  const title = {text: labels.axes[state.axis][state.lang]};
+  const size = narrow ? 11 : 13;
+  const title = {text: labels.axes[state.axis][state.lang], font: {size}};
   return {
-    xaxis: {...axis, title, hoverformat: state.axis === 'steps' ? ',d' : '.4~g'},
-    yaxis: {...axis, type: state.log ? 'log' : 'linear', exponentformat: 'power',
-      minexponent: 4},
+    xaxis: {...axis, title, rangemode: 'tozero', hoverformat: ',.6~g',
+      spikecolor: colour('mark'), spikethickness: 1},
+    yaxis: {...axis, type: state.log ? 'log' : 'linear', tickformat: ',.6~g',
+      ...(state.log ? {dtick: 'D2'} : {})},
     shapes: marks.map((one) => ({type: 'line', yref: 'paper', y0: 0, y1: 1,
       x0: one.at[state.axis], x1: one.at[state.axis],
       line: {color: colour('mark'), width: 1.5, dash: 'dash'}})),
     annotations: marks.map((one, i) => ({x: one.at[state.axis], y: 1 - 0.09 * i, yref: 'paper',
-      text: one.text[state.lang], showarrow: false, xanchor: 'left', yanchor: 'top', xshift: 4,
+      text: one.text[state.lang], showarrow: false, yanchor: 'top',
+      xanchor: i ? 'right' : 'left', xshift: i ? -4 : 4,
       font: {color: colour('mark')}})),
     hovermode: 'x unified', dragmode: narrow ? false : 'zoom', showlegend: figure.data.length > 1,
     legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
     separators: state.lang === 'es' ? ',\\u00a0' : '.,',
     margin: {l: 50, r: 14, t: 8, b: 40}, paper_bgcolor: 'rgba(0,0,0,0)',
-    plot_bgcolor: 'rgba(0,0,0,0)', font: {color: ink, size: narrow ? 11 : 13},
+    plot_bgcolor: 'rgba(0,0,0,0)',
+    modebar: {bgcolor: 'rgba(0,0,0,0)', color: colour('soft'), activecolor: colour('accent')},
+    font: {color: ink, size},
     hoverlabel: {bgcolor: colour('card'), bordercolor: rule, font: {color: ink}},
   };
 }
@@ -436,13 +446,17 @@ function draw() {
   all('[data-to]').forEach((b) => press(b, b.dataset.to === state.lang));
   all('[data-axis]').forEach((b) => press(b, b.dataset.axis === state.axis));
   all('[data-toggle]').forEach((b) => press(b, state[b.dataset.toggle]));
-  const config = {displaylogo: false, responsive: true, displayModeBar: root.clientWidth >= 600,
-    modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d']};
+  const tools = [['toImage', 'zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d']];
+  const config = {displaylogo: false, responsive: true, modeBarButtons: tools,
+    displayModeBar: root.clientWidth < 600 ? false : 'hover', doubleClick: 'reset'};
   for (const figure of figures) {
     const place = document.getElementById('plot-' + figure.id);
     const traces = figure.data.map((one) => trace(one, figure));
     const names = traces.map((one) => one.name).join(', ');
-    place.setAttribute('aria-label', figure.layout.meta.title[state.lang] + ': ' + names);
+    const exp = state.perplexity && figure.id === 'loss';
+    const title = (exp ? labels.perplexity : figure.layout.meta.title)[state.lang];
+    place.previousElementSibling.textContent = title;
+    place.setAttribute('aria-label', title + ': ' + names);
     Plotly.react(place, traces, layout(figure), config);
   }
 }

@@ -17,6 +17,8 @@ from yunque.errors import InputError
 from yunque.files import storage_error
 
 RECIPE_LIMIT_BYTES = 200_000
+LIMIT = 1e100
+"""No figure of a run is that large (float32 ends at 3.4e38): from here on it is infinite."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,17 @@ class Record:
     values: Mapping[str, Any]
 
     def number(self, key: str) -> float | None:
-        """The value as a finite number, None where it is missing, no number, NaN or infinite."""
+        """The value as a number, None where it is missing, no number, NaN or infinite."""
         value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        try:
-            return float(value) if math.isfinite(value) else None
-        except OverflowError:  # an integer that no float holds
-            return None
+        if type(value) is int and abs(value) < LIMIT:
+            return float(value)
+        return value if type(value) is float and abs(value) < LIMIT else None
 
     @property
     def non_finite(self) -> tuple[str, ...]:
         """The keys whose value is NaN or infinite."""
         items = self.values.items()
-        return tuple(k for k, v in items if isinstance(v, float) and not math.isfinite(v))
+        return tuple(k for k, v in items if isinstance(v, float) and not abs(v) < LIMIT)
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
     first, last = groups["start"][:1], groups["stop"][-1:]
     recipe, best = file.parent / "recipe.toml", file.parent / "best"
     settings = dict(first[0].values) if first else {}
-    examples = settings.get("examples")
+    examples = whole(settings.get("examples"))
     return Log(
         "yunque",
         str(file),
@@ -147,7 +146,7 @@ def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
         sha256,
         start=first[0] if first else None,
         stop=last[0] if last else None,
-        examples=examples if isinstance(examples, int) else None,
+        examples=examples,
         kept="best/" if best.is_dir() else "",
         recipe=(
             recipe.read_bytes()[:RECIPE_LIMIT_BYTES].decode("utf-8", "replace")
@@ -193,7 +192,7 @@ def read_trainer_state(file: Path, content: bytes, sha256: str) -> Log | None:
             others |= {k for k in entry if k.endswith("_loss") and k != "eval_loss"}
         elif "loss" in entry:
             steps.append(row)
-    updates = state.get("global_step")
+    updates = whole(state.get("global_step"))
     batch = state.get("train_batch_size")
     best = state.get("best_model_checkpoint")
     asked = {k: state[k] for k in ("max_steps", "num_train_epochs", "logging_steps") if k in state}
@@ -204,7 +203,7 @@ def read_trainer_state(file: Path, content: bytes, sha256: str) -> Log | None:
         sha256,
         steps=by_step(steps),
         evals=by_step(evals),
-        total_steps=updates if isinstance(updates, int) else None,
+        total_steps=updates,
         examples=examples_of(steps, summary, updates) if batch == 1 else None,
         runtime_seconds=summary.number("train_runtime"),
         mean_train_loss=summary.number("train_loss"),
@@ -214,7 +213,7 @@ def read_trainer_state(file: Path, content: bytes, sha256: str) -> Log | None:
     )
 
 
-def examples_of(steps: list[Record], summary: Record, updates: object) -> int | None:
+def examples_of(steps: list[Record], summary: Record, updates: int | None) -> int | None:
     """Training examples, where the log proves them.
 
     The epoch of a row is (examples shown) / examples, so that with one example a micro-batch its
@@ -229,7 +228,7 @@ def examples_of(steps: list[Record], summary: Record, updates: object) -> int | 
             return None
         denominators.append(share.denominator)
     rate, seconds = summary.number("train_samples_per_second"), summary.number("train_runtime")
-    if not denominators or not rate or not seconds or not isinstance(updates, int):
+    if not denominators or not rate or not seconds or updates is None:
         return None
     examples = math.lcm(*denominators)
     first = steps[0]
@@ -239,13 +238,13 @@ def examples_of(steps: list[Record], summary: Record, updates: object) -> int | 
 
 
 def record(row: int, values: Mapping[str, Any]) -> Record:
-    """A row under its common keys; a step that is no whole number counts as 0."""
+    """A row under its common keys; a step that is no number, or below 0, counts as 0."""
     bare = Record(row, 0, None, None, None, values)
     step, tokens = bare.number("step"), bare.number("tokens_seen")
     common = ("step", "epoch", "tokens_seen", "seconds", "non_finite")
     return Record(
         row,
-        int(step or 0),
+        max(0, int(step or 0)),
         bare.number("epoch"),
         None if tokens is None else int(tokens),
         bare.number("seconds"),
@@ -256,6 +255,11 @@ def record(row: int, values: Mapping[str, Any]) -> Record:
 def by_step(rows: list[Record]) -> tuple[Record, ...]:
     """The rows in the order of their steps; equal steps keep the order of the log."""
     return tuple(sorted(rows, key=lambda row: row.step))
+
+
+def whole(value: object) -> int | None:
+    """A count as it should be, None for anything else."""
+    return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 def is_float(text: object) -> bool:

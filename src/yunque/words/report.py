@@ -15,9 +15,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "El entrenamiento funcionó, hasta donde lo puede mostrar material con el que no entrenó.",
     ),
     "report.verdict.overfitted": (
-        "The model overfitted: it went on learning its training data and got worse on other text.",
-        "El modelo se sobreajustó: siguió aprendiendo sus datos de entrenamiento y empeoró con "
-        "otros textos.",
+        "The model overfitted: it got worse on text that it did not train on, though not on its "
+        "training data.",
+        "El modelo se sobreajustó: empeoró con textos con los que no entrenó, aunque no con sus "
+        "datos de entrenamiento.",
     ),
     "report.verdict.undertrained": (
         "The model learned, but the run ended while it was still improving.",
@@ -49,9 +50,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.verdict.overfitted_why": (
         "The validation loss was lowest at step {step:n} ({best:loss}) and ended at {last:loss}, "
-        "while the training loss fell to {train_at_last:loss}.",
+        "while the training loss went from {train_at_best:loss} to {train_at_last:loss}.",
         "La pérdida de validación tuvo su mínimo en el paso {step:n} ({best:loss}) y terminó en "
-        "{last:loss}, mientras la de entrenamiento bajaba a {train_at_last:loss}.",
+        "{last:loss}, mientras la de entrenamiento pasaba de {train_at_best:loss} a "
+        "{train_at_last:loss}.",
     ),
     "report.verdict.diverged_why": (
         "The training loss rose from {low:loss} (step {low_step:n}) to {end:loss} and stayed up.",
@@ -130,10 +132,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.overfitting.kept": (
         "After step {step:n} the model overfitted: the validation loss rose from {best:loss} to "
-        "{last:loss} (step {last_step:n}) while the training loss fell from {train_at_best:loss} "
+        "{last:loss} (step {last_step:n}) while the training loss went from {train_at_best:loss} "
         "to {train_at_last:loss}. {kept} holds the model of step {step:n}, before that.",
         "Después del paso {step:n} el modelo se sobreajustó: la pérdida de validación subió de "
-        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento bajaba de "
+        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento pasaba de "
         "{train_at_best:loss} a {train_at_last:loss}. {kept} guarda el modelo del paso {step:n}, "
         "anterior a eso.",
     ),
@@ -145,10 +147,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.overfitting.lost": (
         "After step {step:n} the model overfitted: the validation loss rose from {best:loss} to "
-        "{last:loss} (step {last_step:n}) while the training loss fell from {train_at_best:loss} "
+        "{last:loss} (step {last_step:n}) while the training loss went from {train_at_best:loss} "
         "to {train_at_last:loss}. The log does not show that the model of step {step:n} was kept.",
         "Después del paso {step:n} el modelo se sobreajustó: la pérdida de validación subió de "
-        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento bajaba de "
+        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento pasaba de "
         "{train_at_best:loss} a {train_at_last:loss}. El registro no muestra que se guardara el "
         "modelo del paso {step:n}.",
     ),
@@ -296,7 +298,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Speed: {tokens_per_second:n} tokens per second (median).",
         "Velocidad: {tokens_per_second:n} tokens por segundo (mediana).",
     ),
-    "report.throughput.advice": ("Nothing to do.", "No hay nada que hacer."),
+    "report.throughput.advice": (
+        "To go faster: a larger batch if memory allows, bf16, or a GPU.",
+        "Para ir más deprisa: un lote mayor si la memoria lo permite, bf16 o una GPU.",
+    ),
     "report.throughput.slower": (
         "The run slowed down: {early:n} tokens per second before, {late:n} in the last quarter "
         "(medians; over all: {tokens_per_second:n}).",
@@ -402,6 +407,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.grad_norm": ("Gradient norm", "Norma del gradiente"),
     "report.tokens_per_second": ("Tokens per second", "Tokens por segundo"),
     "report.best": ("best", "mejor"),
+    "report.stopped": ("stopped early", "parada temprana"),
     "report.could_stop": ("could stop", "pudo parar"),
     "report.log_scale": ("log scale", "escala log."),
     "report.axis": ("Horizontal axis", "Eje horizontal"),
@@ -428,7 +434,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.stage.divergence": ("divergence", "divergencia"),
     "report.stage.steps": ("Steps", "Pasos"),
     "report.stage.range": ("{from_step:n} to {to_step:n}", "{from_step:n} a {to_step:n}"),
-    "report.stage.improvement": ("Share of the improvement", "Parte de la mejora"),
+    "report.stage.improvement": (
+        "Share of the improvement (minus: lost again)",
+        "Parte de la mejora (negativa: perdida)",
+    ),
     "report.stage.time": ("Share of the time", "Parte del tiempo"),
     "report.samples": ("Samples over time", "Muestras a lo largo del tiempo"),
     "report.samples.shown": (

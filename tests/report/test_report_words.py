@@ -1,0 +1,81 @@
+"""Spanish and English say the same: placeholders, and every number of every sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from report_runs import write_run
+from shared_data import ROOT
+
+from yunque.report.report import report
+from yunque.words.report import WORDS, Written
+
+NUMBER = re.compile(r"\d+(?:[.,\u00a0]\d+)*")
+
+
+def english(text: str) -> list[str]:
+    """The numbers of an English text, bare."""
+    return sorted(n.replace(",", "") for n in NUMBER.findall(text))
+
+
+def spanish(text: str) -> list[str]:
+    """The numbers of a Spanish text, in English form."""
+    return sorted(n.replace("\u00a0", "").replace(",", ".") for n in NUMBER.findall(text))
+
+
+@pytest.mark.parametrize("key", sorted(WORDS))
+def test_both_sentences_use_the_same_placeholders(key: str) -> None:
+    en, es = ([(n, f) for _, n, f, _ in Formatter().parse(t) if n] for t in WORDS[key])
+    assert set(en) == set(es)
+
+
+def test_every_number_stands_in_both_languages(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "over", best=160, spike=300, exam=True),
+        write_run(tmp_path / "lost", best=160, kept=False),
+        write_run(tmp_path / "many", val=False, passes=12345.5, nan=9),
+        write_run(tmp_path / "short", steps=3),
+        *sorted((ROOT / "logs").glob("*.trainer_state.json")),
+    ]
+    texts = 0
+    for run in runs:
+        made = report(run)
+        found = made.analysis.findings
+        pairs = [
+            made.analysis.verdict["text"],
+            *[f.text for f in found],
+            *[f.advice for f in found],
+        ]
+        pairs += [one["text"] for one in made.analysis.unknown]
+        for pair in pairs:
+            assert english(pair["en"]) == spanish(pair["es"]), pair
+        assert english(made.summary("en")) == spanish(made.summary("es"))
+        texts += len(pairs)
+    assert texts >= 40
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "en", "es"),
+    [
+        (12345, "n", "12,345", "12\u00a0345"),
+        (975, "n", "975", "975"),
+        (0.0556, "loss", "0.0556", "0,0556"),
+        (2.6955, "loss", "2.696", "2,696"),
+        (0.00012, "loss", "0.000120", "0,000120"),
+        (37.5, "x", "37.50", "37,50"),
+        (250.0, "x", "250", "250"),
+        (0.75, "pct", "75%", "75\u00a0%"),
+        (7384.0, "time", "2 h 3 min", "2 h 3 min"),
+        (2.4e9, "gb", "2.4 GB", "2,4 GB"),
+        (None, "loss", "-", "-"),
+        ("best/", "", "best/", "best/"),
+    ],
+)
+def test_numbers_are_written_as_each_language_does(
+    value: object, kind: str, en: str, es: str
+) -> None:
+    assert format(Written(value, "en"), kind) == en
+    assert format(Written(value, "es"), kind) == es
