@@ -209,6 +209,23 @@ def test_a_fault_in_the_text_leaves_an_older_preparation_alone(tmp_path: Path) -
     assert is_prepared(out)
 
 
+def test_sources_that_change_meanwhile_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = put(tmp_path, "a.txt", "hola " * 30)
+    whole = room.count
+
+    def count(*args: object) -> object:
+        found = whole(*args)  # type: ignore[arg-type]
+        put(tmp_path, "a.txt", "hola " * 29)
+        return found
+
+    monkeypatch.setattr(room, "count", count)
+    with pytest.raises(InputError, match="changed while they were read"):
+        prepare([source], DataConfig(tokenizer="byte"), tmp_path / "out")
+    assert not is_prepared(tmp_path / "out")
+
+
 def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
     source = put(tmp_path, "a.txt", "hola " * 30)
     put(tmp_path, "model/tokenizer.json", "{}")

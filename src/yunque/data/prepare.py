@@ -238,6 +238,8 @@ def build(
         dtype,
         lambda done: tell("data.encoding", done / survey.characters),
     )
+    if sum(item["characters"] for item in splits.values()) != survey.characters:
+        raise InputError(f"{out}: the sources changed while they were read; run it again.")
     text_bytes = sum(item["bytes"] for item in splits.values())
     text_tokens = sum(item["tokens"] - item["separators"] for item in splits.values())
     asked = None if is_path(config.tokenizer) else parse_spec(config.tokenizer)[1]
