@@ -9,7 +9,7 @@ that successive epochs cut the text at other places. In every epoch each window 
 once, in the order of a seeded permutation. N mod stride tokens around the seam of the ring belong
 to no window as its first `stride` tokens; where they lie moves with the phase.
 
-The permutation is a Feistel network of six rounds over the smallest even number of bits that
+The permutation is a Feistel network of eight rounds over the smallest even number of bits that
 holds `windows`; numbers outside are permuted again until they fall inside ("cycle walking"). It
 needs no table: the window of any position in any epoch is computed on its own, in constant
 memory. Source: Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains". Its round function
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
-ROUNDS = 6
+ROUNDS = 8  # with six, the orders of four windows are measurably unequal in frequency
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
 MASK = 2**64 - 1
 PHASE_STREAM = 2**32  # beyond every epoch's round keys

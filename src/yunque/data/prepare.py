@@ -109,15 +109,14 @@ def prepare(
             found.facts["reused"] = True
             return found
         remove_stages(out)
-        facts = build(paths, config, out, tell)
+        tokenizer, facts = build(paths, config, out, tell)
         seconds = time.monotonic() - began
         facts["seconds"] = seconds
         facts["megabytes_per_second"] = facts["bytes"] / 1e6 / seconds
         record = {"kind": KIND, "format": FORMAT, "state": "complete", **request, "facts": facts}
         write_json(out / "data.json", record)
-        made = open_prepared(out)
-        made.facts["rebuilt_because"] = reason or None
-        return made
+        facts["rebuilt_because"] = reason or None
+        return Prepared(out, tokenizer, token_files(out, facts), facts)
 
 
 def describe(paths: Sequence[Path], config: DataConfig) -> dict[str, Any]:
@@ -185,8 +184,10 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
     return None
 
 
-def build(paths: Sequence[Path], config: DataConfig, out: Path, tell: Progress) -> dict[str, Any]:
-    """Write the token files and the tokenizer; return the facts."""
+def build(
+    paths: Sequence[Path], config: DataConfig, out: Path, tell: Progress
+) -> tuple[Tokenizer, dict[str, Any]]:
+    """Write the token files and the tokenizer; return the tokenizer and the facts."""
     total_bytes = sum(path.stat().st_size for path in paths)
     by_hash = config.split_by != "text" and config.val + config.test > 0
     survey = count(paths, config.separator, by_hash, lambda done: tell("data.counting", done))
@@ -203,7 +204,7 @@ def build(paths: Sequence[Path], config: DataConfig, out: Path, tell: Progress) 
         return split_text(parts, bounds)
 
     codes = document_codes(survey.hashes, config) if by_documents else b""
-    bounds = text_bounds(survey.characters, config)
+    bounds = {} if by_documents else text_bounds(survey.characters, config)
 
     # 1. The tokenizer, from the training text alone.
     trained_on = 0
@@ -237,10 +238,12 @@ def build(paths: Sequence[Path], config: DataConfig, out: Path, tell: Progress) 
         dtype,
         lambda done: tell("data.encoding", done / survey.characters),
     )
+    if sum(item["characters"] for item in splits.values()) != survey.characters:
+        raise InputError(f"{out}: the sources changed while they were read; run it again.")
     text_bytes = sum(item["bytes"] for item in splits.values())
     text_tokens = sum(item["tokens"] - item["separators"] for item in splits.values())
     asked = None if is_path(config.tokenizer) else parse_spec(config.tokenizer)[1]
-    return {
+    facts = {
         "files": len(paths),
         "bytes": total_bytes,
         "documents": survey.documents,
@@ -267,6 +270,7 @@ def build(paths: Sequence[Path], config: DataConfig, out: Path, tell: Progress) 
         "reused": False,
         "rebuilt_because": None,
     }
+    return tokenizer, facts
 
 
 def all_parts(paths: Sequence[Path], separator: str) -> Iterator[Part]:
@@ -465,8 +469,12 @@ def open_prepared(folder: Path) -> Prepared:
             f"{folder / 'tokenizer.json'}: not the tokenizer that the tokens were made with; "
             "run yunque prepare again."
         )
-    splits = {
-        name: TokenFile(folder / f"{name}.bin", facts["dtype"], facts["tokens"][name])
-        for name in facts["tokens"]
+    return Prepared(folder, tokenizer, token_files(folder, facts), facts)
+
+
+def token_files(folder: Path, facts: dict[str, Any]) -> dict[str, TokenFile]:
+    """The token files that the facts tell of, opened."""
+    return {
+        name: TokenFile(folder / f"{name}.bin", facts["dtype"], length)
+        for name, length in facts["tokens"].items()
     }
-    return Prepared(folder, tokenizer, splits, facts)

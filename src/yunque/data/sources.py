@@ -121,12 +121,13 @@ def read_blocks(path: Path) -> Iterator[str]:
         with path.open("rb") as handle:
             while True:
                 block = handle.read(BLOCK_BYTES)
+                final = not block
                 if offset == 0 and not rest and block.startswith(codecs.BOM_UTF8):
                     block = block[len(codecs.BOM_UTF8) :]
                     offset = len(codecs.BOM_UTF8)
                 rest += block
                 try:
-                    text, used = codecs.utf_8_decode(rest, "strict", not block)
+                    text, used = codecs.utf_8_decode(rest, "strict", final)
                 except UnicodeDecodeError as error:
                     at = line + rest.count(b"\n", 0, error.start)
                     raise InputError(
@@ -136,7 +137,7 @@ def read_blocks(path: Path) -> Iterator[str]:
                     ) from None
                 if text:
                     yield text
-                if not block:
+                if final:
                     return
                 line += rest.count(b"\n", 0, used)
                 offset += used

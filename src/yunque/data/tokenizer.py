@@ -82,16 +82,14 @@ class Tokenizer:
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
-        known = backend.token_to_id(separator)
-        if known is None:
-            known = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-            backend.add_special_tokens([special(separator)])
+        # Also where the vocabulary has it: a token keeps its id and becomes a control token.
+        backend.add_special_tokens([special(separator)])
+        vocabulary = backend.get_vocab(with_added_tokens=True)
         self.backend = backend
         self.separator = separator
-        self.separator_id: int = known
+        self.separator_id: int = vocabulary[separator]
         self.chat_template = chat_template
         self.named_tokens = dict(named_tokens or {})
-        vocabulary = backend.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(vocabulary.values()) + 1
         self._json: str = backend.to_str(pretty=True)
         self.fingerprint: str = hashlib.sha256(self._json.encode("utf-8")).hexdigest()
@@ -102,10 +100,6 @@ class Tokenizer:
             model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
         )
         self.kind: str = kind_of(pipeline)
-        # A second pipeline reads the text of special tokens as plain text. It is a copy, because
-        # switching the first one back and forth would be seen by other threads.
-        self._plain: Backend = Backend.from_str(self._json)
-        self._plain.encode_special_tokens = True
         self.cuts: Cuts = "anywhere" if self.kind in ("char", "byte") else "safe"
         if self.kind == "other" and not cuts_safely(pipeline, self._plain):
             self.cuts = "never"
@@ -191,6 +185,16 @@ class Tokenizer:
             settings["chat_template"] = self.chat_template
         write_text(folder / "tokenizer.json", self._json)
         write_json(folder / "tokenizer_config.json", settings)
+
+    @cached_property
+    def _plain(self) -> Backend:
+        """A second pipeline, which reads the text of special tokens as plain text.
+
+        It is a copy, because switching the first one back and forth would be seen by threads.
+        """
+        plain = Backend.from_str(self._json)
+        plain.encode_special_tokens = True
+        return plain
 
     @cached_property
     def _added(self) -> frozenset[int]:

@@ -1,0 +1,190 @@
+"""Batches are a pure function of (seed, step); every epoch visits every window once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yunque.data.batches import Batches, EvaluationWindows, TokenFile, mix, mix_array, permute
+from yunque.errors import InputError, StorageError
+
+
+def tokens(folder: Path, length: int, dtype: str = "uint16") -> TokenFile:
+    path = folder / f"{length}-{dtype}.bin"
+    np.arange(length, dtype=dtype).tofile(path)
+    return TokenFile(path, dtype, length)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_token_file(tmp_path: Path, dtype: str) -> None:
+    file = tokens(tmp_path, 50, dtype)
+    found = file.read(7, 5)
+    assert (found.dtype, found.tolist()) == (np.int64, [7, 8, 9, 10, 11])
+    assert file.read(50, 0).tolist() == []
+    with pytest.raises(IndexError):
+        file.read(48, 3)
+    with pytest.raises(StorageError, match=r"expected 102 .*51 tokens"):
+        TokenFile(file.path, "uint16", 51) if dtype == "uint16" else TokenFile(
+            tokens(tmp_path, 50).path, "uint16", 51
+        )
+    file.path.write_bytes(b"\0\0")
+    with pytest.raises(StorageError, match="cut short while it was read"):
+        file.read(0, 5)
+    with pytest.raises(StorageError, match="cannot read"):
+        TokenFile(tmp_path / "none", "uint16", 1)
+
+
+def test_mixer_is_splitmix64() -> None:
+    # First outputs of the published generator from seed 1234567.
+    assert [mix(1234567, n) for n in range(3)] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
+    word = np.array([1234567 + 0x9E3779B97F4A7C15], dtype=np.uint64)
+    assert int(mix_array(word)[0]) == 6457827717110365317
+
+
+@settings(max_examples=200, deadline=None)
+@given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
+def test_permutation_is_a_bijection(size: int, key: int) -> None:
+    found = permute(np.arange(size), size, key)
+    assert np.array_equal(np.sort(found), np.arange(size))
+
+
+def test_permutation_of_large_sizes() -> None:
+    for size in (2**16, 2**16 + 1, 99_991):
+        assert len(np.unique(permute(np.arange(size), size, 5))) == size
+    places = np.arange(10**12, 10**12 + 1000)
+    found = permute(places, 3 * 10**12, 9)
+    assert len(np.unique(found)) == 1000
+    assert found.max() < 3 * 10**12
+
+
+def test_every_order_of_four_is_about_as_frequent() -> None:
+    orders = Counter(tuple(permute(np.arange(4), 4, mix(3, n)).tolist()) for n in range(2400))
+    assert len(orders) == 24
+    # 100 expected each, standard deviation 9.8: five of them either way.
+    assert min(orders.values()) >= 52
+    assert max(orders.values()) <= 148
+
+
+def test_large_permutation_has_no_pattern() -> None:
+    found = permute(np.arange(10_000), 10_000, 1)
+    assert (found == np.arange(10_000)).sum() < 8  # one fixed point expected
+    assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 0.04
+    other = permute(np.arange(10_000), 10_000, 2)
+    assert (found == other).sum() < 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(9, 400),
+    context=st.integers(1, 8),
+    stride=st.integers(1, 30),
+    batch=st.integers(1, 7),
+    seed=st.integers(0, 2**31 - 1),
+    epoch=st.integers(0, 3),
+)
+def test_every_window_once_an_epoch(
+    tmp_path_factory: pytest.TempPathFactory,
+    length: int,
+    context: int,
+    stride: int,
+    batch: int,
+    seed: int,
+    epoch: int,
+) -> None:
+    batches = Batches(tokens(tmp_path_factory.mktemp("b"), length), context, batch, stride, seed)
+    windows = max(1, length // stride)
+    assert batches.windows == windows
+    assert batches.steps_per_epoch == windows / batch
+    starts = batches.starts(epoch * windows, windows)
+    phase = int(min(starts))  # no window but the last crosses the end
+    assert sorted(starts.tolist()) == [phase + k * stride for k in range(windows)]
+    assert 0 <= phase < (stride if windows > 1 else 1)
+
+
+def test_rows_follow_the_samples_and_wrap_around(tmp_path: Path) -> None:
+    batches = Batches(tokens(tmp_path, 103), 8, 5, 4, seed=3)
+    assert batches.windows == 25
+    crossing = 0
+    for step in range(12):
+        inputs, targets = batches.batch(step)
+        assert inputs.shape == targets.shape == (5, 8)
+        assert inputs.dtype == targets.dtype == torch.int64
+        for row in range(5):
+            start = int(batches.starts(step * 5 + row, 1)[0])
+            ring = [(start + place) % 103 for place in range(9)]
+            assert inputs[row].tolist() == ring[:-1]
+            assert targets[row].tolist() == ring[1:]
+            crossing += ring[-1] < start
+    assert crossing > 0
+
+
+def test_slices_equal_the_whole_and_nothing_is_remembered(tmp_path: Path) -> None:
+    file = tokens(tmp_path, 997)
+    batches = Batches(file, 16, 12, 16, seed=11)
+    whole = [batches.batch(step) for step in range(9)]
+    fresh = Batches(file, 16, 12, 16, seed=11)
+    for step in (8, 0, 5, 3):
+        for first, count in ((0, 3), (3, 4), (7, 5), (11, 1), (4, 0)):
+            inputs, targets = fresh.batch(step, first, count)
+            assert torch.equal(inputs, whole[step][0][first : first + count])
+            assert torch.equal(targets, whole[step][1][first : first + count])
+    assert torch.equal(fresh.batch(2, 4)[0], whole[2][0][4:])
+    with pytest.raises(IndexError):
+        fresh.batch(0, 10, 3)
+    other = Batches(file, 16, 12, 16, seed=12)
+    assert not torch.equal(other.batch(0)[0], whole[0][0])
+
+
+def test_epochs_differ_in_order_and_phase(tmp_path: Path) -> None:
+    batches = Batches(tokens(tmp_path, 6400), 64, 4, 64, seed=1)
+    epochs = [batches.starts(n * 100, 100) for n in range(20)]
+    assert len({int(starts.min()) for starts in epochs}) > 10
+    orders = {tuple((starts - starts.min()).tolist()) for starts in epochs}
+    assert len(orders) == 20
+
+
+def test_too_few_tokens_for_a_window(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"8 training tokens, but one window needs 9"):
+        Batches(tokens(tmp_path, 8), 8, 1, 8, seed=0)
+    inputs, targets = Batches(tokens(tmp_path, 9), 8, 3, 8, seed=0).batch(5)
+    assert inputs.tolist() == [list(range(8))] * 3
+    assert targets.tolist() == [list(range(1, 9))] * 3
+
+
+@settings(max_examples=80, deadline=None)
+@given(length=st.integers(0, 200), context=st.integers(1, 20), batch=st.integers(1, 5))
+def test_evaluation_predicts_every_token_but_the_first_once(
+    tmp_path_factory: pytest.TempPathFactory, length: int, context: int, batch: int
+) -> None:
+    windows = EvaluationWindows(
+        tokens(tmp_path_factory.mktemp("e"), length), context, 0, batch_size=batch
+    )
+    predicted: list[int] = []
+    for inputs, targets in windows:
+        assert 1 <= len(inputs) <= batch
+        assert inputs.shape[1] <= context
+        assert torch.equal(inputs + 1, targets)
+        predicted += targets.flatten().tolist()
+    assert predicted == list(range(1, length))
+    assert windows.tokens == max(0, length - 1)
+
+
+def test_limited_evaluation_spreads_whole_windows(tmp_path: Path) -> None:
+    windows = EvaluationWindows(tokens(tmp_path, 1005), 10, limit_tokens=45)
+    found = torch.cat([inputs for inputs, _ in windows])
+    assert found[:, 0].tolist() == [120, 370, 620, 870]
+    assert windows.tokens == 40
+    assert EvaluationWindows(tokens(tmp_path, 1005), 10, limit_tokens=3).tokens == 10
+    assert EvaluationWindows(tokens(tmp_path, 1005), 10, limit_tokens=2000).tokens == 1004
+    assert EvaluationWindows(tokens(tmp_path, 1005), 10, limit_tokens=1003).tokens == 1000
+    assert EvaluationWindows(tokens(tmp_path, 8), 10, limit_tokens=3).tokens == 7

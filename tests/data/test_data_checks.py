@@ -1,0 +1,68 @@
+"""The doubts before the first step: which, with which numbers, in both languages."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+
+from yunque.data.checks import check_sizes
+from yunque.words.data import WORDS
+
+GOOD: dict[str, Any] = {
+    "train_tokens": 100_000,
+    "val_tokens": 10_000,
+    "context_length": 256,
+    "batch_size": 8,
+    "vocab_size": 90,
+    "facts": {"tokens": {"train": 100_000, "val": 10_000}, "unknown_tokens": 1100},
+}
+
+
+def keys(**changes: Any) -> tuple[list[str], list[str]]:
+    errors, warnings = check_sizes(**GOOD | changes)
+    for check in errors + warnings:
+        assert check.text("en") != check.text("es")
+    return [item.key for item in errors], [item.key for item in warnings]
+
+
+@pytest.mark.parametrize(
+    ("changes", "errors", "warnings"),
+    [
+        ({}, [], []),
+        ({"val_tokens": 0}, [], []),
+        ({"train_tokens": 256, "vocab_size": 9}, ["data.too_few_for_window"], []),
+        ({"train_tokens": 257, "vocab_size": 9}, [], ["data.too_few_for_batch"]),
+        ({"train_tokens": 2047}, [], ["data.too_few_for_batch"]),
+        ({"train_tokens": 2048}, [], []),
+        ({"val_tokens": 256}, [], ["data.val_below_context"]),
+        ({"val_tokens": 257}, [], []),
+        ({"val_tokens": 1}, ["data.val_one_token"], []),
+        ({"vocab_size": 10_001}, [], ["data.vocabulary_large"]),
+        ({"vocab_size": 10_000}, [], []),
+        ({"facts": GOOD["facts"] | {"unknown_tokens": 1101}}, [], ["data.unknown_many"]),
+    ],
+)
+def test_limits(changes: dict[str, Any], errors: list[str], warnings: list[str]) -> None:
+    assert keys(**changes) == (errors, warnings)
+
+
+def test_numbers_and_mends_are_in_the_sentence() -> None:
+    _, (batch, vocabulary) = check_sizes(
+        **GOOD | {"train_tokens": 1024, "vocab_size": 50_257, "batch_size": 32}
+    )
+    assert "1,024 training tokens do not fill one batch of 32 x 256 = 8,192" in batch.text("en")
+    assert "set batch_size to 4 or less" in batch.text("en")
+    assert "baja batch_size a 4 o menos" in batch.text("es")
+    assert "50,257 entries" in vocabulary.text("en")
+    assert "0.0 for each" in vocabulary.text("en")
+
+
+def test_both_languages_use_the_same_numbers() -> None:
+    def names(sentence: str) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+    for key, (english, spanish) in WORDS.items():
+        assert key.startswith("data.")
+        assert names(english) == names(spanish), key

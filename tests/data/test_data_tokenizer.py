@@ -1,0 +1,234 @@
+"""Ids equal those of transformers and of an independent byte-pair encoder; decoding is exact."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared_data import shared
+
+from yunque.data.tokenizer import (
+    BYTE_OF,
+    UNKNOWN,
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_for,
+    train_tokenizer,
+)
+from yunque.errors import InputError
+
+SEP = "<|endoftext|>"
+TEXT = (
+    "El ingenioso hidalgo don Quijote de la Mancha.\r\n\n\tEn un lugar…  de 1605, 42 «años».\n" * 4
+)
+HARD = "  \n\r\n\t ñandú e\u0301 👩‍👩‍👧‍👦🏳️‍🌈 \x00\x07 中文 <|endoftext|> ’s \u00a0 12345 \ufeff "
+SPECS = ("char", "byte", "word", "word:30", "bpe:280")
+
+
+def make(spec: str, text: str = TEXT, **more: object) -> Tokenizer:
+    return train_tokenizer(spec, lambda: iter([text]), SEP, **more)  # type: ignore[arg-type]
+
+
+def auto(folder: Path) -> object:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_transformers_opens_it_with_the_same_ids(tmp_path: Path, spec: str) -> None:
+    ours = make(spec, special_tokens=["<|user|>"])
+    ours.save(tmp_path)
+    theirs = auto(tmp_path)
+    for text in (TEXT, HARD, "", "a <|user|>hola<|endoftext|>"):
+        assert theirs.encode(text) == ours.encode(text, special=True)  # type: ignore[attr-defined]
+        ids = ours.encode(text, special=True)
+        assert theirs.decode(ids) == ours.decode(ids, skip_special=False)  # type: ignore[attr-defined]
+    assert theirs.eos_token_id == ours.separator_id  # type: ignore[attr-defined]
+    assert len(theirs) == ours.vocab_size  # type: ignore[arg-type]
+    assert (
+        ours.fingerprint == hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
+    )
+    again = load_tokenizer(tmp_path)
+    assert (again.kind, again.fingerprint) == (spec.split(":")[0], ours.fingerprint)
+    assert (again.separator_id, again.unknown_id) == (ours.separator_id, ours.unknown_id)
+    assert again.encode(HARD) == ours.encode(HARD)
+
+
+@pytest.mark.parametrize("spec", ["byte", "bpe:280"])
+@settings(max_examples=80, deadline=None)
+@given(text=st.text(max_size=60) | st.just(HARD))
+def test_bytes_hold_every_text(spec: str, text: str) -> None:
+    tokenizer = CACHE.setdefault(spec, make(spec))
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_array(text).tolist() == ids
+    assert tokenizer.separator_id not in ids
+    assert tokenizer.unknown_id is None
+
+
+CACHE: dict[str, Tokenizer] = {}
+
+
+@pytest.mark.parametrize("spec", ["char", "word"])
+def test_training_text_comes_back_exactly(spec: str) -> None:
+    tokenizer = make(spec, TEXT + HARD)
+    ids = tokenizer.encode(TEXT + HARD)
+    assert tokenizer.decode(ids, skip_special=False) == TEXT + HARD
+    assert tokenizer.unknown_id not in ids
+    assert tokenizer.encode_array(TEXT + HARD).tolist() == ids
+
+
+def test_char_ids_are_the_sorted_characters() -> None:
+    tokenizer = make("char", "hola ñ")
+    tokens = [tokenizer.backend.id_to_token(id) for id in range(tokenizer.vocab_size)]
+    assert tokens == [SEP, UNKNOWN, " ", "a", "h", "l", "o", "ñ"]
+    assert tokenizer.encode("la z") == [5, 3, 2, 1]
+    assert tokenizer.unknown_id == 1
+    assert tokenizer.encode(SEP) == [1, 1, 1, 1, 1, 6, 1, 1, 1, 1, 1, 1, 1]
+    assert tokenizer.encode(SEP, special=True) == [0]
+
+
+def test_byte_ids_are_the_bytes() -> None:
+    tokenizer = make("byte")
+    assert tokenizer.encode(HARD) == list(HARD.encode())
+    assert (tokenizer.separator_id, tokenizer.vocab_size) == (256, 257)
+
+
+def test_word_keeps_the_most_frequent() -> None:
+    tokenizer = make("word:6", "el sol, el sol, el mar 12")
+    assert tokenizer.vocab_size == 6
+    # Pieces: "el" " sol" "," " el" " sol" "," " el" " mar" " " "1" "2"
+    assert [tokenizer.token_text(id) for id in range(6)] == [SEP, UNKNOWN, " el", " sol", ",", " "]
+    assert tokenizer.encode(" el sol, mar") == [2, 3, 4, 1]
+    assert make("word", "el sol, el sol, el mar 12").vocab_size == 2 + 8
+
+
+def test_bpe_merges_and_digits() -> None:
+    tokenizer = make("bpe:262", "aaab aaab aaab 11 11 11")
+    assert tokenizer.vocab_size == 1 + 256 + 4  # fewer merges than asked: 5 would need more text
+    texts = [tokenizer.token_text(id) for id in tokenizer.encode(" aaab1111")]
+    assert texts == [" aaab", "1", "1", "1", "1"]
+    assert make("bpe:280").fingerprint == make("bpe:280").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("bpe:256", r"at least 257 \(256 bytes \+ 1 special tokens: <\|endoftext\|>\)"),
+        ("bpe", "expected the size of the vocabulary.*'bpe:4096'"),
+        ("bpe:many", "whole number"),
+        ("char:9", "char takes no size"),
+        ("word:2", "at least 3"),
+        ("bpe4096", "Did you mean 'bpe:4096'"),
+        ("/no/such/tokenizer.json", "path of an existing tokenizer.json"),
+    ],
+)
+def test_wrong_specs_say_what_to_write(spec: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        tokenizer_for(spec, lambda: iter([TEXT]), SEP)
+
+
+def reference_bpe(text: str) -> list[int]:
+    """GPT-2's encoder as its paper and tiktoken do it: lowest rank first, on the same files."""
+    ids = json.loads(shared("tokenizers/gpt2/encoder.json").read_text())
+    lines = shared("tokenizers/gpt2/vocab.bpe").read_text(encoding="utf-8").split("\n")[1:]
+    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(lines) if line}
+    character_of = {byte: character for character, byte in BYTE_OF.items()}
+    rule = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    result = []
+    for piece in regex.findall(rule, text):
+        parts = [character_of[byte] for byte in piece.encode()]
+        while len(parts) > 1:
+            pairs = list(itertools.pairwise(parts))
+            best = min(pairs, key=lambda pair: ranks.get(pair, 10**9))
+            if best not in ranks:
+                break
+            at = pairs.index(best)
+            parts[at : at + 2] = ["".join(best)]
+        result += [ids[part] for part in parts]
+    return result
+
+
+def test_gpt2_equals_the_reference_encoder_and_transformers(tmp_path: Path) -> None:
+    from transformers import GPT2TokenizerFast
+
+    folder = shared("tokenizers/gpt2")
+    ours = load_tokenizer(folder)
+    assert (ours.kind, ours.vocab_size, ours.separator_id) == ("gpt2", 50257, 50256)
+    text = shared("corpora/the-verdict.txt").read_text(encoding="utf-8")
+    assert len(ours.encode(text)) == 5145
+    theirs = GPT2TokenizerFast(
+        vocab=json.loads((folder / "encoder.json").read_text()),
+        merges=[
+            tuple(line.split(" "))
+            for line in (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:]
+            if line
+        ],
+    )
+    for sample in (text, HARD, TEXT):
+        assert ours.encode(sample) == reference_bpe(sample)
+        assert ours.encode(sample, special=True) == theirs.encode(sample)
+        assert ours.decode(ours.encode(sample)) == sample
+    ours.save(tmp_path)
+    assert auto(tmp_path).encode(HARD) == ours.encode(HARD, special=True)  # type: ignore[attr-defined]
+
+
+def test_gpt2_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    alphabet = dict(BYTE_OF.items())
+    (tmp_path / "vocab.json").write_text(json.dumps(alphabet | {"ab": 256}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\nb c\n")
+    with pytest.raises(InputError, match=r"merges\.txt:3: .*got 'b c'"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    assert load_tokenizer(tmp_path).encode("abc") == [256, ord("c")]
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    with pytest.raises(InputError, match="255 of the 256 bytes have no token"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["phi-2", "minimind"])
+def test_public_tokenizers_keep_their_ids(name: str) -> None:
+    folder = shared(f"tokenizers/{name}")
+    ours, theirs = load_tokenizer(folder), auto(folder)
+    for text in (HARD, TEXT, "def f(x):\n        return x"):
+        assert ours.encode(text, special=True) == theirs.encode(text)  # type: ignore[attr-defined]
+    assert ours.separator_id == theirs.eos_token_id  # type: ignore[attr-defined]
+    # Pretraining writes its own separator where the vocabulary has it.
+    chosen = tokenizer_for(str(folder), lambda: iter([]), SEP)
+    assert chosen.token_text(chosen.separator_id) == SEP
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no tokenizer here; expected"):
+        load_tokenizer(tmp_path / "empty")
+    with pytest.raises(InputError, match="no such tokenizer"):
+        load_tokenizer(tmp_path / "nothing")
+
+
+def test_chat_template_and_token_text(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+    tokenizer = make("byte", special_tokens=["<|user|>"], chat_template=template)
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == template
+    shown = auto(tmp_path).apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)  # type: ignore[attr-defined]
+    assert shown == "<|user|>a"
+    assert [tokenizer.token_text(id) for id in (10, 32, 65, 195, 256, 257, 999)] == [
+        "\\n",
+        " ",
+        "A",
+        "\\xc3",
+        SEP,
+        "<|user|>",
+        "<id 999>",
+    ]
