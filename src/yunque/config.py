@@ -207,7 +207,7 @@ class MachineConfig:
     precision: Precision = "auto"
     """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, else fp32."""
     threads: int = 0
-    """CPU threads. 0: all cores."""
+    """CPU threads. 0: PyTorch's choice, one a core (or what OMP_NUM_THREADS says)."""
 
 
 @dataclass(frozen=True)
@@ -464,7 +464,7 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         "give one of them, not both.",
     )
     rule(0 <= machine.seed < 2**31, "seed", machine.seed, "from 0 to 2147483647.")
-    rule(machine.threads >= 0, "threads", machine.threads, "0 (all cores) or more.")
+    rule(machine.threads >= 0, "threads", machine.threads, "0 (automatic) or more.")
     device = machine.device
     rule(
         device in ("auto", "cpu", "cuda", "mps")

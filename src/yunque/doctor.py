@@ -234,7 +234,7 @@ def torch_facts() -> Torch:
     import torch
 
     cuda, hip = torch.version.cuda or "", torch.version.hip or ""
-    cudnn = torch.backends.cudnn.version() if cuda else 0  # type: ignore[no-untyped-call]
+    cudnn = torch.backends.cudnn.version() if cuda else 0
     found = Torch(
         cuda=cuda,
         hip=hip,
@@ -247,7 +247,7 @@ def torch_facts() -> Torch:
         warnings.simplefilter("ignore")
         if not torch.cuda.is_available():
             try:
-                torch.cuda.init()  # type: ignore[no-untyped-call]
+                torch.cuda.init()
             except Exception as error:
                 return dataclasses.replace(found, cuda_error=reason(error))
             return found

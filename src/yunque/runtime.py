@@ -166,8 +166,6 @@ def start(machine: MachineConfig) -> Runtime:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    elif world == 1:
-        torch.set_num_threads(len(usable_cores()))
     if world == 1:
         device = pick_device(machine.device)
         return Runtime(device, pick_precision(machine.precision, device))

@@ -131,8 +131,9 @@ class Prepare:
         if not self.sources:
             raise InputError("no sources: name a text file or a folder of .txt files.")
         with contextlib.closing(show(self.output)) as screen:
-            done = prepare(self.sources, self.out, screen=screen, **vars(self.data))
-        facts, lang = done.facts, self.output.language
+            lang = self.output.language
+            done = prepare(self.sources, self.out, screen=screen, lang=lang, **vars(self.data))
+        facts = done.facts
         lines = [
             say("cli.prepared", lang, folder=done.folder),
             *(f"  {name}: {value}" for name, value in facts.items() if name != "fingerprint"),

@@ -54,7 +54,7 @@ RECIPE = Recipe(
     ),
     train=TrainConfig(
         batch_size=16,
-        steps=1200,
+        steps=1400,
         eval_every=200,
         eval_tokens=32_768,
         patience=5,

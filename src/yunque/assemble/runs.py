@@ -163,7 +163,7 @@ class Run:
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
-        self.data: Prepared = prepared_for(recipe, folder, screen)
+        self.data: Prepared = prepared_for(recipe, folder, screen, lang)
         vocab = self.data.tokenizer.vocab_size
         if 0 < recipe.model.vocab_size < vocab:
             raise InputError(

@@ -15,6 +15,7 @@ from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.model.decoder import Decoder
 from yunque.screen import Screen, SilentScreen
+from yunque.words import say
 
 
 def listed(sources: Sequence[str] | str) -> list[str]:
@@ -23,7 +24,12 @@ def listed(sources: Sequence[str] | str) -> list[str]:
 
 
 def prepare(
-    sources: Sequence[str] | str, out: str | Path, *, screen: Screen | None = None, **options: Any
+    sources: Sequence[str] | str,
+    out: str | Path,
+    *,
+    screen: Screen | None = None,
+    lang: str = "en",
+    **options: Any,
 ) -> Prepared:
     """Turn text into token files under `out`; options are those of the recipe's [data].
 
@@ -32,23 +38,27 @@ def prepare(
     """
     recipe = recipe_with({**options, "sources": listed(sources)})
     validate(recipe)
-    return tokens_for(recipe, Path(out), screen or SilentScreen())
+    return tokens_for(recipe, Path(out), screen or SilentScreen(), lang)
 
 
-def prepared_for(recipe: Recipe, run: Path, screen: Screen) -> Prepared:
+def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> Prepared:
     """The token files of a run: a prepared folder as it is, else made in RUN/data."""
     if len(recipe.sources) == 1 and is_prepared(Path(recipe.sources[0])):
         return open_prepared(Path(recipe.sources[0]))
-    return tokens_for(recipe, run / "data", screen)
+    return tokens_for(recipe, run / "data", screen, lang)
 
 
-def tokens_for(recipe: Recipe, out: Path, screen: Screen) -> Prepared:
+def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared:
     """Prepare the sources of a recipe in `out`, or take what an equal preparation left there."""
+
+    def progress(what: str, fraction: float) -> None:
+        screen.progress(say(what, lang), fraction)
+
     if recipe.sources == (TUTOR,):
-        return prepare_tutor(recipe.data, out, screen.progress)
+        return prepare_tutor(recipe.data, out, progress)
     if TUTOR in recipe.sources:
         raise InputError(f"sources: {TUTOR} is trained on alone, not together with other sources.")
-    return prepare_tokens(recipe.sources, recipe.data, out, screen.progress)
+    return prepare_tokens(recipe.sources, recipe.data, out, progress)
 
 
 def exam_for(

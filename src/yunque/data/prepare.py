@@ -113,6 +113,7 @@ def prepare(
         seconds = time.monotonic() - began
         facts["seconds"] = seconds
         facts["megabytes_per_second"] = facts["bytes"] / 1e6 / seconds
+        facts["fingerprint"] = request["fingerprint"]
         record = {"kind": KIND, "format": FORMAT, "state": "complete", **request, "facts": facts}
         write_json(out / "data.json", record)
         facts["rebuilt_because"] = reason or None

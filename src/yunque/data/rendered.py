@@ -98,6 +98,7 @@ def prepare_rendered(
             "seconds": seconds,
             "megabytes_per_second": size / 1e6 / seconds,
             "reused": False,
+            "fingerprint": fingerprint,
         }
         record = {
             "kind": KIND,
