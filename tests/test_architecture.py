@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": GROUND,
     "exam": GROUND,
     "train": GROUND | {"runtime", "files", "runlog"},
-    "report": GROUND | {"files", "runlog"},
+    "reports": GROUND | {"files", "runlog"},
     "screen": GROUND | {"runlog"},
     "doctor": GROUND | {"files"},
     "assemble": GROUND
@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "files",
         "generate",
         "model",
-        "report",
+        "reports",
         "runlog",
         "runtime",
         "screen",
@@ -43,13 +43,13 @@ ALLOWED: dict[str, set[str]] = {
         "weights",
     },
     "cli": GROUND | {"verbs"},
-    "verbs": GROUND | {"assemble", "doctor", "files", "report", "screen"},
+    "verbs": GROUND | {"assemble", "doctor", "files", "reports", "screen"},
 }
 """room → rooms that it may import. docs/architecture.md draws the same arrows."""
 
 STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog"}
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "accelerate", "rich"}
-NO_TORCH = {"report", "screen", "cli", *STANDARD_LIBRARY_ONLY}
+NO_TORCH = {"reports", "screen", "cli", *STANDARD_LIBRARY_ONLY}
 
 
 def room_of(path: Path) -> str:

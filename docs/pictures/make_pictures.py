@@ -74,7 +74,7 @@ def terminal_svg(rows: list[runlog.Row], lang: str, fraction: float = FRACTION) 
 def report_png(run: Path, lang: str) -> bytes | None:
     """The report's picture; None where this version of Yunque has no report."""
     try:
-        from yunque.report.report import report
+        from yunque.reports.report import report
     except ImportError:
         return None
     return report(run).png(lang)
@@ -88,7 +88,7 @@ def main(run: Path) -> None:
         print(path)
         picture = report_png(run, lang)
         if picture is None:
-            print(f"report.{lang}.png left out: there is no yunque.report.report")
+            print(f"report.{lang}.png left out: there is no yunque.reports.report")
             continue
         path = FOLDER / f"report.{lang}.png"
         write_bytes(path, picture)

@@ -1,3 +1,41 @@
-"""Yunque: train language models on the machine you have, and know whether it worked."""
+"""Yunque: train language models on the machine you have, and know whether it worked.
+
+The verbs are functions too; each is imported when first used:
+
+    yunque.prepare(sources, out)      yunque.pretrain(sources, out, **recipe)
+    yunque.resume(run)                yunque.report(log)
+    yunque.load(model)                a model with generate, evaluate and explain
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yunque.assemble.models import load
+    from yunque.assemble.runs import pretrain, resume
+    from yunque.assemble.sources import prepare
+    from yunque.reports.report import report
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "prepare", "pretrain", "report", "resume"]
+
+_HOMES = {
+    "load": "yunque.assemble.models",
+    "prepare": "yunque.assemble.sources",
+    "pretrain": "yunque.assemble.runs",
+    "report": "yunque.reports.report",
+    "resume": "yunque.assemble.runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first named."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'yunque' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

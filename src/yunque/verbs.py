@@ -339,7 +339,7 @@ class Explain:
         lang = self.output.language
         if self.out:
             from yunque.files import write_text
-            from yunque.report.explain_page import explain_html
+            from yunque.reports.explain_page import explain_html
 
             title = say("cli.explain_title", lang, model=self.model)
             page = explain_html(tokens, lang, title, {"model": self.model, "tokens": len(tokens)})
@@ -375,7 +375,7 @@ class Report:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.report.report import report, write
+        from yunque.reports.report import report, write
 
         made = report(Path(self.log), self.output.language)
         target = self.out or (self.log if Path(self.log).is_dir() else "")

@@ -25,7 +25,7 @@ from yunque.data.prepare import Prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
 from yunque.model.decoder import Decoder
-from yunque.report.report import report, write
+from yunque.reports.report import report, write
 from yunque.runlog import FORMAT, NAME, RunLog, read
 from yunque.runtime import Interrupt, Runtime
 from yunque.screen import Screen, SilentScreen

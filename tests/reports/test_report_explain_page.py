@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from yunque.report.explain_page import explain_html
+from yunque.reports.explain_page import explain_html
 
 EVIL = '</span><script>alert("1")</script>&amp;\u202e\x1b[31m'
 

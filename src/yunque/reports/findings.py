@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from yunque.report.curve import SMALL_SHARE, Curve, curve, fell
-from yunque.report.read import Log, Record
+from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.reports.read import Log, Record
 from yunque.words.report import WORDS, tell
 
 FREE_PASSES = 4

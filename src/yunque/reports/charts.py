@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from yunque.report.analysis import Analysis
-from yunque.report.read import Log, Record
+from yunque.reports.analysis import Analysis
+from yunque.reports.read import Log, Record
 from yunque.words import LANGUAGES, say
 from yunque.words.report import tell
 

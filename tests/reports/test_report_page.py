@@ -15,8 +15,8 @@ import pytest
 from report_runs import write_run
 
 from yunque.errors import InputError
-from yunque.report.page import STYLE
-from yunque.report.report import report, write
+from yunque.reports.page import STYLE
+from yunque.reports.report import report, write
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report_overfitting.json"
 HOSTILE = '<script>alert(1)</script></pre>\x1b[31mred\x1b[0m \u202eabc =HYPERLINK("http://x.y")'
@@ -187,7 +187,7 @@ def same(got: Any, expected: Any, where: str = "report") -> None:
 
 
 def test_golden_report(tmp_path: Path) -> None:
-    """The whole JSON of one run; `python tests/report/test_report_page.py` writes it anew."""
+    """The whole JSON of one run; `python tests/reports/test_report_page.py` writes it anew."""
     run = write_run(tmp_path / "run", best=160, spike=300, exam=True, stop="early_stopping")
     got = report(run).json
     assert got["source"].pop("path") == str(run / "log.jsonl")

@@ -10,9 +10,9 @@ from typing import Any
 
 from yunque.errors import InputError
 from yunque.files import write_bytes, write_json, write_text
-from yunque.report import charts, page
-from yunque.report.analysis import Analysis, analyse
-from yunque.report.read import Log, read
+from yunque.reports import charts, page
+from yunque.reports.analysis import Analysis, analyse
+from yunque.reports.read import Log, read
 from yunque.words import say
 from yunque.words.report import tell
 

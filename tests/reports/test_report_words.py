@@ -10,7 +10,7 @@ import pytest
 from report_runs import write_run
 from shared_data import ROOT
 
-from yunque.report.report import report
+from yunque.reports.report import report
 from yunque.words.report import WORDS, Written
 
 NUMBER = re.compile(r"\d+(?:[.,\u00a0]\d+)*")

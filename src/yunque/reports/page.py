@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from yunque.report.analysis import Analysis
-from yunque.report.charts import AXES, POINTS, figures
-from yunque.report.findings import Text, exam_score
-from yunque.report.read import Log, Record
+from yunque.reports.analysis import Analysis
+from yunque.reports.charts import AXES, POINTS, figures
+from yunque.reports.findings import Text, exam_score
+from yunque.reports.read import Log, Record
 from yunque.words.report import tell
 from yunque.words.writing import visible
 

@@ -12,9 +12,9 @@ import pytest
 from report_runs import write_run
 from shared_data import shared
 
-from yunque.report.curve import curve, noise
-from yunque.report.read import read
-from yunque.report.report import Report, report
+from yunque.reports.curve import curve, noise
+from yunque.reports.read import read
+from yunque.reports.report import Report, report
 
 
 def ids(made: Report) -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from yunque.report.curve import SMALL_SHARE, Curve, curve, fell
-from yunque.report.findings import (
+from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.reports.findings import (
     Finding,
     Text,
     best_step,
@@ -33,7 +33,7 @@ from yunque.report.findings import (
     too_short_to_judge,
     worse_than_base,
 )
-from yunque.report.read import Log
+from yunque.reports.read import Log
 from yunque.words.report import tell
 
 

@@ -12,7 +12,7 @@ from report_runs import write_run
 from shared_data import shared
 
 from yunque.errors import InputError
-from yunque.report.read import read
+from yunque.reports.read import read
 
 
 def trainer_state(file: Path, history: list[dict[str, Any]], **more: Any) -> Path:
