@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Demo:
     ends with samples, its score by kind of problem, its losses and the next commands to try.
     At most five minutes on two CPU cores.
 
-    Example:
+    For example:
       yunque demo
       yunque demo --out runs/tutor --lang es
     """
@@ -112,7 +113,7 @@ class Prepare:
     and tokenizer.json to --out; `yunque pretrain OUT` trains on them. Preparing the same sources
     in the same way again does nothing.
 
-    Example:
+    For example:
       yunque prepare quijote.txt --out tokens --tokenizer bpe:4096 --val 0.1
     """
 
@@ -155,7 +156,7 @@ class Pretrain:
     Values come from, in rising order: the defaults, --preset (nano, gpt2-124m, gpt2-355m,
     gpt2-774m, gpt2-1558m, llama-135m, llama-1.1b), --recipe, the other flags.
 
-    Example:
+    For example:
       yunque pretrain quijote.txt --out runs/quijote --tokenizer char
       yunque pretrain texts/ --out runs/mine --preset nano --steps 3000 --dropout 0.1
       yunque pretrain book.txt --recipe recipes/sancho-mini.toml --out runs/book
@@ -191,7 +192,7 @@ class Resume:
     The order of the data, dropout and the learning rate are functions of the seed and the step,
     so the finished run has the same losses and weights as one that was never interrupted.
 
-    Example:
+    For example:
       yunque resume runs/quijote
     """
 
@@ -228,7 +229,7 @@ class Generate:
     MODEL is a run folder (its best/) or a model folder. Texts longer than the model's context go
     on with a sliding window. Temperature 0 always takes the most probable token.
 
-    Example:
+    For example:
       yunque generate runs/quijote --prompt "En un lugar" --temperature 0.7
       yunque generate runs/demo --chat --prompt "¿Cuánto es 47 + 38?" --temperature 0
       yunque generate runs/quijote --prompt "Sancho" --beams 4
@@ -279,7 +280,7 @@ class Evaluate:
     counts are pooled over all files. Loss is in nats per token; bits per byte compares models
     with different tokenizers.
 
-    Example:
+    For example:
       yunque evaluate runs/quijote other-text.txt
     """
 
@@ -313,7 +314,7 @@ class Evaluate:
 class Explain:
     """What a model thinks of each token of a text: its probability, its loss, the alternatives.
 
-    Example:
+    For example:
       yunque explain runs/quijote --text "En un lugar de la Mancha"
       yunque explain runs/quijote --text "En un lugar" --out explanation.html
     """
@@ -363,7 +364,7 @@ class Report:
     LOG is a run folder or another tool's log (Hugging Face trainer_state.json). For a run folder
     the page is RUN/report.html, beside report.json and report.png, unless --out names another.
 
-    Example:
+    For example:
       yunque report runs/quijote
       yunque report trainer_state.json --out report.html
     """
@@ -390,7 +391,7 @@ class Report:
 class Doctor:
     """Look at every layer from Python to CUDA: there, missing or unusable, and what mends it.
 
-    Example:
+    For example:
       yunque doctor
     """
 
@@ -439,12 +440,14 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
             train=base.train,
             machine=base.machine,
         )
+    kind = VERBS[verb]
     return tyro.cli(
-        VERBS[verb],
+        kind,
         prog=f"yunque {verb}",
+        description=inspect.cleandoc(kind.__doc__ or ""),
         args=list(arguments),
         default=default,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
 
 
