@@ -123,8 +123,9 @@ class Runtime:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of `value` over all processes."""
+        """The sum of `value` over all processes; with one process the value as it is."""
         if self.world > 1:
+            value = value.to(self.device)
             torch.distributed.all_reduce(value)
         return value
 
@@ -132,8 +133,7 @@ class Runtime:
         """Whether the flag is set in any process (a signal may reach only one)."""
         if self.world == 1:
             return flag
-        value = torch.tensor(float(flag), device=self.device)
-        return bool(self.total(value).item())
+        return bool(self.total(torch.tensor(float(flag))).item())
 
     def wait(self) -> None:
         """Until every process is here."""

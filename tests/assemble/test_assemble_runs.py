@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,6 +254,31 @@ def test_too_little_text_is_told_before_the_first_step(tmp_path: Path) -> None:
     path.write_text("muy corto", encoding="utf-8")
     with pytest.raises(InputError, match="context_length"):
         pretrain(str(path), tmp_path / "run", **SMALL)
+
+
+def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
+    """World size changes nothing but rounding: same data, rates, token counts; losses to 1e-5."""
+    options = {**SMALL, "dropout": 0.0, "attention_dropout": 0.0, "average_decay": 0.0}
+    options |= {"optimizer": "adamw", "micro_batch_size": 1, "steps": 6}
+    one = pretrain(str(text), tmp_path / "one", **options)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words = ["-m", "yunque.cli", "pretrain", "--recipe", str(one.run / "recipe.toml")]
+    done = subprocess.run(
+        [*launch, "--standalone", *words, "--out", str(tmp_path / "two"), "--quiet"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for event in ("step", "eval"):
+        ours, theirs = rows(one.run, event), rows(tmp_path / "two", event)
+        assert len(ours) == len(theirs)
+        for row, other in zip(ours, theirs, strict=True):
+            assert row["tokens_seen"] == other["tokens_seen"]
+            for key in ("train_loss", "val_loss", "learning_rate", "grad_norm"):
+                assert row.get(key) == pytest.approx(other.get(key), abs=1e-5), (event, key)
+    (start,) = rows(tmp_path / "two", "start")
+    assert start["processes"] == 2
 
 
 # Splitting a batch

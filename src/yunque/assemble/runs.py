@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from yunque import evaluate, files, runtime
 from yunque.assemble.environment import environment
 from yunque.assemble.recipes import recipe_with
-from yunque.assemble.sources import exam_for, listed, prepared_for
+from yunque.assemble.sources import exam_for, listed, prepared_folder, prepared_for
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, to_toml, validate
 from yunque.data.batches import Batches, EvaluationWindows
 from yunque.data.checks import Check, check_sizes
-from yunque.data.prepare import Prepared
+from yunque.data.prepare import Prepared, open_prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
 from yunque.model.decoder import Decoder
@@ -105,9 +105,11 @@ def pretrain(
     raise_faults(faults)
     validate(whole)
     folder = Path(out)
-    refuse_used_folder(folder)
-    with files.run_lock(folder):
-        return Run(whole, folder, screen or SilentScreen(), lang).train(None)
+    where = runtime.start(whole.machine)
+    if where.main:
+        refuse_used_folder(folder)
+    with owned(folder, where):
+        return Run(whole, folder, where, screen or SilentScreen(), lang).train(None)
 
 
 def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = "en") -> RunResult:
@@ -123,13 +125,21 @@ def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = 
     recipe = merge(Recipe(), read_tree(path), str(path))
     validate(recipe)
     show = screen or SilentScreen()
-    with files.run_lock(folder):
-        files.remove_stages(folder)
-        files.remove_stages(folder / checkpoint.FOLDER)
+    where = runtime.start(recipe.machine)
+    with owned(folder, where):
+        if where.main:
+            files.remove_stages(folder)
+            files.remove_stages(folder / checkpoint.FOLDER)
+        where.wait()
         newest, refused = checkpoint.newest_valid(folder)
         for sentence in refused:
             show.warning(sentence)
-        return Run(recipe, folder, show, lang).train(newest)
+        return Run(recipe, folder, where, show, lang).train(newest)
+
+
+def owned(folder: Path, where: Runtime) -> contextlib.AbstractContextManager[None]:
+    """The run's lock, held by its main process for all of them."""
+    return files.run_lock(folder) if where.main else contextlib.nullcontext()
 
 
 def refuse_used_folder(folder: Path) -> None:
@@ -155,15 +165,19 @@ def refuse_used_folder(folder: Path) -> None:
 class Run:
     """One run being assembled: the parts that the loop needs, made in order."""
 
-    def __init__(self, recipe: Recipe, folder: Path, screen: Screen, lang: str):
-        self.folder, self.screen, self.lang = folder, screen, lang
-        self.runtime: Runtime = runtime.start(recipe.machine)
+    def __init__(self, recipe: Recipe, folder: Path, where: Runtime, screen: Screen, lang: str):
+        self.folder, self.runtime, self.lang = folder, where, lang
+        self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
             raise InputError(
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
-        self.data: Prepared = prepared_for(recipe, folder, screen, lang)
+        if where.main:
+            self.data: Prepared = prepared_for(recipe, folder, screen, lang)
+        where.wait()
+        if not where.main:
+            self.data = open_prepared(prepared_folder(recipe, folder))
         vocab = self.data.tokenizer.vocab_size
         if 0 < recipe.model.vocab_size < vocab:
             raise InputError(
@@ -439,17 +453,14 @@ class Run:
         """Loss of a split in nats per token, each process taking every world-th batch."""
         tokens = self.data.splits[split]
         windows = EvaluationWindows(tokens, self.recipe.model.context_length, limit)
-        world, rank = self.runtime.world, self.runtime.rank
-
-        def mine() -> Iterator[tuple[Tensor, Tensor]]:
-            for index, (inputs, targets) in enumerate(windows):
-                if index % world == rank:
-                    yield inputs.to(self.runtime.device), targets.to(self.runtime.device)
-
-        with self.runtime.autocast():
-            part = evaluate.score(model, mine())
-        sums = torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
-        total, count = self.runtime.total(sums.to(self.runtime.device)).tolist()
+        sums = torch.zeros(2, dtype=torch.float64)
+        for index, (inputs, targets) in enumerate(windows):
+            if index % self.runtime.world == self.runtime.rank:
+                batch = (inputs.to(self.runtime.device), targets.to(self.runtime.device))
+                with self.runtime.autocast():
+                    part = evaluate.score(model, [batch])
+                sums += torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
+        total, count = self.runtime.total(sums).tolist()
         return total / count
 
     def sampler(self, model: Decoder) -> Callable[[], tuple[str, str]] | None:

@@ -43,9 +43,17 @@ def prepare(
 
 def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> Prepared:
     """The token files of a run: a prepared folder as it is, else made in RUN/data."""
+    folder = prepared_folder(recipe, run)
+    if folder == run / "data":
+        return tokens_for(recipe, folder, screen, lang)
+    return open_prepared(folder)
+
+
+def prepared_folder(recipe: Recipe, run: Path) -> Path:
+    """Where the token files of a run stand: the prepared folder that it names, else RUN/data."""
     if len(recipe.sources) == 1 and is_prepared(Path(recipe.sources[0])):
-        return open_prepared(Path(recipe.sources[0]))
-    return tokens_for(recipe, run / "data", screen, lang)
+        return Path(recipe.sources[0])
+    return run / "data"
 
 
 def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared:

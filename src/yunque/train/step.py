@@ -62,7 +62,7 @@ def update(
         for first in range(0, share, micro_batch_size)
     ]
     counted = torch.tensor(sum(count_tokens(targets) for _, targets in micro_batches))
-    tokens = int(runtime.total(counted.to(runtime.device)).item())
+    tokens = int(runtime.total(counted).item())
     total = torch.zeros((), device=runtime.device)
     for index, (inputs, targets) in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
