@@ -148,7 +148,8 @@ class OptimConfig:
     final_learning_rate_fraction: float = 0.1
     """Learning rate at the end, as a fraction of the peak."""
     weight_decay: float = 0.1
-    """Decoupled decay of matrices and embeddings; norms and biases have none."""
+    """Decay of matrices and embeddings, decoupled from the gradient (sgd: added to it); norms
+    and biases have none."""
     beta1: float = 0.9
     """AdamW: decay of the mean of gradients."""
     beta2: float = 0.95

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,14 +36,6 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
-
-
-def seed_everything(*numbers: int) -> None:
-    """Set Python's, NumPy's and PyTorch's generators from the numbers."""
-    seed = mix(*numbers)
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    torch.manual_seed(seed)
 
 
 def pick_device(name: str) -> torch.device:
@@ -140,21 +131,16 @@ class Runtime:
         if self.world > 1:
             torch.distributed.barrier()
 
-    def memory_bytes(self) -> int:
-        """Peak memory so far: of the GPU where there is one, else of this process."""
+    def memory_bytes(self) -> int | None:
+        """Peak memory so far, of the GPU if there is one, else of this process; None: unknown."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:
             import resource
-        except ImportError:  # Windows
-            return 0
+        except ImportError:  # Windows has no such call
+            return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if os.uname().sysname == "Darwin" else peak * 1024
-
-    def synchronise(self) -> None:
-        """Wait for the device, so that a clock reads finished work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def start(machine: MachineConfig) -> Runtime:
@@ -166,12 +152,22 @@ def start(machine: MachineConfig) -> Runtime:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if machine.threads:
         torch.set_num_threads(machine.threads)
+    if torch.cuda.is_available():
+        # Equal runs give equal bytes only with kernels whose sums have a fixed order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if world == 1:
         device = pick_device(machine.device)
         return Runtime(device, pick_precision(machine.precision, device))
     from accelerate import PartialState
 
-    wants_cpu = machine.device == "cpu" or not torch.cuda.is_available()
+    if machine.device.partition(":")[0] not in ("auto", "cpu", "cuda") or ":" in machine.device:
+        raise InputError(
+            f"device is {machine.device!r}: with several processes give auto, cpu or cuda; each "
+            "process takes the GPU of its own number."
+        )
+    wants_cpu = pick_device(machine.device).type != "cuda"
     state = PartialState(cpu=wants_cpu)
     precision = pick_precision(machine.precision, state.device)
     return Runtime(state.device, precision, state.process_index, state.num_processes)
@@ -180,12 +176,15 @@ def start(machine: MachineConfig) -> Runtime:
 class Interrupt:
     """Ctrl-C, SIGTERM and SIGHUP as a flag that the loop reads between two updates.
 
-    A second signal ends the process at once. Use as a context manager in the main thread;
-    elsewhere (a notebook's worker thread) signals keep their usual meaning.
+    A second Ctrl-C, a second or more after the first, ends the process at once; other repeats
+    change nothing, for a service manager may send several signals to ask for one stop. Use as a
+    context manager in the main thread; elsewhere (a notebook's worker thread) signals keep their
+    usual meaning.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -198,9 +197,10 @@ class Interrupt:
         return 128 + self.signal
 
     def _note(self, number: int, frame: Any) -> None:
-        if self.asked:
-            os._exit(128 + number)
-        self.signal = number
+        if not self.asked:
+            self.signal, self._since = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since >= 1.0:
+            os._exit(1)  # not 130: the state is not saved
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():

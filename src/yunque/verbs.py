@@ -30,6 +30,7 @@ from yunque.config import (
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
+from yunque.words.writing import number
 
 if TYPE_CHECKING:
     from yunque.assemble.runs import RunResult
@@ -101,7 +102,8 @@ class Demo:
                 screen=screen,
                 lang=self.output.language,
             )
-        say_all(self.output, result.to_json(), result.lines(self.output.language))
+        if result.result.main:
+            say_all(self.output, result.to_json(), result.lines(self.output.language))
         return 128 + result.signal if result.signal else 0
 
 
@@ -210,16 +212,18 @@ class Resume:
 
 def tell_run(result: RunResult, output: Output) -> int:
     """Print what a run came to; the exit code says whether a signal stopped it."""
-    lang, loss = output.language, f"{result.best_loss:.4f}"
-    key = "cli.best_val" if result.validated else "cli.best_train"
-    reason = say(f"cli.stopped_{result.reason}", lang, run=result.run, steps=result.steps)
-    lines = [
-        reason,
-        say(key, lang, loss=loss, ppl=f"{result.perplexity:.2f}", step=result.best_step),
-        say("cli.run_next", lang, run=result.run),
-    ]
+    code = 128 + result.signal if result.signal else 0
+    if not result.main:
+        return code
+    lang = output.language
+    lines = [say(f"cli.stopped_{result.reason}", lang, run=result.run, steps=result.steps)]
+    if result.best_loss is not None:
+        key = "cli.best_val" if result.validated else "cli.best_train"
+        loss, ppl = number(result.best_loss, lang, 4), number(result.perplexity, lang, 2)
+        lines.append(say(key, lang, loss=loss, ppl=ppl, step=result.best_step))
+        lines.append(say("cli.run_next", lang, run=result.run))
     say_all(output, result.to_json(), lines)
-    return 128 + result.signal if result.signal else 0
+    return code
 
 
 @dataclass(frozen=True)

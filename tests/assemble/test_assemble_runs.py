@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from yunque.assemble import runs
 from yunque.assemble.models import load
 from yunque.assemble.runs import RunResult, pretrain, resume
+from yunque.assemble.sources import prepare
 from yunque.config import Recipe
 from yunque.data.prepare import open_prepared
 from yunque.errors import InputError
@@ -77,6 +79,10 @@ class StopAt(SilentScreen):
             return self.interrupts[-1]
 
         monkeypatch.setattr(runs, "Interrupt", made)
+
+    def start(self, facts: Any) -> None:
+        if self.at == 0:
+            self.interrupts[-1].signal = 2
 
     def step(self, row: Any) -> None:
         if row["step"] == self.at:
@@ -147,7 +153,7 @@ def test_best_holds_the_model_of_the_best_evaluation(text: Path, tmp_path: Path)
     assert score.tokens == len(ids) - 1
 
 
-@pytest.mark.parametrize("stop", [1, 4, 7])
+@pytest.mark.parametrize("stop", [0, 1, 4, 7, 12])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     text: Path, tmp_path: Path, stop: int, optimizer: str, monkeypatch: pytest.MonkeyPatch
@@ -162,8 +168,9 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     assert (finished.reason, finished.steps) == ("steps", 12)
     for name in ("model", "optimizer"):
         assert_same_bits(tensors(whole, 12, name), tensors(parts, 12, name))
-    for event in ("step", "eval", "sample"):
-        assert rows(whole, event) == rows(parts, event)
+    for event in ("start", "step", "eval", "sample", "stop"):
+        ours = [{**row, "run": ""} for row in rows(parts, event)]
+        assert [{**row, "run": ""} for row in rows(whole, event)] == ours, event
     for folder in ("best", "last"):
         for file in (whole / folder).iterdir():
             assert file.read_bytes() == (parts / folder / file.name).read_bytes(), file
@@ -208,9 +215,70 @@ def test_resume_refuses_a_changed_recipe_or_changed_data(
     with pytest.raises(InputError, match="the recipe changed since step-00000003"):
         resume(run)
     recipe.write_text(kept)
-    text.write_text("otra cosa " * 200, encoding="utf-8")
-    with pytest.raises(InputError, match="changed since step-00000003"):
+    facts = json.loads((run / "data" / "data.json").read_text())
+    facts["facts"]["fingerprint"] = "0" * 64
+    (run / "data" / "data.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="the data changed since step-00000003"):
         resume(run)
+
+
+def test_resume_needs_nothing_but_the_run_folder(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain(str(text), whole, **SMALL)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        pretrain("text.txt", parts, screen=StopAt(5, patch), **SMALL)
+    text.write_text("otra cosa " * 200, encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume(parts)
+    assert rows(whole, "step") == rows(parts, "step")
+
+
+def test_a_run_killed_in_its_last_moments_is_completed(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain(str(text), whole, **SMALL)
+
+    def killed(self: runs.Run, model: Decoder, name: str) -> None:
+        if name == "last":
+            raise RuntimeError("killed")
+        original(self, model, name)
+
+    original = runs.Run.keep
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "keep", killed)
+        with pytest.raises(RuntimeError):
+            pretrain(str(text), parts, **SMALL)
+    assert not (parts / "last").exists()
+    assert resume(parts).reason == "steps"
+    assert [row["reason"] for row in rows(parts, "stop")] == ["steps"]
+    assert rows(whole, "eval") == rows(parts, "eval")
+    name = "model.safetensors"
+    assert (whole / "last" / name).read_bytes() == (parts / "last" / name).read_bytes()
+    assert (parts / "report.html").is_file()
+
+
+def test_a_prepared_folder_brings_its_own_settings(text: Path, tmp_path: Path) -> None:
+    prepare(str(text), tmp_path / "tokens", tokenizer="byte", val=0.2)
+    tokens = str(tmp_path / "tokens")
+    options = {key: value for key, value in SMALL.items() if key != "tokenizer"}
+    done = pretrain(tokens, tmp_path / "run", **{**options, "steps": 1})
+    written = tomllib.loads((done.run / "recipe.toml").read_text(encoding="utf-8"))
+    assert (written["data"]["tokenizer"], written["data"]["val"]) == ("byte", 0.2)
+    assert written["sources"] == [tokens]
+    with pytest.raises(InputError, match=r"val is 0\.5, but .* was prepared with 0\.2"):
+        pretrain(tokens, tmp_path / "other", **{**options, "val": 0.5})
+
+
+def test_epochs_are_whole_updates(text: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "steps": 0, "epochs": 2.0}
+    done = pretrain(str(text), tmp_path / "run", **options)
+    (start,) = rows(done.run, "start")
+    assert done.steps == start["steps"] == math.ceil(2 * start["windows"] / 4)
 
 
 def test_running_the_written_recipe_again_repeats_the_run(text: Path, tmp_path: Path) -> None:

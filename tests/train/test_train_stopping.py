@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 from yunque.train.stopping import Stopping
@@ -40,3 +41,9 @@ def test_losses_that_are_not_finite_never_count_as_better() -> None:
     value = after([math.nan, 2.0, math.nan, math.inf])
     assert value.stop
     assert (value.best_loss, value.best_step) == (2.0, 10)
+
+
+def test_nothing_seen_is_none_and_fit_for_json() -> None:
+    value = after([math.nan, math.inf])
+    assert (value.best_loss, value.best_step, value.mark) == (None, -1, None)
+    json.dumps(vars(value), allow_nan=False)

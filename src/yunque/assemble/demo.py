@@ -110,13 +110,16 @@ class DemoResult:
     """What the demo came to."""
 
     result: RunResult
-    exam: ExamResult
+    exam: ExamResult | None
+    """None: the run was interrupted before its final exam, or another process sat it."""
 
     @property
     def signal(self) -> int:
         return self.result.signal
 
     def to_json(self) -> dict[str, Any]:
+        if self.exam is None:
+            return {**self.result.to_json(), "exam": None}
         low, high = self.exam.interval
         marks = {**exam_row(self.exam), "accuracy": self.exam.accuracy, "interval": [low, high]}
         return {**self.result.to_json(), "exam": marks}
@@ -124,6 +127,8 @@ class DemoResult:
     def lines(self, lang: str) -> list[str]:
         """The last words of the demo: samples, marks, losses, where everything is, what next."""
         run, result = self.result.run, self.result
+        if self.exam is None:
+            return [say("cli.stopped_interrupted", lang, run=run, steps=result.steps)]
         shown = [reply for reply in self.exam.replies if reply[0].kind in ("addition", "missing")]
         lines = ["", say("demo.samples", lang)]
         for question, reply, good in shown[:3]:
@@ -191,6 +196,8 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
         recipe = dataclasses.replace(RECIPE, train=train).replace(seed=seed)
         result = pretrain(out=out, recipe=recipe, screen=screen, lang=lang)
     screen.close()
+    if result.signal or not result.main:
+        return DemoResult(result, None)
     model = load(result.run)
     return DemoResult(result, tutor_exam(model.module, model.tokenizer, FINAL_EXAM))
 

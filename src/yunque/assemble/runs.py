@@ -17,11 +17,20 @@ import torch
 from yunque import evaluate, files, runtime
 from yunque.assemble.environment import environment
 from yunque.assemble.recipes import recipe_with
-from yunque.assemble.sources import exam_for, listed, prepared_folder, prepared_for
-from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, to_toml, validate
+from yunque.assemble.sources import exam_for, listed, located, prepared_for
+from yunque.config import (
+    GenerateConfig,
+    Recipe,
+    TrainConfig,
+    merge,
+    raise_faults,
+    read_tree,
+    to_toml,
+    validate,
+)
 from yunque.data.batches import Batches, EvaluationWindows
 from yunque.data.checks import Check, check_sizes
-from yunque.data.prepare import Prepared, open_prepared
+from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
 from yunque.model.decoder import Decoder
@@ -30,7 +39,7 @@ from yunque.runlog import FORMAT, NAME, RunLog, read
 from yunque.runtime import Interrupt, Runtime
 from yunque.screen import Screen, SilentScreen
 from yunque.train import checkpoint
-from yunque.train.loop import Job, State, run
+from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
 from yunque.weights.folder import save_folder
@@ -51,20 +60,25 @@ class RunResult:
     tokens_seen: int
     seconds: float
     best_step: int
-    best_loss: float
-    """Nats per token on the validation set, on the training set where there is none."""
+    best_loss: float | None
+    """Nats per token on the validation set, on the training set where there is none; None: the
+    run stopped before its first evaluation."""
     train_loss: float | None
     """Training loss at that evaluation, over as many tokens as the validation set has."""
     validated: bool
+    main: bool
+    """Whether this process speaks for the run; of several only the first does."""
 
     @property
-    def perplexity(self) -> float:
-        return math.exp(min(self.best_loss, 700.0))
+    def perplexity(self) -> float | None:
+        return None if self.best_loss is None else math.exp(min(self.best_loss, 700.0))
 
     def to_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
+        values = dataclasses.asdict(self)
+        del values["main"]
         return {
-            **dataclasses.asdict(self),
+            **values,
             "run": str(self.run),
             "perplexity": self.perplexity,
             "best": str(self.run / "best"),
@@ -106,9 +120,9 @@ def pretrain(
     validate(whole)
     folder = Path(out)
     where = runtime.start(whole.machine)
-    if where.main:
-        refuse_used_folder(folder)
     with owned(folder, where):
+        if where.main:
+            refuse_used_folder(folder)
         return Run(whole, folder, where, screen or SilentScreen(), lang).train(None)
 
 
@@ -132,9 +146,10 @@ def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = 
             files.remove_stages(folder / checkpoint.FOLDER)
         where.wait()
         newest, refused = checkpoint.newest_valid(folder)
+        assembled = Run(recipe, folder, where, show, lang, resuming=True)
         for sentence in refused:
-            show.warning(sentence)
-        return Run(recipe, folder, where, show, lang).train(newest)
+            assembled.screen.warning(sentence)
+        return assembled.train(newest)
 
 
 def owned(folder: Path, where: Runtime) -> contextlib.AbstractContextManager[None]:
@@ -153,9 +168,15 @@ def refuse_used_folder(folder: Path) -> None:
             f"{folder}: holds a run already. `yunque resume {folder}` continues it; "
             "for a new run choose another --out."
         )
+    if (folder / "recipe.toml").exists():
+        raise InputError(
+            f"{folder}: a run was begun here and stopped before its first row. "
+            f"`yunque resume {folder}` begins it again; or choose another --out."
+        )
     if folder.is_dir():
-        ours = {files.LOCK_NAME, "data"}
-        foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours)
+        ours = (files.LOCK_NAME, "data")
+        names = [entry.name for entry in folder.iterdir()]
+        foreign = sorted(n for n in names if n not in ours and not n.startswith(files.STAGE_PREFIX))
         if foreign:
             raise InputError(
                 f"{folder}: not empty (it holds {foreign[0]!r}). Choose a new --out folder."
@@ -165,7 +186,21 @@ def refuse_used_folder(folder: Path) -> None:
 class Run:
     """One run being assembled: the parts that the loop needs, made in order."""
 
-    def __init__(self, recipe: Recipe, folder: Path, where: Runtime, screen: Screen, lang: str):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        where: Runtime,
+        screen: Screen,
+        lang: str,
+        resuming: bool = False,
+    ):
+        if recipe.model.family == "qwen2":
+            raise InputError(
+                "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
+                "Qwen2's own tokenizer only. Set qkv_bias to false: that is Llama, or with "
+                "qk_norm Qwen3."
+            )
         self.folder, self.runtime, self.lang = folder, where, lang
         self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
@@ -173,11 +208,11 @@ class Run:
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
-        if where.main:
-            self.data: Prepared = prepared_for(recipe, folder, screen, lang)
+        recipe, tokens = located(recipe, folder)
+        if where.main and not (resuming and is_prepared(tokens)):
+            prepared_for(recipe, folder, screen, lang)
         where.wait()
-        if not where.main:
-            self.data = open_prepared(prepared_folder(recipe, folder))
+        self.data: Prepared = open_prepared(tokens)
         vocab = self.data.tokenizer.vocab_size
         if 0 < recipe.model.vocab_size < vocab:
             raise InputError(
@@ -192,7 +227,8 @@ class Run:
         )
         steps = recipe.train.steps
         if not steps and recipe.train.epochs:
-            steps = max(1, math.ceil(recipe.train.epochs * self.batches.steps_per_epoch))
+            windows = recipe.train.epochs * self.batches.windows
+            steps = max(1, math.ceil(windows / recipe.train.batch_size))
         self.steps = steps or DEFAULT_STEPS
         self.recipe = dataclasses.replace(recipe, model=shape)
         self.val = self.data.splits.get("val")
@@ -223,6 +259,8 @@ class Run:
             files.write_text(folder / "recipe.toml", to_toml(recipe))
             files.write_json(folder / "environment.json", environment(self.runtime, recipe))
             files.write_json(folder / "ledger.json", self.ledger())
+        if start_from is not None and self.runtime.main:
+            note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
 
         main = self.runtime.main
@@ -245,6 +283,7 @@ class Run:
                 path = checkpoint.path_of(folder, state.step)
                 row = self.row(state)
                 log.write("checkpoint", **row, path=str(path.relative_to(folder)))
+                log.sync()
                 optimizer = optimizers.state()
                 if average is not None:
                     optimizer |= {f"average|{k}": v for k, v in average.average.items()}
@@ -285,6 +324,7 @@ class Run:
                 log=log,
                 screen=self.screen,
                 interrupt=interrupt,
+                resumed_step=state.step if start_from is not None else -1,
             )
             state, reason = run(job, state)
             if average is not None:
@@ -298,11 +338,14 @@ class Run:
         return result
 
     def finished(self, newest: Path) -> RunResult | None:
-        """The result of a run that has nothing left to do, else None."""
-        state = state_of(checkpoint.load(newest)[2])
-        if state.stopping.stop:
-            return self.result(state, "early_stopping", 0)
-        return self.result(state, "steps", 0) if state.step >= self.steps else None
+        """The result of a run that came to its end and wrote its last row, else None."""
+        state = state_of(files.read_json(newest / "state.json"))
+        events = list(read(self.folder / NAME)) if (self.folder / NAME).is_file() else []
+        last = events[-1] if events else None
+        reason = last.values.get("reason") if last and last.event == "stop" else None
+        if reason not in ("steps", "early_stopping") or state.evaluated_step != state.step:
+            return None
+        return self.result(state, reason, 0)
 
     def result(self, state: State, reason: str, signal: int) -> RunResult:
         """What the run came to, with the training loss of its best evaluation from the log."""
@@ -324,6 +367,7 @@ class Run:
             best_loss=state.stopping.best_loss,
             train_loss=losses[-1] if losses else None,
             validated=self.val is not None,
+            main=self.runtime.main,
         )
 
     def check(self) -> list[Check]:
@@ -333,12 +377,6 @@ class Run:
             InputError: the data cannot fill one batch, or another fault that stops a run.
         """
         shape = self.recipe.model
-        if shape.family == "qwen2":
-            raise InputError(
-                "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
-                "Qwen2's own tokenizer only. Set qkv_bias to false (Llama) or qk_norm to true and "
-                "qkv_bias to false (Qwen3)."
-            )
         errors, warnings = check_sizes(
             train_tokens=self.data.splits["train"].length,
             val_tokens=self.val.length if self.val else 0,
@@ -351,14 +389,9 @@ class Run:
         return warnings
 
     def row(self, state: State) -> dict[str, Any]:
-        """The common keys of a log row."""
-        batch = self.recipe.train.batch_size
-        return {
-            "step": state.step,
-            "epoch": round(state.step * batch / self.batches.windows, 4),
-            "tokens_seen": state.tokens_seen,
-            "seconds": round(state.seconds, 3),
-        }
+        """The keys that every row of the run log has."""
+        windows = self.batches.windows
+        return row_keys(state, state.seconds, self.recipe.train.batch_size, windows)
 
     def facts(self, model: Decoder) -> dict[str, Any]:
         """What the first row of the log and the screen say of the run."""
@@ -445,7 +478,7 @@ class Run:
         """Training and validation loss over the same number of windows of each."""
         limit = self.recipe.train.eval_tokens
         if self.val is None:
-            return self.loss_over(model, "train", limit or 262_144), None
+            return self.loss_over(model, "train", limit or TrainConfig().eval_tokens), None
         cap = self.val.length if not limit else min(limit, self.val.length)
         return self.loss_over(model, "train", cap), self.loss_over(model, "val", limit)
 
@@ -494,3 +527,10 @@ class Run:
 def state_of(values: Mapping[str, Any]) -> State:
     """The loop's state from a checkpoint's state.json."""
     return State(**{**values["state"], "stopping": Stopping(**values["stopping"])})
+
+
+def note_session(path: Path, now: dict[str, Any], step: int) -> None:
+    """Add the environment of a resumed session: where it differs, equal bytes are not promised."""
+    first = files.read_json(path)
+    sessions = [*first.get("resumed", []), {"step": step, **now}]
+    files.write_json(path, {**first, "resumed": sessions})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yunque.assemble.demo import TUTOR, marks_of, prepare_tutor
 from yunque.assemble.recipes import recipe_with
-from yunque.config import Recipe, validate
+from yunque.config import DataConfig, Recipe, raise_faults, validate
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
+from yunque.files import read_json
 from yunque.model.decoder import Decoder
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
@@ -41,19 +43,42 @@ def prepare(
     return tokens_for(recipe, Path(out), screen or SilentScreen(), lang)
 
 
-def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> Prepared:
-    """The token files of a run: a prepared folder as it is, else made in RUN/data."""
-    folder = prepared_folder(recipe, run)
-    if folder == run / "data":
-        return tokens_for(recipe, folder, screen, lang)
-    return open_prepared(folder)
+def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> None:
+    """Make the token files of a run in RUN/data, unless it trains on a prepared folder."""
+    if not from_prepared(recipe):
+        tokens_for(recipe, run / "data", screen, lang)
 
 
-def prepared_folder(recipe: Recipe, run: Path) -> Path:
-    """Where the token files of a run stand: the prepared folder that it names, else RUN/data."""
-    if len(recipe.sources) == 1 and is_prepared(Path(recipe.sources[0])):
-        return Path(recipe.sources[0])
-    return run / "data"
+def from_prepared(recipe: Recipe) -> bool:
+    """Whether the one source of a recipe is a folder made by `yunque prepare`."""
+    return len(recipe.sources) == 1 and is_prepared(Path(recipe.sources[0]))
+
+
+def located(recipe: Recipe, run: Path) -> tuple[Recipe, Path]:
+    """The recipe as it holds for its data, and the folder of its token files.
+
+    A prepared folder brings its own [data] settings and is named by its whole path, so that the
+    recipe that a run writes says what was trained on.
+
+    Raises:
+        InputError: the recipe asks a prepared folder for other settings than it was made with.
+    """
+    if not from_prepared(recipe):
+        return recipe, run / "data"
+    folder = Path(recipe.sources[0]).resolve()
+    made = read_json(folder / "data.json").get("settings", {})
+    made["tokenizer"] = open_prepared(folder).facts["tokenizer"]
+    default, faults = DataConfig(), []
+    for name, value in made.items():
+        asked = getattr(recipe.data, name)
+        if asked not in (value, getattr(default, name)):
+            faults.append(
+                f"{name} is {asked!r}, but {folder} was prepared with {value!r}. Leave it out, or "
+                "prepare the text anew."
+            )
+    raise_faults(faults)
+    data = dataclasses.replace(recipe.data, **made)
+    return dataclasses.replace(recipe, sources=(str(folder),), data=data), folder
 
 
 def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared:

@@ -13,11 +13,19 @@ from torch import Tensor, nn
 from yunque.config import ModelConfig
 
 
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, in the precision of its input: with mixed precision a float32 weight on a bf16
+    input would leave the fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
     """LayerNorm (GPT-2) or RMSNorm (Llama) over the last dimension, `(..., size)`."""
     if config.norm == "layernorm":
         return nn.LayerNorm(size, eps=config.norm_eps)
-    return nn.RMSNorm(size, eps=config.norm_eps)
+    return RMSNorm(size, eps=config.norm_eps)
 
 
 def rotary_tables(head_size: int, length: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -99,8 +107,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(C, self.num_kv_heads * D, bias=config.qkv_bias)
         self.v_proj = nn.Linear(C, self.num_kv_heads * D, bias=config.qkv_bias)
         self.o_proj = nn.Linear(self.num_heads * D, C, bias=config.bias)
-        self.q_norm = nn.RMSNorm(D, eps=config.norm_eps) if config.qk_norm else None
-        self.k_norm = nn.RMSNorm(D, eps=config.norm_eps) if config.qk_norm else None
+        self.q_norm = RMSNorm(D, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(D, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
         self,

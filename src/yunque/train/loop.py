@@ -79,6 +79,8 @@ class Job:
     log: RunLog
     screen: Screen
     interrupt: Interrupt
+    resumed_step: int
+    """Step of the checkpoint that the run goes on from, -1 for a new run."""
 
 
 def run(job: Job, state: State) -> tuple[State, str]:
@@ -88,6 +90,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
         The last state and the reason: "steps", "early_stopping", "interrupted", "non_finite".
     """
     clock, saved = Clock(state.seconds), time.monotonic()
+    saved_step = job.resumed_step
     micro = job.train.micro_batch_size or job.train.batch_size
     while True:
         interrupted = job.runtime.any(job.interrupt.asked)
@@ -105,11 +108,12 @@ def run(job: Job, state: State) -> tuple[State, str]:
             if state.step >= job.steps
             else ""
         )
-        if reason or checkpoint_due(job, state.step, time.monotonic() - saved):
+        due = bool(reason) or checkpoint_due(job, state.step, time.monotonic() - saved)
+        if due and saved_step != state.step:
             state = dataclasses.replace(state, seconds=clock.seconds())
             path = job.save(state)
             job.screen.checkpoint(path)
-            saved = time.monotonic()
+            saved, saved_step = time.monotonic(), state.step
         if reason:
             return state, reason
 
@@ -132,7 +136,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
             state,
             step=state.step + 1,
             tokens_seen=state.tokens_seen + done.tokens,
-            non_finite=0 if done.applied else state.non_finite + 1,
+            non_finite=0 if done.applied or done.rescaled else state.non_finite + 1,
         )
         if job.average is not None:
             job.average.update(state.step)
@@ -146,7 +150,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
         }
         job.log.write("step", **row)
         job.screen.step({**row, "steps": job.steps})
-        if not done.applied:
+        if not done.applied and not done.rescaled:
             text = f"step {state.step}: loss or gradient is not finite; the update was left out."
             job.log.write("warning", **common(job, state, clock), id="non_finite", text=text)
             job.screen.warning(text)
@@ -187,12 +191,17 @@ def checkpoint_due(job: Job, step: int, seconds_since: float) -> bool:
 
 
 def common(job: Job, state: State, clock: Clock) -> dict[str, Any]:
-    """The keys that every row of the run log has."""
+    """The keys that every row of the run log has, now."""
+    return row_keys(state, clock.seconds(), job.train.batch_size, job.windows)
+
+
+def row_keys(state: State, seconds: float, batch_size: int, windows: int) -> dict[str, Any]:
+    """The keys that every row of the run log has; `windows`: training windows of an epoch."""
     return {
         "step": state.step,
-        "epoch": round(state.step * job.train.batch_size / job.windows, 4),
+        "epoch": round(state.step * batch_size / windows, 4),
         "tokens_seen": state.tokens_seen,
-        "seconds": round(clock.seconds(), 3),
+        "seconds": round(seconds, 3),
     }
 
 

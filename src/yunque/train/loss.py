@@ -55,6 +55,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 slope *= kept
                 narrow = slope.to(hidden.dtype)
                 torch.mm(narrow, work, out=d_hidden[part])
+                # Each chunk's product is rounded to the working precision, their sum is not.
                 d_weight += torch.mm(narrow.T, hidden[part])
                 if d_bias is not None:
                     d_bias += slope.sum(0)
@@ -67,7 +68,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         (upstream,) = grads
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         return (
-            d_hidden * upstream.to(d_hidden.dtype),
+            # In float32: 1 / tokens rounded to bf16 would scale the whole gradient.
+            (d_hidden.float() * upstream).to(d_hidden.dtype),
             (d_weight * upstream).to(ctx.weight_dtype),
             d_bias * upstream if d_bias is not None else None,
             None,

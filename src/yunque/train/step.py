@@ -33,6 +33,9 @@ class Update:
     """Tokens that carried loss, all processes together."""
     applied: bool
     """False where loss or gradient were not finite: the weights are then unchanged."""
+    rescaled: bool = False
+    """fp16 only: the gradient overflowed at the present loss scale, which was halved. That is
+    how the scale is found, no fault of the run."""
 
 
 def update(
@@ -83,9 +86,11 @@ def update(
     if applied:
         for part in optimizers.parts:
             scaler.step(part)
+    scale = scaler.get_scale()
     scaler.update()
     optimizers.zero_grad()
-    return Update(loss, norm, tokens, applied)
+    rescaled = math.isfinite(loss) and not applied and 1.0 <= scaler.get_scale() < scale
+    return Update(loss, norm, tokens, applied, rescaled)
 
 
 def unsynchronised(model: nn.Module) -> contextlib.AbstractContextManager[None]:

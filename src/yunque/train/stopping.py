@@ -18,15 +18,17 @@ class Stopping:
     patience: int
     min_change: float
     enabled: bool = True
-    best_loss: float = math.inf
+    best_loss: float | None = None
+    """None: no finite loss was seen yet."""
     best_step: int = -1
-    mark: float = math.inf
+    mark: float | None = None
     stale: int = 0
 
     def seen(self, step: int, loss: float) -> Stopping:
         """The value after an evaluation; a loss that is not finite counts as no improvement."""
-        lower = loss < self.best_loss
-        enough = loss < self.mark - self.min_change
+        finite = math.isfinite(loss)
+        lower = finite and (self.best_loss is None or loss < self.best_loss)
+        enough = finite and (self.mark is None or loss < self.mark - self.min_change)
         return replace(
             self,
             best_loss=loss if lower else self.best_loss,
