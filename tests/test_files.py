@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
+import json
 import multiprocessing
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
-from yunque import files
+from yunque import cli, files, verbs
 from yunque.errors import InputError, StorageError
 
 
@@ -65,6 +72,150 @@ def test_remove_stages_leaves_everything_else(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("")
     files.remove_stages(tmp_path)
     assert os.listdir(tmp_path) == ["kept"]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing handles it."""
+
+
+def rename_that_stops(after: int, error: BaseException, once: bool = False) -> Callable[..., None]:
+    """os.rename that works `after` times, then raises (once, or from then on)."""
+    real, calls = os.rename, []
+
+    def rename(source: Any, target: Any) -> None:
+        calls.append(source)
+        if len(calls) == after + 1 or (len(calls) > after and not once):
+            raise error
+        real(source, target)
+
+    return rename
+
+
+@pytest.mark.parametrize("name", ["best", "step-00000100"])
+def test_a_kill_between_the_two_renames_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "one").write_text("1")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename_that_stops(1, Killed()))
+        with pytest.raises(Killed), files.staged_folder(folder) as stage:
+            (stage / "two").write_text("2")
+    assert not folder.exists()
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(f".tmp-old-{name}-")
+    (tmp_path / f".tmp-new-{name}-0123abcd").mkdir()
+    files.remove_stages(tmp_path)
+    assert os.listdir(tmp_path) == [name]
+    assert (folder / "one").read_text() == "1"
+
+
+def test_a_kill_after_both_renames_leaves_the_new_folder(tmp_path: Path) -> None:
+    for name, content in (("best", "2"), (".tmp-old-best-0123abcd", "1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(content)
+    files.remove_stages(tmp_path)
+    assert os.listdir(tmp_path) == ["best"]
+    assert (tmp_path / "best" / "file").read_text() == "2"
+
+
+def test_a_folder_killed_while_it_was_removed_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "step-00000100"
+    folder.mkdir()
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            files.remove_folder(folder)
+    assert len(os.listdir(tmp_path)) == 1
+    files.remove_stages(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_old_folder_stands_again_when_the_new_one_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "best"
+    folder.mkdir()
+    (folder / "one").write_text("1")
+    refused = OSError(errno.EACCES, "refused")
+    monkeypatch.setattr(os, "rename", rename_that_stops(1, refused, once=True))
+    with pytest.raises(StorageError, match="best: cannot write: Permission denied"):
+        with files.staged_folder(folder) as stage:
+            (stage / "two").write_text("2")
+    assert os.listdir(tmp_path) == ["best"]
+    assert os.listdir(folder) == ["one"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks POSIX for the mode of a descriptor")
+def test_files_are_synced_through_a_writable_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    modes = []
+    path = tmp_path / "a"
+    path.write_text("kept")
+
+    def fsync(handle: int) -> None:
+        modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.sync_file(path)
+    assert modes == [os.O_RDWR]  # Windows refuses any other
+    assert path.read_text() == "kept"
+
+
+def files_of_windows(monkeypatch: pytest.MonkeyPatch, msvcrt: Any) -> ModuleType:
+    """A second copy of the module, imported as Windows would."""
+    spec = importlib.util.spec_from_file_location("files_of_windows", files.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        patch.setitem(sys.modules, "msvcrt", msvcrt)
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_the_lock_of_windows_locks_one_byte_behind_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def locking(handle: int, mode: int, count: int) -> None:
+        assert (mode, count) == (2, 1)
+        if taken:
+            raise OSError(errno.EACCES, "Permission denied")
+        taken.append(os.lseek(handle, 0, os.SEEK_CUR))
+
+    windows = files_of_windows(monkeypatch, SimpleNamespace(locking=locking, LK_NBLCK=2))
+    with windows.run_lock(tmp_path):
+        assert taken == [1 << 30]
+        assert (tmp_path / ".lock").stat().st_size < 200
+        with pytest.raises(InputError, match=f"in use by process {os.getpid()} on"):
+            with windows.run_lock(tmp_path):
+                pass
+
+
+def test_a_bare_error_of_the_system_is_a_message_with_exit_code_74(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def parse(verb: str, words: list[str]) -> None:
+        raise OSError(errno.EIO, "Input/output error", "best/model.safetensors")
+
+    monkeypatch.setattr(verbs, "parse", parse)
+    assert cli.main(["doctor", "--json"]) == 74
+    out, err = capsys.readouterr()
+    assert err == f"yunque: [Errno {errno.EIO}] Input/output error: 'best/model.safetensors'\n"
+    assert json.loads(out)["error"]["exit_code"] == 74
 
 
 def hold(folder: str, ready: object, done: object) -> None:

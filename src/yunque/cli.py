@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from yunque import __version__
 from yunque.config import unknown_name
-from yunque.errors import InputError, YunqueError
+from yunque.errors import InputError, StorageError, YunqueError
 from yunque.words import LANGUAGES, say, user_language
 
 VERBS = (
@@ -70,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if debug:
+            raise
+        return complain(str(error), StorageError.exit_code, as_json)
     except Exception as error:
         if debug:
             raise

@@ -1,7 +1,8 @@
-"""The only module that writes: stage → fsync → rename → fsync the folder; the run lock.
+"""How everything is written: stage → fsync → rename → fsync the folder; the run lock.
 
-A reader sees the old file or folder, or the new one, never a part. Every operation that changes
-the disk goes through one of the small functions at the top.
+Under a name stands the old file or folder or the new one, never a part. A file changes in one
+rename. A folder needs two, and after a kill between them neither stands: `remove_stages`, called
+under the run lock before anything is read, puts the old one back.
 """
 
 from __future__ import annotations
@@ -11,22 +12,43 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
 from yunque.errors import InputError, StorageError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there the lock file alone marks the run as taken.
-    fcntl = None  # type: ignore[assignment]
-
 STAGE_PREFIX = ".tmp-"
 LOCK_NAME = ".lock"
+_ASIDE = re.compile(re.escape(STAGE_PREFIX) + r"old-(.+)-[0-9a-f]{8}")
+
+if sys.platform == "win32":
+    import msvcrt
+
+    # Nobody can read a locked byte there, so it lies far behind the owner's name.
+    LOCK_BYTE = 1 << 30
+
+    def lock_file(handle: FileIO) -> None:
+        """Lock an open file for this process alone, or raise OSError at once."""
+        handle.seek(LOCK_BYTE)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def lock_file(handle: FileIO) -> None:
+        """Lock an open file for this process alone, or raise OSError at once."""
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def beside(path: Path, kind: str) -> Path:
+    """A free name next to `path`: "new" is not finished, "old" made room, "gone" is removed."""
+    return path.parent / f"{STAGE_PREFIX}{kind}-{path.name}-{secrets.token_hex(4)}"
 
 
 def storage_error(error: OSError, path: Path, doing: str) -> StorageError:
@@ -75,7 +97,7 @@ def staged_file(path: Path) -> Iterator[IO[bytes]]:
         StorageError: writing failed; nothing is left behind and an older `path` is untouched.
     """
     make_folder(path.parent)
-    stage = path.parent / f"{STAGE_PREFIX}{path.name}-{secrets.token_hex(4)}"
+    stage = beside(path, "new")
     try:
         with stage.open("xb") as handle:
             yield handle
@@ -138,7 +160,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         StorageError: writing failed; the older folder is still there.
     """
     make_folder(folder.parent)
-    stage = folder.parent / f"{STAGE_PREFIX}{folder.name}-{secrets.token_hex(4)}"
+    stage = beside(folder, "new")
     try:
         stage.mkdir()
         yield stage
@@ -146,14 +168,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             for name in names:
                 sync_file(Path(root) / name)
             sync_folder(Path(root))
-        aside = None
-        if folder.exists():
-            aside = folder.parent / f"{STAGE_PREFIX}old-{folder.name}-{secrets.token_hex(4)}"
-            os.rename(folder, aside)
-        os.rename(stage, folder)
-        sync_folder(folder.parent)
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+        swap_in(stage, folder)
     except StorageError:
         shutil.rmtree(stage, ignore_errors=True)
         raise
@@ -165,13 +180,31 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
+def swap_in(stage: Path, folder: Path) -> None:
+    """Give a finished folder its name; an older one of that name is removed last.
+
+    Raises:
+        OSError: a rename failed; the older folder stands again.
+    """
+    aside = beside(folder, "old") if folder.exists() else None
+    try:
+        if aside is not None:
+            os.rename(folder, aside)
+        os.rename(stage, folder)
+    except BaseException:
+        if aside is not None and aside.exists() and not folder.exists():
+            os.rename(aside, folder)
+        raise
+    sync_folder(folder.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def sync_file(path: Path) -> None:
     """Force a written file to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # Opened for writing: Windows refuses to flush a file that is open for reading only.
+    with path.open("r+b") as handle:
+        os.fsync(handle.fileno())
 
 
 def remove_file(path: Path) -> None:
@@ -184,7 +217,7 @@ def remove_file(path: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder: first out of sight by a rename, then its files."""
-    aside = folder.parent / f"{STAGE_PREFIX}old-{folder.name}-{secrets.token_hex(4)}"
+    aside = beside(folder, "gone")
     try:
         os.rename(folder, aside)
     except FileNotFoundError:
@@ -195,9 +228,21 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_stages(folder: Path) -> None:
-    """Clear what an interrupted write left behind in `folder`; call only under its run lock."""
+    """Mend and clear what an interrupted write left in `folder`; call only under its run lock.
+
+    Raises:
+        StorageError: an older folder that had made room cannot get its name back.
+    """
     if not folder.is_dir():
         return
+    for aside in folder.glob(f"{STAGE_PREFIX}old-*"):
+        match = _ASIDE.fullmatch(aside.name)
+        if match and aside.is_dir() and not (folder / match.group(1)).exists():
+            try:
+                os.rename(aside, folder / match.group(1))
+                sync_folder(folder)
+            except OSError as error:
+                raise storage_error(error, aside, "put it back under its name") from None
     for left in folder.glob(f"{STAGE_PREFIX}*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -205,10 +250,32 @@ def remove_stages(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def append_line(handle: IO[bytes], line: str) -> None:
-    """Append one line in one write, so that a crash tears at most the last line."""
-    handle.write(line.encode("utf-8") + b"\n")
-    handle.flush()
+def open_to_append(path: Path) -> FileIO:
+    """Open a file for reading and for lines at its end, created where there is none.
+
+    Unbuffered: a line that a full disk refused must not be tried again when the file is closed.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    try:
+        return path.open("a+b", buffering=0)
+    except OSError as error:
+        raise storage_error(error, path, "open") from None
+
+
+def append_line(handle: FileIO, line: str) -> None:
+    """Append one line in one write, so that a crash tears at most the last line.
+
+    Raises:
+        StorageError: the disk is full or broken; the last line may be torn.
+    """
+    rest = line.encode("utf-8") + b"\n"
+    try:
+        while rest:  # A second turn only where the disk filled up within the line.
+            rest = rest[handle.write(rest) :]
+    except OSError as error:
+        raise storage_error(error, Path(str(handle.name)), "write a line") from None
 
 
 def truncate_file(path: Path, size: int) -> None:
@@ -243,20 +310,15 @@ def run_lock(folder: Path) -> Iterator[None]:
         InputError: another process holds it (its pid and host are named).
     """
     path = make_folder(folder) / LOCK_NAME
-    try:
-        handle = path.open("a+b")
-    except OSError as error:
-        raise storage_error(error, path, "open the lock") from None
-    with handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                owner = handle.read(200).decode("utf-8", "replace").strip() or "another process"
-                raise InputError(
-                    f"{folder}: in use by {owner}. Wait for it, stop it, or choose another --out."
-                ) from None
+    with open_to_append(path) as handle:
+        try:
+            lock_file(handle)
+        except OSError:
+            handle.seek(0)
+            owner = handle.read(200).decode("utf-8", "replace").strip() or "another process"
+            raise InputError(
+                f"{folder}: in use by {owner}. Wait for it, stop it, or choose another --out."
+            ) from None
         handle.truncate(0)
         append_line(handle, f"process {os.getpid()} on {socket.gethostname()}")
         try:

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,13 @@ from types import TracebackType
 from typing import Any
 
 from yunque.errors import InputError
-from yunque.files import append_line, truncate_file
+from yunque.files import (
+    append_line,
+    open_to_append,
+    storage_error,
+    sync_folder,
+    truncate_file,
+)
 
 EVENTS = ("start", "step", "eval", "sample", "exam", "checkpoint", "warning", "stop")
 FORMAT = "yunque-log-1"
@@ -42,11 +50,25 @@ class RunLog:
     """
 
     def __init__(self, path: Path, size: int | None = None):
-        """Open `path` for appending; `size` cuts an existing log back first."""
-        if size is not None and path.exists():
-            truncate_file(path, size)
+        """Open `path` for appending; `size` cuts an existing log back first.
+
+        Raises:
+            InputError: the log is shorter than `size`, or missing where `size` is not 0.
+            StorageError: it cannot be opened or cut back.
+        """
+        if size is not None:
+            got = path.stat().st_size if path.exists() else 0
+            # Cutting "back" to more than there is would fill the gap with NUL bytes.
+            if got < size:
+                what = f"has {got} bytes" if path.exists() else "is missing"
+                raise InputError(
+                    f"{path}: the run log {what}, the checkpoint expects at least {size} bytes. "
+                    "Put the whole log back, or start a new run with another --out."
+                )
+            if path.exists():
+                truncate_file(path, size)
         self.path = path
-        self._handle = path.open("ab")
+        self._handle = open_to_append(path)
 
     @property
     def size(self) -> int:
@@ -57,6 +79,7 @@ class RunLog:
 
         Raises:
             ValueError: the event is not one of EVENTS (our own fault, not the user's).
+            StorageError: the disk is full or broken.
         """
         if event not in EVENTS:
             raise ValueError(f"unknown event {event!r}, expected one of {EVENTS}")
@@ -66,6 +89,21 @@ class RunLog:
             row["non_finite"] = {key: str(values[key]) for key in bad}
             row.update(dict.fromkeys(bad))
         append_line(self._handle, json.dumps(row, ensure_ascii=False, allow_nan=False))
+
+    def sync(self) -> None:
+        """Force the rows so far to the disk: call before a checkpoint stores `size`.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        # The log of a process that keeps none is the null device, which has nothing to sync.
+        if not stat.S_ISREG(os.fstat(self._handle.fileno()).st_mode):
+            return
+        try:
+            os.fsync(self._handle.fileno())
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise storage_error(error, self.path, "write to the disk") from None
 
     def close(self) -> None:
         self._handle.close()

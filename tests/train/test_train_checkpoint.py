@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from yunque.errors import InputError, StorageError
 from yunque.train import checkpoint
@@ -77,3 +81,36 @@ def test_a_full_disk_is_told_before_writing(
 
 def test_a_run_without_checkpoints(tmp_path: Path) -> None:
     assert checkpoint.newest_valid(tmp_path) == (None, [])
+
+
+def test_rotation_removes_what_was_cut_off_and_keeps_what_came_before(tmp_path: Path) -> None:
+    for step in (50, 100, 200):
+        damaged = save(tmp_path, step, keep=3)
+    (damaged / "state.json").write_text("{}")
+    newest, refused = checkpoint.newest_valid(tmp_path)
+    assert newest == checkpoint.path_of(tmp_path, 100)
+    assert len(refused) == 1
+    save(tmp_path, 150)  # the run went on from 100
+    assert checkpoint.all_steps(tmp_path) == [100, 150]
+    assert checkpoint.newest_valid(tmp_path) == (checkpoint.path_of(tmp_path, 150), [])
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "No space left"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_tensors_that_cannot_be_written_are_a_storage_error_with_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    save(tmp_path, 1)
+
+    def refuse(tensors: Any, path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    with pytest.raises(StorageError, match=f"step-00000002/model.safetensors: cannot .*{told}"):
+        save(tmp_path, 2)
+    assert os.listdir(tmp_path / checkpoint.FOLDER) == ["step-00000001"]

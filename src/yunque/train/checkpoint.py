@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,6 +43,9 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step`, verify it from disk, then remove all but the newest `keep`.
 
+    Checkpoints of later steps are removed too: they are of a run that was cut back to before
+    `step`, because they were damaged, and its log no longer reaches them.
+
     Raises:
         StorageError: no space or no permission; older checkpoints are untouched.
     """
@@ -56,7 +60,7 @@ def save(
     target = path_of(run, step)
     with files.staged_folder(target) as stage:
         for name, part in tensors.items():
-            save_file({key: t.detach().cpu().contiguous() for key, t in part.items()}, stage / name)
+            write_tensors(part, stage / name, target / name)
         files.write_json(stage / "state.json", dict(state))
         names = [*tensors, "state.json"]
         entries = {
@@ -65,10 +69,32 @@ def save(
         }
         manifest = {"format": FORMAT, "step": step, "files": entries}
         files.write_json(stage / "manifest.json", manifest)
+    # The hashes above are of the stage. This second reading is of what stands under the final
+    # name, as a resume will read it, and nothing older is removed before it holds.
     verify(target)
-    for old in all_steps(run)[:-keep]:
-        files.remove_folder(path_of(run, old))
+    steps = all_steps(run)
+    kept = [other for other in steps if other <= step][-keep:]
+    for other in steps:
+        if other not in kept:
+            files.remove_folder(path_of(run, other))
     return target
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, shown: Path) -> None:
+    """Write one safetensors file; errors name `shown`, where it would have stood.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    try:
+        save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, path)
+    except SafetensorError as error:  # It holds the system's error only as text.
+        raise StorageError(
+            f"{shown}: cannot write: {error}. Free some space or check the disk and the "
+            "permissions, then `yunque resume`."
+        ) from None
+    except OSError as error:
+        raise files.storage_error(error, shown, "write") from None
 
 
 def all_steps(run: Path) -> list[int]:
