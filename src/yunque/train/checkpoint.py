@@ -141,7 +141,7 @@ def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
         folder = path_of(run, step)
         try:
             verify(folder)
-        except (InputError, StorageError) as error:
+        except (InputError, OSError) as error:
             refused.append(str(error))
         else:
             return folder, refused
