@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lang = chosen_language(words)
         if lang not in LANGUAGES:
             raise InputError(unknown_name(lang, LANGUAGES, "language"))
+        if words and words[0].partition("=")[0] == "--lang":  # yunque --lang es VERB
+            own = 1 if "=" in words[0] else 2
+            words = words[own:] + words[:own]
         if not words or words[0] in ("-h", "--help", "help"):
             print(overview(lang))
             return 0
@@ -66,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return complain(str(error), error.exit_code, as_json)
+    except SystemExit as stop:
+        if as_json and stop.code == 2:  # what was wrong stands on standard error
+            text = f"the flags of {words[0]} could not be read; yunque {words[0]} --help lists them"
+            print(json.dumps({"error": {"exit_code": 2, "message": text}}))
+        raise
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -187,7 +187,7 @@ class TrainConfig:
     """Smallest fall of the validation loss, in nats per token, that counts as improvement."""
     checkpoint_every: int = 0
     """Updates between two checkpoints. 0: by the clock alone."""
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float = 1.0
     """Minutes between two checkpoints. 0: only as checkpoint_every says and at the end."""
     keep_checkpoints: int = 2
     """Checkpoints kept beside the best and the last model."""

@@ -30,7 +30,7 @@ from yunque.config import (
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import number
+from yunque.words.writing import duration, number
 
 if TYPE_CHECKING:
     from yunque.assemble.runs import RunResult
@@ -136,12 +136,33 @@ class Prepare:
         with contextlib.closing(show(self.output)) as screen:
             lang = self.output.language
             done = prepare(self.sources, self.out, screen=screen, lang=lang, **vars(self.data))
-        facts = done.facts
-        lines = [
-            say("cli.prepared", lang, folder=done.folder),
-            *(f"  {name}: {value}" for name, value in facts.items() if name != "fingerprint"),
-            say("cli.prepared_next", lang, folder=done.folder),
+        facts, folder = done.facts, done.folder
+        lines = [say("cli.prepared", lang, folder=folder)]
+        if facts["reused"]:
+            lines.append(say("cli.prepared_reused", lang))
+        elif facts["rebuilt_because"]:
+            lines.append(f"  {facts['rebuilt_because'][lang]}")
+        counts = {key: number(facts[key], lang) for key in ("files", "documents", "characters")}
+        tokens = ", ".join(f"{split} {number(n, lang)}" for split, n in facts["tokens"].items())
+        lines += [
+            say(
+                "cli.prepared_text", lang, megabytes=number(facts["bytes"] / 1e6, lang, 1), **counts
+            ),
+            say(
+                "cli.prepared_tokens",
+                lang,
+                tokens=tokens,
+                per=number(facts["bytes_per_token"], lang, 2),
+                vocab=number(facts["vocab_size"], lang),
+                unknown=number(facts["unknown_tokens"], lang),
+            ),
         ]
+        if not facts["reused"]:
+            speed = number(facts["megabytes_per_second"], lang, 1)
+            lines.append(
+                say("cli.prepared_speed", lang, seconds=duration(facts["seconds"]), speed=speed)
+            )
+        lines.append(say("cli.prepared_next", lang, folder=folder))
         say_all(self.output, {"folder": str(done.folder), **facts}, lines)
         return 0
 
@@ -212,7 +233,7 @@ class Resume:
 
 def tell_run(result: RunResult, output: Output) -> int:
     """Print what a run came to; the exit code says whether a signal stopped it."""
-    code = 128 + result.signal if result.signal else 0
+    code = 128 + result.signal if result.signal else 2 if result.reason == "non_finite" else 0
     if not result.main:
         return code
     lang = output.language
@@ -221,6 +242,9 @@ def tell_run(result: RunResult, output: Output) -> int:
         key = "cli.best_val" if result.validated else "cli.best_train"
         loss, ppl = number(result.best_loss, lang, 4), number(result.perplexity, lang, 2)
         lines.append(say(key, lang, loss=loss, ppl=ppl, step=result.best_step))
+    if result.verdict is not None and not result.signal:
+        lines += ["", result.verdict[lang], ""]
+    if result.best_loss is not None:
         lines.append(say("cli.run_next", lang, run=result.run))
     say_all(output, result.to_json(), lines)
     return code
@@ -255,13 +279,19 @@ class Generate:
 
         model = load(self.model, device=self.device)
         live = not self.output.json and self.settings.samples == 1
-        if live and not self.chat:
-            print(self.prompt, end="", flush=True)
+        lead = "" if self.chat else self.prompt
+        started = False
+
+        def show_piece(piece: str) -> None:
+            nonlocal started
+            print(piece if started else lead + piece, end="", flush=True)
+            started = True
+
         text = model.generate(
             self.prompt,
             chat=self.chat,
             settings=self.settings,
-            on_text=(lambda piece: print(piece, end="", flush=True)) if live else None,
+            on_text=show_piece if live else None,
         )
         if text.generation.window_slid and not self.output.quiet:
             length = model.module.config.context_length
@@ -270,7 +300,6 @@ class Generate:
         if live:
             print()
         else:
-            lead = "" if self.chat else self.prompt
             lines = [f"--- {n}\n{lead}{one}" for n, one in enumerate(text.texts, 1)]
             say_all(self.output, text.to_json(), lines)
         return 0
@@ -301,14 +330,15 @@ class Evaluate:
 
         score = load(self.model, device=self.device).evaluate(self.sources)
         value = {**dataclasses.asdict(score), "exam": None}
+        lang = self.output.language
         line = say(
             "cli.evaluated",
-            self.output.language,
-            loss=f"{score.loss:.4f}",
-            ppl=f"{score.perplexity:.3f}",
-            bpb=f"{score.bits_per_byte:.4f}" if score.bits_per_byte is not None else "–",
-            tokens=score.tokens,
-            bytes=score.bytes,
+            lang,
+            loss=number(score.loss, lang, 4),
+            ppl=number(score.perplexity, lang, 3),
+            bpb=number(score.bits_per_byte, lang, 4),
+            tokens=number(score.tokens, lang),
+            bytes=number(score.bytes, lang),
         )
         say_all(self.output, value, [line])
         return 0

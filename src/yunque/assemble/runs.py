@@ -43,6 +43,7 @@ from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
 from yunque.weights.folder import save_folder
+from yunque.words import say
 
 DEFAULT_STEPS = 2_000
 SAMPLE = GenerateConfig(temperature=0.8)
@@ -68,6 +69,8 @@ class RunResult:
     validated: bool
     main: bool
     """Whether this process speaks for the run; of several only the first does."""
+    verdict: Mapping[str, str] | None = None
+    """What the report says of the run in two sentences, by language."""
 
     @property
     def perplexity(self) -> float | None:
@@ -147,6 +150,8 @@ def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = 
         where.wait()
         newest, refused = checkpoint.newest_valid(folder)
         assembled = Run(recipe, folder, where, show, lang, resuming=True)
+        if newest is None:
+            assembled.screen.warning(say("cli.no_checkpoint", lang))
         for sentence in refused:
             assembled.screen.warning(sentence)
         return assembled.train(newest)
@@ -331,9 +336,11 @@ class Run:
                 average.swap()
             self.keep(model, "last")
             log.write("stop", **self.row(state), reason=reason)
-        if self.runtime.main:
-            write(report(folder, self.lang), folder)
         result = self.result(state, reason, interrupt.signal)
+        if self.runtime.main:
+            made = report(folder, self.lang)
+            write(made, folder)
+            result = dataclasses.replace(result, verdict=made.json["verdict"]["text"])
         self.screen.stop(reason, result.to_json())
         return result
 
@@ -386,6 +393,10 @@ class Run:
             facts=self.data.facts,
         )
         raise_faults([error.text("en") for error in errors])
+        warmup = self.recipe.optim.warmup_steps
+        if 2 * warmup > self.steps:
+            numbers = {"warmup": warmup, "steps": self.steps, "fitting": self.steps // 10}
+            warnings.append(Check("cli.long_warmup", numbers))
         return warnings
 
     def row(self, state: State) -> dict[str, Any]:
@@ -502,6 +513,14 @@ class Run:
             return None
         tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
         ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
+        ends = [tokenizer.separator_id]
+        if not self.data.facts["splits"]["train"]["separators"]:
+            # A text without separators teaches the model neither where to begin nor where to end:
+            # begin with the text's own first token, and go on.
+            ends = []
+            if not prompt:
+                ids = self.data.splits["train"].read(0, 1).tolist()
+                prompt = tokenizer.decode(ids)
         settings = dataclasses.replace(
             SAMPLE,
             max_new_tokens=self.recipe.train.sample_tokens,
@@ -510,7 +529,7 @@ class Run:
 
         def sample() -> tuple[str, str]:
             with self.runtime.autocast():
-                made = generate(model, [ids], settings, [tokenizer.separator_id])
+                made = generate(model, [ids], settings, ends)
             return prompt, tokenizer.decode(made.token_ids[0])
 
         return sample

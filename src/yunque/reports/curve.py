@@ -57,7 +57,13 @@ class Curve:
             quiet = min(self.noise, noise(self.steps[half:], self.values[half:]))
             # 1.25: a median is that much noisier than a mean.
             slack = max(slack, 2 * 1.25 * quiet / math.sqrt(self.width))
-        return int(np.flatnonzero(self.smooth <= low + slack)[0])
+        first = int(np.flatnonzero(self.smooth <= low + slack)[0])
+        # Noise alone makes k falls in a row once in (k + 1)! times: three or more are no noise.
+        while self.width == 1 and self.lowest - first >= 3:
+            if not np.all(np.diff(self.values[first : self.lowest + 1]) < 0):
+                break
+            first += 1
+        return first
 
 
 def curve(rows: tuple[Record, ...], name: str) -> Curve:

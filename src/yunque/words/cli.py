@@ -49,6 +49,22 @@ WORDS: dict[str, tuple[str, str]] = {
         "¿está todo, desde Python hasta CUDA?",
     ),
     "cli.prepared": ("Token files are in {folder}:", "Los archivos de tokens están en {folder}:"),
+    "cli.prepared_text": (
+        "  {files} files, {documents} documents, {characters} characters, {megabytes} MB",
+        "  {files} archivos, {documents} documentos, {characters} caracteres, {megabytes} MB",
+    ),
+    "cli.prepared_tokens": (
+        "  tokens: {tokens}; {per} bytes each; vocabulary of {vocab}; {unknown} unknown",
+        "  tokens: {tokens}; {per} bytes cada uno; vocabulario de {vocab}; {unknown} desconocidos",
+    ),
+    "cli.prepared_speed": (
+        "  {seconds} at {speed} MB/s",
+        "  {seconds} a {speed} MB/s",
+    ),
+    "cli.prepared_reused": (
+        "  They were already there, made from the same text in the same way: nothing to do.",
+        "  Ya estaban, hechos con el mismo texto y del mismo modo: no hubo nada que hacer.",
+    ),
     "cli.prepared_next": (
         "Next: yunque pretrain {folder} --out runs/first",
         "Ahora: yunque pretrain {folder} --out runs/primero",
@@ -69,10 +85,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Para continuar: yunque resume {run}",
     ),
     "cli.stopped_non_finite": (
-        "Stopped at update {steps}: the loss is no longer a finite number. Lower the learning "
-        "rate or use fp32. Run folder: {run}",
-        "Detenido en la actualización {steps}: la pérdida ya no es un número finito. Baja la "
-        "tasa de aprendizaje o usa fp32. Carpeta: {run}",
+        "Stopped at update {steps}: the loss is no longer a finite number. Start again with a "
+        "learning rate ten times lower. Run folder: {run}",
+        "Detenido en la actualización {steps}: la pérdida ya no es un número finito. Empieza de "
+        "nuevo con una tasa de aprendizaje diez veces menor. Carpeta: {run}",
     ),
     "cli.best_val": (
         "Best validation loss {loss} nats per token (perplexity {ppl}) at update {step}; that "
@@ -91,6 +107,21 @@ WORDS: dict[str, tuple[str, str]] = {
         '  yunque explain {run} --text "…"',
         'Ahora:\n  yunque report {run}\n  yunque generate {run} --prompt "…"\n'
         '  yunque explain {run} --text "…"',
+    ),
+    "cli.no_checkpoint": (
+        "There is no checkpoint yet: the run begins again from its first step.",
+        "Todavía no hay ningún punto de control: se empieza de nuevo desde el primer paso.",
+    ),
+    "cli.long_warmup": (
+        "The warm-up takes {warmup} of {steps} updates: the learning rate hardly leaves it. Give "
+        "--warmup-steps {fitting}, or more updates.",
+        "El calentamiento ocupa {warmup} de {steps} actualizaciones: la tasa de aprendizaje apenas "
+        "sale de él. Usa --warmup-steps {fitting} o más actualizaciones.",
+    ),
+    "cli.unknown": (
+        "{unknown} of {tokens} tokens are unknown to this tokenizer: bits per byte says little.",
+        "{unknown} de {tokens} tokens son desconocidos para este tokenizador: los bits por byte "
+        "dicen poco.",
     ),
     "cli.window_slid": (
         "The text grew longer than the model's context of {length} tokens: it went on with a "
