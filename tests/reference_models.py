@@ -40,7 +40,9 @@ def pair(
         num_layers=num_layers,
         num_heads=num_heads,
         hidden_size=hidden_size,
+        qk_norm=False,
         tie_embeddings=tie,
+        dropout=0.0,
     )
     if family == "gpt2":
         reference = transformers.GPT2LMHeadModel(

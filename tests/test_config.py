@@ -94,6 +94,22 @@ def test_wrong_types_are_named(section: str, key: str, value: object, words: str
         merge(Recipe(), {section: {key: value}}, "r.toml")
 
 
+def test_a_preset_is_not_laid_over_as_a_single_value() -> None:
+    with pytest.raises(InputError, match=r"preset 'gpt2-124m' is a whole shape.*--preset"):
+        Recipe().replace(preset="gpt2-124m")
+
+
+@pytest.mark.parametrize("sources", [5, None, ["a.txt", 3], {"a.txt": 1}])
+def test_sources_that_are_no_paths_are_named(sources: object) -> None:
+    with pytest.raises(InputError, match=r"r\.toml: sources: expected a list of str, got "):
+        merge(Recipe(), {"sources": sources}, "r.toml")
+
+
+def test_one_source_stands_for_a_list_of_it() -> None:
+    assert merge(Recipe(), {"sources": "a.txt"}, "r.toml").sources == ("a.txt",)
+    assert merge(Recipe(), {"sources": []}, "r.toml").sources == ()
+
+
 def test_an_integer_may_stand_for_a_float() -> None:
     changed = merge(Recipe(), {"optim": {"weight_decay": 1}}, "r.toml")
     assert changed.optim.weight_decay == 1.0
@@ -119,7 +135,7 @@ def test_all_faults_are_reported_together() -> None:
         ({"batch_size": 8, "micro_batch_size": 3}, "multiple of micro_batch_size"),
         ({"steps": 5, "epochs": 1.0}, "one of them"),
         ({"positions": "learned"}, "no open format holds this model"),
-        ({"qk_norm": True, "qkv_bias": True}, "no open format holds this model"),
+        ({"qkv_bias": True}, "no open format holds this model"),
     ],
 )
 def test_rules_between_fields(values: dict[str, object], words: str) -> None:
@@ -133,7 +149,8 @@ def test_presets_are_sound_and_of_their_family() -> None:
     assert PRESETS["gpt2-124m"].family == "gpt2"
     assert PRESETS["llama-1.1b"].family == "llama"
     assert PRESETS["nano"].family == "qwen3"
-    assert ModelConfig(qkv_bias=True).family == "qwen2"
+    assert PRESETS["nano"] == ModelConfig()
+    assert ModelConfig(qkv_bias=True, qk_norm=False).family == "qwen2"
 
 
 def test_resolved_fills_every_automatic_number() -> None:

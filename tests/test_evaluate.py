@@ -92,6 +92,27 @@ def test_score_by_hand_and_pooled() -> None:
     assert score(Bigram(), windows).bits_per_byte is None
 
 
+class NoDoubles(Tensor):
+    """A tensor as on Apple's GPUs: no 64-bit numbers until it is on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        if func is Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_device_without_64_bit_numbers_gives_the_same_score() -> None:
+    class OnDevice(Bigram):
+        def head(self, hidden: Tensor) -> Tensor:
+            return super().head(hidden).as_subclass(NoDoubles)
+
+    windows = list(text_windows(IDS, context_length=4))
+    assert score(OnDevice(), windows) == score(Bigram(), windows)
+
+
 def test_masked_targets_carry_no_loss_and_no_count() -> None:
     inputs, targets = torch.tensor([IDS[:-1]]), torch.tensor([IDS[1:]])
     targets[0, [0, 3]] = -100

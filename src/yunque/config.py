@@ -55,7 +55,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the decoder."""
+    """The shape of the decoder. The defaults are the preset nano."""
 
     preset: str = "nano"
     """A named size (see `yunque pretrain --help`); the flags below change single values of it."""
@@ -83,11 +83,11 @@ class ModelConfig:
     """Biases in the output projection and in the feed-forward."""
     qkv_bias: bool = False
     """Biases in the query, key and value projections."""
-    qk_norm: bool = False
+    qk_norm: bool = True
     """RMSNorm of queries and keys in each head (Qwen3)."""
     tie_embeddings: bool = True
     """Input embedding and output head share one matrix."""
-    dropout: float = 0.0
+    dropout: float = 0.2
     """Probability of dropping an element after the embedding and after each branch."""
     attention_dropout: float = 0.0
     """Probability of dropping an attention weight. Slow on CPUs."""
@@ -237,6 +237,8 @@ class GenerateConfig:
     """Fixes the random choices."""
     stop: tuple[str, ...] = ()
     """Stop before the first of these texts; the model's end token always stops."""
+    stop_tokens: tuple[int, ...] = ()
+    """Ids of further tokens that end a text."""
 
 
 @dataclass(frozen=True)
@@ -254,8 +256,13 @@ class Recipe:
         """A copy with single values changed by their flat names: `recipe.replace(seed=2)`.
 
         Raises:
-            InputError: a name is unknown (the nearest known one is named).
+            InputError: a name is unknown (the nearest known one is named), or it is `preset`.
         """
+        if "preset" in values:
+            raise InputError(
+                f"preset {values['preset']!r} is a whole shape, and replace changes single values. "
+                "Give preset to pretrain (or --preset), which takes the whole shape."
+            )
         return merge(self, nest(values), "argument")
 
 
@@ -315,12 +322,10 @@ def merge(base: Recipe, tree: Mapping[str, Any], where: str) -> Recipe:
     changed: dict[str, Any] = {}
     for section, table in tree.items():
         if section == "sources":
-            if isinstance(table, str):
-                table = [table]
-            if not all(isinstance(item, str) for item in table):
-                faults.append(f"{where}: sources: expected a list of paths, got {table!r}.")
-                continue
-            changed["sources"] = tuple(table)
+            fault, paths = typed(table, tuple[str, ...])
+            if fault:
+                faults.append(f"{where}: sources: {fault}")
+            changed["sources"] = paths
         elif section not in kinds:
             names = [*kinds, "sources"]
             if section in flat_names():
@@ -348,7 +353,17 @@ def merge(base: Recipe, tree: Mapping[str, Any], where: str) -> Recipe:
 
 
 def typed(value: Any, kind: Any) -> tuple[str, Any]:
-    """(fault or "", the value as `kind`). An int may stand for a float, a bool never for an int."""
+    """(fault or "", the value as `kind`).
+
+    An int may stand for a float, a bool never for an int; one item may stand for a tuple of it.
+    """
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        items = value if isinstance(value, (list, tuple)) else [value]
+        found = [typed(one, item) for one in items]
+        if any(fault for fault, _ in found):
+            return f"expected a list of {item.__name__}, got {value!r}.", value
+        return "", tuple(one for _, one in found)
     if get_origin(kind) is Literal:
         options = get_args(kind)
         if value in options:

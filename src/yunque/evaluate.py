@@ -57,7 +57,8 @@ class Score:
     tokens: int
     """Tokens predicted."""
     bytes: int
-    """Bytes of the text; 0 where not known."""
+    """UTF-8 bytes of the tokens predicted; 0 where not known. A text's first token is given, not
+    predicted, so its bytes are not counted."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def score(
 
     def add(logits: Tensor, targets: Tensor) -> tuple[float, int]:
         # Summed in 64 bits: the mean over millions of tokens keeps all its digits.
-        return _losses(logits, targets).double().sum().item(), int((targets != MASKED).sum())
+        # On the CPU, because Apple's GPUs have no 64-bit numbers.
+        losses = _losses(logits, targets).cpu().double()
+        return losses.sum().item(), int((targets != MASKED).sum())
 
     with _evaluating(model):
         for losses, tokens in _chunks(model, windows, add):

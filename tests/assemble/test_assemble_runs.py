@@ -402,7 +402,7 @@ def ragged() -> Fixed:
 
 def one_update(batch: Fixed, micro: int) -> tuple[Update, dict[str, torch.Tensor]]:
     shape = replace(
-        Recipe().model, context_length=16, num_layers=2, num_heads=2, hidden_size=16
+        Recipe().model, context_length=16, num_layers=2, num_heads=2, hidden_size=16, dropout=0.0
     ).resolved(40)
     model = Decoder(shape, seed=1)
     optimizers = Optimizers(model, Recipe().optim)
@@ -452,7 +452,12 @@ def test_the_mean_of_means_would_have_been_another_loss(ragged: Fixed) -> None:
     for first in range(0, 8, 2):
         part = Fixed(ragged.inputs[first : first + 2], ragged.targets[first : first + 2])
         shape = replace(
-            Recipe().model, context_length=16, num_layers=2, num_heads=2, hidden_size=16
+            Recipe().model,
+            context_length=16,
+            num_layers=2,
+            num_heads=2,
+            hidden_size=16,
+            dropout=0.0,
         ).resolved(40)
         model = Decoder(shape, seed=1).eval()
         logits = model.head(model(part.inputs)).flatten(0, 1)

@@ -232,3 +232,22 @@ def test_chat_template_and_token_text(tmp_path: Path) -> None:
         "<|user|>",
         "<id 999>",
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "text", "size"),
+    [
+        ("char", "ñu", 2),
+        ("char", "日本", 3),  # not in the training text: unknown
+        ("byte", "ñu", 1),
+        ("word", "El ingenioso", 2),
+        ("word", " jamás leído", 7),  # unknown, with the space before it
+        ("bpe:280", "日本", 1),  # a third of the first character
+        ("bpe:280", " \u00e9l", 1),
+        ("char", "", 0),
+        ("byte", "", 0),
+        ("bpe:280", "", 0),
+    ],
+)
+def test_bytes_of_the_first_token(spec: str, text: str, size: int) -> None:
+    assert make(spec).first_token_bytes(text) == size

@@ -304,11 +304,12 @@ def test_all_faults_of_the_settings_come_together() -> None:
         samples=0,
         seed=-1,
         stop=("",),
+        stop_tokens=(3, -1),
     )
     with pytest.raises(InputError) as caught:
         check(wrong)
     message = str(caught.value)
-    assert message.startswith("10 things to mend:")
+    assert message.startswith("11 things to mend:")
     for field in dataclasses.fields(wrong):
         if field.name != "length_penalty":  # any number makes sense
             assert f". {field.name} is {getattr(wrong, field.name)!r}: " in message
@@ -334,3 +335,18 @@ def test_faults_of_the_call() -> None:
         generate(model, [[1]], GenerateConfig(beams=62), [])
     with pytest.raises(InputError, match=r"^stop texts need `decode`"):
         generate(model, [[1]], GenerateConfig(stop=("a",)), [])
+    with pytest.raises(InputError, match=r"^stop_tokens is \(3, 61\): expected ids from 0 to 60"):
+        generate(model, [[1]], GenerateConfig(stop_tokens=(3, 61)), [])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_stop_tokens_end_a_text_as_end_tokens_do(beams: int) -> None:
+    model = model_of("gpt2")
+    settings = dataclasses.replace(GREEDY, beams=beams)
+    written = generate(model, [[5, 9, 2]], settings, []).token_ids[0]
+    token, other = written[6], next(id for id in range(VOCAB) if id not in written)
+    asked = dataclasses.replace(settings, stop_tokens=(token,))
+    stopped = generate(model, [[5, 9, 2]], asked, [other])
+    expected = generate(model, [[5, 9, 2]], settings, [other, token])
+    assert (stopped.token_ids, stopped.stopped) == (expected.token_ids, ["end"])
+    assert stopped.token_ids[0] == written[: written.index(token)] or beams > 1

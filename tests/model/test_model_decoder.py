@@ -107,6 +107,8 @@ SMALL = {
         mlp="gelu",
         bias=True,
         qkv_bias=True,
+        qk_norm=False,
+        dropout=0.0,
     ),
     "qwen3": ModelConfig(
         vocab_size=600,
@@ -116,6 +118,7 @@ SMALL = {
         hidden_size=96,
         qk_norm=True,
         tie_embeddings=False,
+        dropout=0.0,
     ),
 }
 

@@ -93,7 +93,7 @@ def test_muon_steps_as_torch_does() -> None:
 
 def tiny() -> Decoder:
     shape = ModelConfig(
-        context_length=8, num_layers=2, num_heads=2, hidden_size=16, qk_norm=True
+        context_length=8, num_layers=2, num_heads=2, hidden_size=16, qk_norm=True, dropout=0.0
     ).resolved(11)
     return Decoder(shape, seed=3)
 

@@ -31,7 +31,9 @@ TINY = ModelConfig(
     num_kv_heads=2,
     hidden_size=16,
     intermediate_size=24,
+    qk_norm=False,
     tie_embeddings=False,
+    dropout=0.0,
 )
 GPT2 = dataclasses.replace(
     TINY,

@@ -25,7 +25,9 @@ TINY = ModelConfig(
     num_kv_heads=2,
     hidden_size=32,
     intermediate_size=48,
+    qk_norm=False,
     tie_embeddings=False,
+    dropout=0.0,
 )
 GPT2 = dataclasses.replace(
     TINY,

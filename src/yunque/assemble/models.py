@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+import torch
 
 from yunque import evaluate, runtime
 from yunque.assemble.sources import listed
-from yunque.config import GenerateConfig, MachineConfig, raise_faults, unknown_name
+from yunque.config import GenerateConfig, MachineConfig, raise_faults, typed, unknown_name
 from yunque.data.conversations import render
 from yunque.data.sources import find_files, read_documents
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
 from yunque.evaluate import Score, TokenView
+from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
@@ -42,8 +46,17 @@ class Text:
 class Model:
     """A loaded model: `generate`, `evaluate`, `explain`; `module` is the torch.nn.Module."""
 
-    def __init__(self, folder: Path, module: Decoder, tokenizer: Tokenizer, where: Runtime):
+    def __init__(
+        self,
+        folder: Path,
+        module: Decoder,
+        tokenizer: Tokenizer,
+        where: Runtime,
+        end_ids: Collection[int] = (),
+    ):
         self.folder, self.module, self.tokenizer, self.runtime = folder, module, tokenizer, where
+        self.end_ids = frozenset({tokenizer.separator_id, *end_ids})
+        """Tokens that end a text: the separator, and what the model's own files name."""
 
     def __repr__(self) -> str:
         shape = self.module.config
@@ -70,11 +83,10 @@ class Model:
             settings, options: fields of GenerateConfig.
 
         Raises:
-            InputError: an option is unknown or out of range, or there is no chat template.
+            InputError: an option is unknown, of the wrong type or out of range, or there is no
+                chat template.
         """
-        known = GenerateConfig.__dataclass_fields__
-        raise_faults([unknown_name(name, known, "option") for name in options if name not in known])
-        chosen = GenerateConfig(**{**(vars(settings) if settings else {}), **options})
+        chosen = chosen_settings(settings or GenerateConfig(), options)
         ids = self.chat_ids(prompt) if chat else self.tokenizer.encode(prompt)
         stream = Stream(self.tokenizer, on_text) if on_text and chosen.beams == 1 else None
         with self.runtime.autocast():
@@ -82,7 +94,7 @@ class Model:
                 self.module,
                 [ids or [self.tokenizer.separator_id]],
                 chosen,
-                [self.tokenizer.separator_id],
+                self.end_ids,
                 decode=self.tokenizer.decode,
                 on_token=stream.token if stream else None,
             )
@@ -120,15 +132,15 @@ class Model:
         loss, tokens, size = 0.0, 0, 0
         for path in find_files(listed(sources)):
             for document in read_documents(path, separator):
-                ids = self.tokenizer.encode(document.text)
+                ids = self.tokenizer.encode_array(document.text)
                 if len(ids) < 2:
                     continue
                 with self.runtime.autocast():
-                    losses = evaluate.token_losses(self.module, ids, context)
+                    losses = evaluate.token_losses(self.module, torch.from_numpy(ids), context)
                 loss += losses.double().sum().item()
                 tokens += len(losses)
                 # The first token is given, not predicted: its bytes are not paid for.
-                first = len(self.tokenizer.decode(ids[:1], skip_special=False).encode("utf-8"))
+                first = self.tokenizer.first_token_bytes(document.text)
                 size += len(document.text.encode("utf-8")) - first
         if not tokens:
             raise InputError("nothing to evaluate: the sources hold fewer than two tokens.")
@@ -207,4 +219,43 @@ def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> 
     where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
     folder = model_folder(name)
     module = load_folder(folder).to(where.device).eval()
-    return Model(folder, module, load_tokenizer(folder), where)
+    return Model(folder, module, load_tokenizer(folder), where, stated_end_ids(folder))
+
+
+def stated_end_ids(folder: Path) -> set[int]:
+    """`eos_token_id` of generation_config.json and of config.json; each may be a list.
+
+    Chat models often end a turn with another token than a document.
+
+    Raises:
+        InputError: it is neither an id nor a list of ids.
+    """
+    found: set[int] = set()
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        content = read_json(path) if path.is_file() else {}
+        stated = content.get("eos_token_id") if isinstance(content, dict) else None
+        if stated is None:
+            continue
+        fault, ids = typed(stated, tuple[int, ...])
+        raise_faults([f"{path}: eos_token_id: {fault}"] if fault else [])
+        found |= set(ids)
+    return found
+
+
+def chosen_settings(base: GenerateConfig, options: Mapping[str, Any]) -> GenerateConfig:
+    """`base` with single options, each checked for name and type.
+
+    Raises:
+        InputError: every unknown name and wrong type, all together.
+    """
+    hints = get_type_hints(GenerateConfig)
+    faults, values = [], {}
+    for name, value in options.items():
+        if name not in hints:
+            faults.append(unknown_name(name, hints, "option"))
+            continue
+        fault, values[name] = typed(value, hints[name])
+        if fault:
+            faults.append(f"{name}: {fault}")
+    raise_faults(faults)
+    return dataclasses.replace(base, **values)

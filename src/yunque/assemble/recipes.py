@@ -39,5 +39,35 @@ def recipe_with(options: Mapping[str, Any], path: str = "") -> Recipe:
     Raises:
         InputError: an option is unknown (the nearest is named) or of the wrong type.
     """
-    recipe = base_recipe(path, str(options.get("preset", "")))
-    return merge(recipe, nest(options), "argument")
+    return overlaid(base_recipe(path, str(options.get("preset", ""))), options)
+
+
+def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """`recipe` with a preset's whole shape, where one is given, and then the other options.
+
+    Raises:
+        InputError: as `recipe_with`; or there is no such preset.
+    """
+    if "preset" in options:
+        recipe = dataclasses.replace(recipe, model=preset(str(options["preset"])))
+    return overlaid(recipe, options)
+
+
+def overlaid(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Single options over a recipe that already has the shape of their preset."""
+    return later_length(recipe, merge(recipe, nest(options), "argument"))
+
+
+def later_length(base: Recipe, changed: Recipe) -> Recipe:
+    """`changed` with the length that was given later, where `base` gave the other one.
+
+    Steps over a recipe with epochs, or epochs over one with steps, override it as every option
+    does. Where both were given at once, both stay, and `validate` says so.
+    """
+    new, old = changed.train, base.train
+    if new.steps > 0 and new.epochs > 0:
+        if new.steps != old.steps and new.epochs == old.epochs:
+            return dataclasses.replace(changed, train=dataclasses.replace(new, epochs=0.0))
+        if new.epochs != old.epochs and new.steps == old.steps:
+            return dataclasses.replace(changed, train=dataclasses.replace(new, steps=0))
+    return changed

@@ -27,7 +27,14 @@ from yunque.config import DataConfig
 from yunque.data.batches import TokenFile
 from yunque.data.blocks import cut_blocks
 from yunque.data.sources import Part, find_files, read_parts
-from yunque.data.tokenizer import Tokenizer, is_path, load_tokenizer, parse_spec, tokenizer_for
+from yunque.data.tokenizer import (
+    Ids,
+    Tokenizer,
+    is_path,
+    load_tokenizer,
+    parse_spec,
+    tokenizer_for,
+)
 from yunque.errors import InputError, StorageError
 from yunque.files import (
     read_json,
@@ -98,18 +105,34 @@ def prepare(
             else under our names.
         StorageError: reading or writing failed.
     """
-    began = time.monotonic()
     tell = progress or (lambda what, fraction: None)
     paths = find_files(sources)
+    return reuse_or_build(
+        out, lambda: describe(paths, config), lambda: build(paths, config, out, tell)
+    )
+
+
+def reuse_or_build(
+    out: Path,
+    describe: Callable[[], dict[str, Any]],
+    build: Callable[[], tuple[Tokenizer, dict[str, Any]]],
+) -> Prepared:
+    """What `out` holds where it is what `describe` asks for, else what `build` writes there.
+
+    Raises:
+        InputError: `out` holds files of something else under our names.
+        StorageError: reading or writing failed.
+    """
+    began = time.monotonic()
     with run_lock(out):
-        request = describe(paths, config)
+        request = describe()
         reason = rebuild_reason(out, request)
         if reason is None:
             found = open_prepared(out)
             found.facts["reused"] = True
             return found
         remove_stages(out)
-        tokenizer, facts = build(paths, config, out, tell)
+        tokenizer, facts = build()
         seconds = time.monotonic() - began
         facts["seconds"] = seconds
         facts["megabytes_per_second"] = facts["bytes"] / 1e6 / seconds
@@ -123,18 +146,12 @@ def prepare(
 def describe(paths: Sequence[Path], config: DataConfig) -> dict[str, Any]:
     """What the result depends on: the content of the sources, the settings, the format."""
     settings = {
-        "tokenizer": config.tokenizer,
+        "tokenizer": tokenizer_identity(config.tokenizer),
         "separator": config.separator,
         "val": config.val,
         "test": config.test,
         "split_by": config.split_by,
     }
-    if is_path(config.tokenizer):
-        # What counts is the tokenizer, not where it lies.
-        tokenizer = load_tokenizer(Path(config.tokenizer).expanduser())
-        settings["tokenizer"] = f"sha256:{tokenizer.fingerprint}"
-    else:
-        parse_spec(config.tokenizer)
     try:
         content = [
             {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -142,9 +159,27 @@ def describe(paths: Sequence[Path], config: DataConfig) -> dict[str, Any]:
         ]
     except OSError as error:
         raise storage_error(error, Path(error.filename or paths[0]), "read") from None
+    return request_of(settings, content)
+
+
+def request_of(settings: dict[str, Any], content: list[dict[str, Any]]) -> dict[str, Any]:
+    """Settings and sources (name, bytes, sha256) with the one fingerprint of both."""
     key = json.dumps([FORMAT, settings, [item["sha256"] for item in content]])
     fingerprint = hashlib.sha256(key.encode("utf-8")).hexdigest()
     return {"settings": settings, "sources": content, "fingerprint": fingerprint}
+
+
+def tokenizer_identity(spec: str) -> str:
+    """What the tokens depend on: the spec, or what is in the files where it is a path.
+
+    Raises:
+        InputError: neither a spec nor an existing path, or the files are broken.
+    """
+    if is_path(spec):
+        # What counts is the tokenizer, not where it lies.
+        return f"sha256:{load_tokenizer(Path(spec).expanduser()).fingerprint}"
+    parse_spec(spec)
+    return spec
 
 
 def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
@@ -174,14 +209,17 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
     if not is_prepared(out):
         return both("data.rebuilt_damaged")
     for name, new in request["settings"].items():
-        if old["settings"][name] != new:
-            return both("data.rebuilt_setting", name=name, old=old["settings"][name], new=new)
+        # Conversations have fewer settings than texts: where one follows the other, the sources
+        # below differ.
+        before = old["settings"].get(name, new)
+        if before != new:
+            return both("data.rebuilt_setting", name=name, old=before, new=new)
     if old["fingerprint"] != request["fingerprint"]:
-        before = {item["sha256"] for item in old["sources"]}
-        changed = [item["name"] for item in request["sources"] if item["sha256"] not in before]
+        known = {item["sha256"] for item in old["sources"]}
+        changed = [item["name"] for item in request["sources"] if item["sha256"] not in known]
         if changed:
             return both("data.rebuilt_sources", names=", ".join(changed[:3]), count=len(changed))
-        return both("data.rebuilt_source_list", old=len(before), new=len(request["sources"]))
+        return both("data.rebuilt_source_list", old=len(known), new=len(request["sources"]))
     return None
 
 
@@ -224,25 +262,18 @@ def build(
             tell("data.training_tokenizer", seen / survey.characters)
 
     tokenizer = tokenizer_for(config.tokenizer, training_texts, config.separator)
-    # From here on an older preparation in `out` is gone, and until the end there is no new one.
-    write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
-    tokenizer.save(out)
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
     separate = survey.documents > 1 or survey.separators > 0
-    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    splits, forced = encode_all(
+    written = write_tokens(
         stream(),
         tokenizer,
         separate,
         out,
-        dtype,
         lambda done: tell("data.encoding", done / survey.characters),
     )
-    if sum(item["characters"] for item in splits.values()) != survey.characters:
+    if sum(item["characters"] for item in written["splits"].values()) != survey.characters:
         raise InputError(f"{out}: the sources changed while they were read; run it again.")
-    text_bytes = sum(item["bytes"] for item in splits.values())
-    text_tokens = sum(item["tokens"] - item["separators"] for item in splits.values())
     asked = None if is_path(config.tokenizer) else parse_spec(config.tokenizer)[1]
     facts = {
         "files": len(paths),
@@ -256,22 +287,47 @@ def build(
         + survey.blank_characters
         + survey.separators * len(config.separator),
         "split_by": "documents" if by_documents else "text",
+        "tokenizer": config.tokenizer,
+        "tokenizer_trained_on_characters": trained_on,
+        "vocab_size_asked": asked,
+        **written,
+    }
+    return tokenizer, facts
+
+
+def write_tokens(
+    stream: Iterable[tuple[str, str, bool]],
+    tokenizer: Tokenizer,
+    separate: bool,
+    out: Path,
+    tell: Callable[[int], None],
+    special: bool = False,
+) -> dict[str, Any]:
+    """Write the tokenizer and the token files; return the facts that they alone give.
+
+    Args:
+        stream, separate, tell, special: as in `encode_all`.
+    """
+    # From here on an older preparation in `out` is gone, and until the end there is no new one.
+    write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
+    tokenizer.save(out)
+    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    splits, forced = encode_all(stream, tokenizer, separate, out, dtype, tell, special)
+    text_bytes = sum(item["bytes"] for item in splits.values())
+    text_tokens = sum(item["tokens"] - item["separators"] for item in splits.values())
+    return {
         "splits": splits,
         "tokens": {name: item["tokens"] for name, item in splits.items()},
         "dtype": dtype,
         "bytes_per_token": text_bytes / max(1, text_tokens),
         "vocab_size": tokenizer.vocab_size,
-        "vocab_size_asked": asked,
-        "tokenizer": config.tokenizer,
         "tokenizer_kind": tokenizer.kind,
         "tokenizer_fingerprint": tokenizer.fingerprint,
-        "tokenizer_trained_on_characters": trained_on,
         "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
         "forced_cuts": forced,
         "reused": False,
         "rebuilt_because": None,
     }
-    return tokenizer, facts
 
 
 def all_parts(paths: Sequence[Path], separator: str) -> Iterator[Part]:
@@ -402,8 +458,7 @@ def encode_all(
     """
     names = ("documents", "characters", "bytes", "tokens", "separators", "unknown_tokens")
     counts: dict[str, dict[str, int]] = {}
-    stored = np.dtype({"uint16": "<u2", "uint32": "<u4"}[dtype])
-    separator = np.array([tokenizer.separator_id], dtype=stored).tobytes()
+    separator = packed(np.array([tokenizer.separator_id]), dtype)
     forced = done = 0
     with contextlib.ExitStack() as stack:
         handles: dict[str, IO[bytes]] = {}
@@ -417,7 +472,7 @@ def encode_all(
                 handles[block.split] = stack.enter_context(staged_file(path))
                 counts[block.split] = dict.fromkeys(names, 0)
             handle, counted = handles[block.split], counts[block.split]
-            handle.write(ids.astype(stored).tobytes())
+            handle.write(packed(ids, dtype))
             ends = block.ends and separate
             if ends:
                 handle.write(separator)
@@ -435,6 +490,14 @@ def encode_all(
         if name not in counts:
             remove_file(out / f"{name}.bin")  # of an earlier preparation with other fractions
     return {name: counts[name] for name in SPLITS if name in counts}, forced
+
+
+def packed(ids: Ids, dtype: str) -> bytes:
+    """Token ids as a token file holds them; `astype` alone would wrap what does not fit."""
+    stored = np.dtype({"uint16": "<u2", "uint32": "<u4"}[dtype])
+    highest, limit = int(ids.max(initial=0)), int(np.iinfo(stored).max)
+    assert highest <= limit, f"token id {highest} does not fit in {dtype} (at most {limit})"
+    return ids.astype(stored).tobytes()
 
 
 def is_prepared(folder: Path) -> bool:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from yunque.config import DataConfig
 from yunque.data.prepare import (
-    FORMAT,
-    KIND,
     Prepared,
     Progress,
-    encode_all,
-    is_prepared,
-    open_prepared,
+    request_of,
+    reuse_or_build,
+    tokenizer_identity,
+    write_tokens,
 )
-from yunque.data.tokenizer import tokenizer_for
-from yunque.files import read_json, run_lock, write_json
+from yunque.data.tokenizer import Tokenizer, tokenizer_for
 
 
 def prepare_rendered(
@@ -41,18 +39,22 @@ def prepare_rendered(
         special_tokens: texts that become one token each.
 
     Raises:
-        InputError: the tokenizer's name is no way to train one.
+        InputError: the tokenizer's name is no way to train one; `out` holds files of something
+            else under our names.
         StorageError: reading or writing failed.
     """
-    began = time.monotonic()
     tell = progress or (lambda what, fraction: None)
-    key = json.dumps([FORMAT, name, config.tokenizer, config.separator, chat_template])
-    fingerprint = hashlib.sha256(key.encode("utf-8")).hexdigest()
-    with run_lock(out):
-        if is_prepared(out) and read_json(out / "data.json").get("fingerprint") == fingerprint:
-            found = open_prepared(out)
-            found.facts["reused"] = True
-            return found
+
+    def describe() -> dict[str, Any]:
+        settings = {
+            "tokenizer": tokenizer_identity(config.tokenizer),
+            "separator": config.separator,
+        }
+        key = json.dumps([name, list(special_tokens), chat_template]).encode("utf-8")
+        digest = hashlib.sha256(key).hexdigest()
+        return request_of(settings, [{"name": name, "bytes": 0, "sha256": digest}])
+
+    def build() -> tuple[Tokenizer, dict[str, Any]]:
         texts = documents()
         apart = re.compile("|".join(map(re.escape, special_tokens)))
 
@@ -64,48 +66,25 @@ def prepare_rendered(
         tokenizer = tokenizer_for(
             config.tokenizer, training_texts, config.separator, special_tokens, chat_template
         )
-        write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
-        tokenizer.save(out)
         total = sum(len(text) for part in texts.values() for text in part)
-        stream = ((split, text, True) for split, part in texts.items() for text in part)
-        splits, _ = encode_all(
-            stream,
+        written = write_tokens(
+            ((split, text, True) for split, part in texts.items() for text in part),
             tokenizer,
             True,
             out,
-            "uint16",
             lambda done: tell("data.encoding", done / total),
             special=True,
         )
-        size = sum(item["bytes"] for item in splits.values())
-        tokens = sum(item["tokens"] - item["separators"] for item in splits.values())
-        seconds = time.monotonic() - began
+        splits = written["splits"].values()
         facts = {
             "files": 0,
-            "bytes": size,
-            "documents": sum(item["documents"] for item in splits.values()),
+            "bytes": sum(item["bytes"] for item in splits),
+            "documents": sum(item["documents"] for item in splits),
             "characters": total,
             "split_by": "documents",
-            "splits": splits,
-            "tokens": {split: item["tokens"] for split, item in splits.items()},
-            "dtype": "uint16",
-            "bytes_per_token": size / max(1, tokens),
-            "vocab_size": tokenizer.vocab_size,
             "tokenizer": config.tokenizer,
-            "tokenizer_kind": tokenizer.kind,
-            "tokenizer_fingerprint": tokenizer.fingerprint,
-            "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
-            "seconds": seconds,
-            "megabytes_per_second": size / 1e6 / seconds,
-            "reused": False,
-            "fingerprint": fingerprint,
+            **written,
         }
-        record = {
-            "kind": KIND,
-            "format": FORMAT,
-            "state": "complete",
-            "fingerprint": fingerprint,
-            "facts": facts,
-        }
-        write_json(out / "data.json", record)
-        return open_prepared(out)
+        return tokenizer, facts
+
+    return reuse_or_build(out, describe, build)

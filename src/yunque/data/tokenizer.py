@@ -141,6 +141,24 @@ class Tokenizer:
             self._known, self._known_characters = {}, 0
         return np.frombuffer(raw, np.uint32).astype(np.int64)
 
+    def first_token_bytes(self, text: str) -> int:
+        """UTF-8 bytes of `text` up to the end of its first token, an unknown one too; 0 for none.
+
+        Taken from the text: decoding tells nothing of an unknown token or of half a character.
+        """
+        if self.cuts == "anywhere":
+            return 1 if self.kind == "byte" and text else len(text[:1].encode("utf-8"))
+        # Segments between safe cuts have the ids of the whole, so the first one is enough.
+        segment = SAFE_CUT.split(text, maxsplit=1)[0] if self.cuts == "safe" else text
+        encoding = self._plain.encode(segment, add_special_tokens=False)
+        if not encoding.ids:
+            return 0
+        size = len(segment[: encoding.offsets[0][1]].encode("utf-8"))
+        if self._byte_level and encoding.ids[0] not in self._added:
+            # One character of such a token is one byte; offsets count whole characters.
+            return min(size, len(encoding.tokens[0]))
+        return size
+
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of ids."""
         text: str = self.backend.decode(

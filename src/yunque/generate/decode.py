@@ -58,6 +58,7 @@ def check(settings: GenerateConfig) -> None:
     rule(settings.samples >= 1, "samples", "1 or more.")
     rule(0 <= settings.seed < 2**31, "seed", "from 0 to 2147483647.")
     rule(all(settings.stop), "stop", "no stop text may be empty.")
+    rule(all(id >= 0 for id in settings.stop_tokens), "stop_tokens", "ids are 0 or more.")
     if settings.beams > 1:
         rule(
             settings.samples <= settings.beams,
@@ -99,7 +100,7 @@ def generate(
         model: a decoder; its mode (training or evaluation) is as before afterwards.
         prompts: token ids, one sequence or more, none empty.
         settings: how tokens are chosen and when a row stops.
-        end_ids: tokens that end a row, kept out of the result.
+        end_ids: tokens that end a row, kept out of the result; `settings.stop_tokens` join them.
         decode: token ids → text; needed for `settings.stop`.
         on_token: called with (row, token id) as soon as no stop text can cut the token any
             more; with beams above 1, at the end.
@@ -121,12 +122,17 @@ def generate(
                 f"prompt {number} has ids from {got}: expected 0 to {vocab_size - 1}; "
                 "encode it with the model's own tokenizer."
             )
+    if max(settings.stop_tokens, default=0) >= vocab_size:
+        faults.append(
+            f"stop_tokens is {settings.stop_tokens}: expected ids from 0 to {vocab_size - 1}."
+        )
     if settings.beams > vocab_size:
         faults.append(f"beams is {settings.beams}: at most one for each of {vocab_size} tokens.")
     if settings.stop and decode is None:
         faults.append("stop texts need `decode`, a function from token ids to text.")
     raise_faults(faults)
 
+    end_ids = {*end_ids, *settings.stop_tokens}
     rows = len(prompts) * settings.samples
     watch = _Watch(rows, settings.stop, decode, on_token)
     was_training = model.training

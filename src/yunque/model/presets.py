@@ -1,6 +1,7 @@
 """Named model sizes: data only, each with its source.
 
-`nano` is ours, for a CPU in minutes; the others repeat published shapes.
+`nano` is ours, for a CPU in minutes: the defaults of ModelConfig. The others repeat published
+shapes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def _gpt2(name: str, layers: int, heads: int, width: int) -> ModelConfig:
         mlp="gelu",
         bias=True,
         qkv_bias=True,
+        qk_norm=False,
         tie_embeddings=True,
         dropout=0.1,
         attention_dropout=0.1,
@@ -30,7 +32,7 @@ def _gpt2(name: str, layers: int, heads: int, width: int) -> ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     # Ours; measured in docs/lab-notes.md.
-    "nano": ModelConfig(preset="nano", qk_norm=True, dropout=0.2),
+    "nano": ModelConfig(),
     # Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 2; the
     # parameter counts there were corrected by the authors when the weights were published.
     "gpt2-124m": _gpt2("gpt2-124m", 12, 12, 768),
@@ -47,7 +49,9 @@ PRESETS: dict[str, ModelConfig] = {
         num_kv_heads=4,
         hidden_size=2048,
         intermediate_size=5632,
+        qk_norm=False,
         tie_embeddings=False,
+        dropout=0.0,
     ),
     # SmolLM-135M, config.json of the published weights (2024).
     "llama-135m": ModelConfig(
@@ -59,6 +63,8 @@ PRESETS: dict[str, ModelConfig] = {
         num_kv_heads=3,
         hidden_size=576,
         intermediate_size=1536,
+        qk_norm=False,
+        dropout=0.0,
     ),
 }
 

@@ -558,7 +558,8 @@ def derive(config_json: Mapping[str, Any], family: str, faults: list[str]) -> Mo
     kinds = get_type_hints(ModelConfig)
     rope = config_json.get("rope_parameters")
     stated = {**(rope if isinstance(rope, dict) else {}), **config_json}
-    values: dict[str, Any] = {"preset": "", **_FIXED[family]}
+    # ModelConfig's own defaults are those of nano, not of these formats.
+    values: dict[str, Any] = {"preset": "", "qk_norm": False, "dropout": 0.0, **_FIXED[family]}
     for name, (key, default) in keys.items():
         value = stated.get(key)
         if value is None:
