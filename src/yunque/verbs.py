@@ -199,10 +199,12 @@ class Pretrain:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
+        from yunque.assemble.recipes import base_recipe, later_length
         from yunque.assemble.runs import pretrain
 
         parts = (self.data, self.model, self.optim, self.train, self.machine)
-        recipe = Recipe(tuple(self.sources), *parts)
+        asked = Recipe(tuple(self.sources), *parts)
+        recipe = later_length(base_recipe(self.recipe, self.model.preset), asked)
         with contextlib.closing(show(self.output)) as screen:
             result = pretrain(out=self.out, recipe=recipe, screen=screen, lang=self.output.language)
         return tell_run(result, self.output)

@@ -43,6 +43,7 @@ RECIPE = Recipe(
         num_heads=4,
         hidden_size=128,
         qk_norm=True,
+        dropout=0.0,
     ),
     optim=OptimConfig(
         optimizer="muon",
@@ -71,7 +72,9 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
         return {
             split: [
                 # The template ends a reply with the end token; encoding adds it to every document.
-                render(tutor.messages(problem)).removesuffix(config.separator)
+                render(tutor.messages(problem), end_token=config.separator).removesuffix(
+                    config.separator
+                )
                 for problem in tutor.make(split, count, seed=1)  # type: ignore[arg-type]
             ]
             for split, count in CONVERSATIONS.items()

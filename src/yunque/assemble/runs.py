@@ -16,7 +16,7 @@ import torch
 
 from yunque import evaluate, files, runtime
 from yunque.assemble.environment import environment
-from yunque.assemble.recipes import recipe_with
+from yunque.assemble.recipes import recipe_with, with_options
 from yunque.assemble.sources import exam_for, listed, located, prepared_for
 from yunque.config import (
     GenerateConfig,
@@ -110,8 +110,10 @@ def pretrain(
     Raises:
         InputError: every fault of the recipe or of the data that can be known before step 1.
     """
-    whole = recipe.replace(**options) if isinstance(recipe, Recipe) else None
-    whole = whole or recipe_with(options, str(recipe))
+    if isinstance(recipe, Recipe):
+        whole = with_options(recipe, options)
+    else:
+        whole = recipe_with(options, str(recipe))
     if sources:
         whole = dataclasses.replace(whole, sources=tuple(listed(sources)))
     faults = []

@@ -118,11 +118,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "El calentamiento ocupa {warmup} de {steps} actualizaciones: la tasa de aprendizaje apenas "
         "sale de él. Usa --warmup-steps {fitting} o más actualizaciones.",
     ),
-    "cli.unknown": (
-        "{unknown} of {tokens} tokens are unknown to this tokenizer: bits per byte says little.",
-        "{unknown} de {tokens} tokens son desconocidos para este tokenizador: los bits por byte "
-        "dicen poco.",
-    ),
     "cli.window_slid": (
         "The text grew longer than the model's context of {length} tokens: it went on with a "
         "sliding window and no longer sees its beginning.",
