@@ -1,0 +1,65 @@
+"""The longer proofs, run by `make proofs`: the demo's aim, and memory that the corpus leaves alone."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LINE = "En la fragua suena el yunque, y nadie cuenta las chispas que se apagan en el suelo.\n"
+SMALL = ["--context-length", "64", "--hidden-size", "32", "--num-heads", "2", "--num-layers", "2"]
+
+
+def run(*words: str) -> tuple[dict[str, Any], float]:
+    """The JSON answer of a verb in a process of its own, and that process's peak memory in MB."""
+    code = (
+        "import resource, sys, yunque.cli\n"
+        "code = yunque.cli.main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--json", "--quiet"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout), float(done.stderr.split()[-1])
+
+
+@pytest.mark.slow
+def test_the_demo_learns_sums_it_never_saw(tmp_path: Path) -> None:
+    """At least 90 % of two-digit additions and subtractions, in Spanish and English."""
+    done, _ = run("demo", "--out", str(tmp_path / "demo"))
+    kinds = done["exam"]["kinds"]
+    print(f"demo: {done['seconds']:.0f} s, exam {kinds}, validation loss {done['best_loss']:.4f}")
+    for kind in ("addition", "subtraction"):
+        right, total = kinds[kind]
+        assert right >= 0.9 * total, kinds
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    """1 MB against 500 MB of text: preparing and training."""
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+    peaks: dict[str, list[float]] = {"prepare": [], "pretrain": []}
+    for size in (1_000_000, 500_000_000):
+        text, tokens = tmp_path / f"{size}.txt", tmp_path / f"tokens-{size}"
+        text.write_text(LINE * (size // len(LINE.encode("utf-8"))), encoding="utf-8")
+        facts, peak = run("prepare", str(text), "--out", str(tokens), "--tokenizer", "byte")
+        peaks["prepare"].append(peak)
+        print(
+            f"prepare {size / 1e6:.0f} MB: {facts['megabytes_per_second']:.1f} MB/s, {peak:.0f} MB"
+        )
+        _, peak = run(
+            *("pretrain", str(tokens), "--out", str(tmp_path / f"run-{size}"), *SMALL),
+            *("--steps", "20", "--eval-every", "10", "--batch-size", "8", "--sample-tokens", "0"),
+        )
+        peaks["pretrain"].append(peak)
+        print(f"pretrain {size / 1e6:.0f} MB: {peak:.0f} MB")
+        text.unlink()
+    for verb, (small, large) in peaks.items():
+        assert large < small + 100, (verb, small, large)
