@@ -1,4 +1,4 @@
-"""The longer proofs, run by `make proofs`: the demo's aim, and memory that the corpus leaves alone."""
+"""The longer proofs, run by `make proofs`: the demo reaches its aim; memory ignores the corpus."""
 
 from __future__ import annotations
 
