@@ -354,7 +354,8 @@ class Run:
         reason = last.values.get("reason") if last and last.event == "stop" else None
         if reason not in ("steps", "early_stopping") or state.evaluated_step != state.step:
             return None
-        return self.result(state, reason, 0)
+        verdict = report(self.folder, self.lang).json["verdict"]["text"]
+        return dataclasses.replace(self.result(state, reason, 0), verdict=verdict)
 
     def result(self, state: State, reason: str, signal: int) -> RunResult:
         """What the run came to, with the training loss of its best evaluation from the log."""
