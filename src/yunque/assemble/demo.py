@@ -55,8 +55,8 @@ RECIPE = Recipe(
     ),
     train=TrainConfig(
         batch_size=16,
-        steps=1400,
-        eval_every=200,
+        steps=1100,
+        eval_every=220,
         eval_tokens=32_768,
         patience=5,
         sample_prompt="<|user|>¿Cuánto es 47 + 38?<|assistant|>",
