@@ -58,11 +58,11 @@ class Curve:
             # 1.25: a median is that much noisier than a mean.
             slack = max(slack, 2 * 1.25 * quiet / math.sqrt(self.width))
         first = int(np.flatnonzero(self.smooth <= low + slack)[0])
-        # Noise alone makes k falls in a row once in (k + 1)! times: three or more are no noise.
-        while self.width == 1 and self.lowest - first >= 3:
-            if not np.all(np.diff(self.values[first : self.lowest + 1]) < 0):
-                break
-            first += 1
+        # Noise alone makes k falls in a row once in (k + 1)! times: where the last three points
+        # before the lowest one fall towards it, the lowest one is no luck.
+        last = self.values[max(0, self.lowest - 3) : self.lowest + 1]
+        if within_noise and self.width == 1 and len(last) == 4 and np.all(np.diff(last) < 0):
+            return self.lowest
         return first
 
 
