@@ -55,8 +55,8 @@ RECIPE = Recipe(
     ),
     train=TrainConfig(
         batch_size=16,
-        steps=1100,
-        eval_every=220,
+        steps=1000,
+        eval_every=250,
         eval_tokens=32_768,
         patience=5,
         sample_prompt="<|user|>¿Cuánto es 47 + 38?<|assistant|>",
