@@ -76,7 +76,7 @@ class Demo:
     A GPT of under two million parameters learns the four operations in Spanish and English from
     generated conversations, sits an exam of problems that it never saw at each evaluation, and
     ends with samples, its score by kind of problem, its losses and the next commands to try.
-    At most five minutes on two CPU cores.
+    About five minutes on two CPU cores.
 
     For example:
       yunque demo
