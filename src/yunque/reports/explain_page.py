@@ -8,32 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, Protocol
+from typing import Any
 
 from yunque.words import say
-from yunque.words.explain import SURPRISES, legend, surprise
+from yunque.words.explain import SURPRISES, ExplainedToken, legend, surprise
 from yunque.words.writing import marked, number, painted_text, percent, visible
-
-
-class ExplainedToken(Protocol):
-    """One token of a text and what the model expected in its place.
-
-    The first token of a text has None for probability, loss and rank.
-    """
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def probability(self) -> float | None: ...
-    @property
-    def loss(self) -> float | None: ...
-    @property
-    def rank(self) -> int | None: ...
-    @property
-    def alternatives(self) -> Sequence[tuple[int, str, float]]: ...
-
 
 STYLE = (
     """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from yunque.screen.lines import encodable
 from yunque.words import say
-from yunque.words.explain import SURPRISES, legend, surprise
+from yunque.words.explain import SURPRISES, ExplainedToken, legend, surprise
 from yunque.words.writing import marked, number, painted_text, percent
 
 if TYPE_CHECKING:
@@ -17,26 +17,6 @@ if TYPE_CHECKING:
 
 TOKEN_WIDTH = 20
 GAP = 2
-
-
-class ExplainedToken(Protocol):
-    """One token of a text and what the model expected in its place.
-
-    The first token of a text has None for probability, loss and rank.
-    """
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def probability(self) -> float | None: ...
-    @property
-    def loss(self) -> float | None: ...
-    @property
-    def rank(self) -> int | None: ...
-    @property
-    def alternatives(self) -> Sequence[tuple[int, str, float]]: ...
 
 
 def print_explanation(

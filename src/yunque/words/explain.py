@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from yunque.words import say
 from yunque.words.writing import percent
+
+
+class ExplainedToken(Protocol):
+    """One token of a text and what the model expected in its place.
+
+    The first token of a text has None for probability, loss and rank.
+    """
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def probability(self) -> float | None: ...
+    @property
+    def loss(self) -> float | None: ...
+    @property
+    def rank(self) -> int | None: ...
+    @property
+    def alternatives(self) -> Sequence[tuple[int, str, float]]: ...
 
 
 @dataclass(frozen=True)
