@@ -95,6 +95,9 @@ class ModelConfig:
     """Base of the rotary frequencies."""
     norm_eps: float = 1e-5
     """Added to the variance in the norms."""
+    embedding_std: float = 0.02
+    """Standard deviation of the embeddings before training. 1 with an untied head is PyTorch's own
+    default: the first blocks then change the stream little, which is steadier at high rates."""
 
     @property
     def head_size(self) -> int:
@@ -436,6 +439,7 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         rule(0 <= getattr(model, name) < 1, name, getattr(model, name), "from 0 up to 1.")
     rule(model.rope_theta > 0, "rope_theta", model.rope_theta, "above 0.")
     rule(model.norm_eps > 0, "norm_eps", model.norm_eps, "above 0.")
+    rule(model.embedding_std > 0, "embedding_std", model.embedding_std, "above 0.")
     if not model.family:
         faults.append(
             "no open format holds this model: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -180,3 +181,14 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
 
 def test_every_published_preset_is_tested() -> None:
     assert set(PUBLISHED) == set(PRESETS) - {"nano"}
+
+
+def test_embedding_std_is_that_of_the_embeddings_alone() -> None:
+    wide = dataclasses.replace(SMALL["gpt2"].resolved(600), tie_embeddings=False, embedding_std=1.0)
+    usual = dataclasses.replace(wide, embedding_std=0.02)
+    first, second = (Decoder(config, seed=3).state_dict() for config in (wide, usual))
+    for tensor, value in first.items():
+        if tensor.endswith("embedding.weight"):
+            assert value.std().item() == pytest.approx(1.0, rel=5 / math.sqrt(2 * value.numel()))
+        else:
+            assert torch.equal(value, second[tensor]), tensor

@@ -90,7 +90,8 @@ class Decoder(nn.Module):
 
         | tensor | value |
         |---|---|
-        | embeddings, head | normal, std 0.02 |
+        | embeddings | normal, std embedding_std (0.02) |
+        | head, where untied | normal, std 0.02 |
         | matrices that read the stream | normal, std 0.02 |
         | o_proj, down_proj (write to the stream) | normal, std 0.02 / sqrt(2 · layers) |
         | norm weights / all biases | 1 / 0 |
@@ -99,14 +100,19 @@ class Decoder(nn.Module):
         """
         generator = torch.Generator().manual_seed(seed)
         residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
+        ends = {
+            "o_proj.weight": residual_std,
+            "down_proj.weight": residual_std,
+            "embedding.weight": self.config.embedding_std,
+        }
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(1.0)
             else:
-                writes = name.endswith(("o_proj.weight", "down_proj.weight"))
-                parameter.normal_(0.0, residual_std if writes else 0.02, generator=generator)
+                std = next((std for end, std in ends.items() if name.endswith(end)), 0.02)
+                parameter.normal_(0.0, std, generator=generator)
 
     def new_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows of up to `length` tokens, allocated once."""
