@@ -30,6 +30,8 @@ Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Optimizer = Literal["adamw", "muon", "sgd"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
+Loss = Literal["auto", "all", "assistant"]
+Duplicates = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ class DataConfig:
     where there are at least 20, else text."""
     stride: int = 0
     """Tokens between the starts of two training windows. 0: the context length."""
+    columns: str = ""
+    """Names of a record's columns where they are not the usual ones: 'prompt=q, completion=a'."""
+    loss: Loss = "auto"
+    """Which tokens of a conversation are learnt: those of the assistant, its end of turn included
+    (assistant, auto), or all. Every token of plain text is."""
+    duplicates: Duplicates = "keep"
+    """What becomes of a document that is equal to an earlier one: keep or drop."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ RECIPE = Recipe(
     ),
     train=TrainConfig(
         batch_size=16,
-        steps=1000,
+        steps=1250,
         eval_every=250,
         eval_tokens=32_768,
         patience=5,

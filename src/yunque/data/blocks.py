@@ -17,13 +17,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from yunque.data.chat_template import Rendered
 
 BLOCK_CHARACTERS = 1 << 16
 LIMIT_CHARACTERS = 1 << 26
 SAFE_CUT = re.compile(r"(?<=[!-~\w])(?= [^\W\d_])|(?<=[!-~\w]\n)(?=[^\W\d_])")
 
 Cuts = Literal["anywhere", "safe", "never"]
+
+
+class Stretch(NamedTuple):
+    """A stretch of a document on its way to a split; a rendered conversation comes whole.
+
+    `source` is the place of its file in the list, `line` where its document begins.
+    """
+
+    split: str
+    text: str
+    ends: bool
+    source: int = 0
+    line: int = 0
+    rendered: Rendered | None = None
 
 
 class Block(NamedTuple):
@@ -37,15 +54,18 @@ class Block(NamedTuple):
     text: str
     ends: bool
     forced: bool = False
+    source: int = 0
+    line: int = 0
+    rendered: Rendered | None = None
 
 
 def cut_blocks(
-    stream: Iterable[tuple[str, str, bool]],
+    stream: Iterable[Stretch],
     cuts: Cuts,
     size: int = BLOCK_CHARACTERS,
     limit: int = LIMIT_CHARACTERS,
 ) -> Iterator[Block]:
-    """Regroup a stream of (split, text, document ends behind it) into blocks.
+    """Regroup stretches into blocks; a conversation is a block of its own.
 
     Args:
         cuts: where the tokenizer may be cut; "never" gives whole documents.
@@ -53,15 +73,24 @@ def cut_blocks(
         limit: a stretch of so many characters without a safe place is cut anyway (`forced`), so
             that memory stays bounded.
     """
-    split, buffer, searched = "", "", 0
-    for name, text, ends in stream:
-        if name != split:
+    split, buffer, searched, source, line = "", "", 0, 0, 0
+
+    def block(text: str, ends: bool, forced: bool = False) -> Block:
+        return Block(split, text, ends, forced, source, line)
+
+    for stretch in stream:
+        if (stretch.split, stretch.source) != (split, source):
             if buffer:
-                yield Block(split, buffer, False)
-            split, buffer, searched = name, "", 0
-        buffer += text
+                yield block(buffer, False)
+            split, buffer, searched, source = stretch.split, "", 0, stretch.source
+        line = stretch.line
+        if stretch.rendered is not None:
+            assert not buffer, "a document before a conversation did not end"
+            yield Block(*stretch[:3], False, *stretch[3:])
+            continue
+        buffer += stretch.text
         if cuts == "anywhere":
-            yield Block(split, buffer, ends)
+            yield block(buffer, stretch.ends)
             buffer = ""
             continue
         start = 0
@@ -71,14 +100,14 @@ def cut_blocks(
             if place is None:
                 searched = len(buffer) - 2
                 break
-            yield Block(split, buffer[start : place.start()], False)
+            yield block(buffer[start : place.start()], False)
             start = place.start()
         buffer, searched = buffer[start:], max(0, searched - start)
-        if ends:
-            yield Block(split, buffer, True)
+        if stretch.ends:
+            yield block(buffer, True)
             buffer, searched = "", 0
         elif len(buffer) >= limit:
-            yield Block(split, buffer, False, forced=True)
+            yield block(buffer, False, forced=True)
             buffer, searched = "", 0
     if buffer:
-        yield Block(split, buffer, False)
+        yield block(buffer, False)

@@ -1,4 +1,4 @@
-"""Whether there is enough text, before the first step: each doubt with its numbers and a mend."""
+"""Doubts about the data, before the first step: each with its numbers and what to change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from yunque.words import say
 
 TOKENS_PER_ENTRY = 10  # an embedding row that is met less often than this hardly leaves its start
 UNKNOWN_FRACTION = 0.01
+LOST_FRACTION = 0.01  # of the training tokens, to the length limit
+SHARED_LINES = 0.2  # of the validation text's longer lines
+LEAST_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -95,4 +98,58 @@ def check_sizes(
                 {"unknown": unknown, "tokens": tokens, "percent": 100 * unknown / tokens},
             )
         )
+    return errors, warnings
+
+
+def check_data(
+    facts: Mapping[str, Any], tokens_lost: int, packed: bool
+) -> tuple[list[Check], list[Check]]:
+    """(errors, warnings) about what is in the data, from the facts of its preparation.
+
+    Args:
+        facts: of `Prepared`.
+        tokens_lost: training tokens cut off by the length limit.
+        packed: documents are kept apart in the batches.
+    """
+    errors, warnings = [], []
+    doubts: Mapping[str, Any] = facts.get("doubts", {})
+    conversations = facts.get("conversations", 0)
+
+    def warn(key: str, **numbers: Any) -> None:
+        warnings.append(Check(f"data.{key}", numbers))
+
+    bad = doubts.get("bad", {"count": 0})
+    if bad["count"]:
+        warn("bad_records", count=bad["count"], first=bad["examples"][0])
+    without = doubts.get("without_loss", 0)
+    if without and facts.get("masked"):
+        numbers = {
+            "count": without,
+            "total": conversations,
+            "places": ", ".join(doubts["without_loss_at"]),
+        }
+        found = errors if without >= conversations else warnings
+        found.append(Check("data.no_loss", numbers))
+    if conversations > without and facts.get("masked") and not doubts.get("end_with_loss"):
+        warn("end_without_loss", count=conversations)
+    train = facts.get("tokens", {}).get("train", 0)
+    if tokens_lost > LOST_FRACTION * train:
+        warn("lost_to_length", lost=tokens_lost, tokens=train, percent=100 * tokens_lost / train)
+    if conversations and not packed:
+        warn("not_packed", count=conversations)
+    near = doubts.get("near_copies", 0)
+    if near:
+        held, trained = doubts["near_copies_at"][0]
+        total = facts["splits"]["val"]["documents"]
+        warn("near_copies", count=near, total=total, val=held, train=trained)
+    lines, seen = doubts.get("val_lines", 0), doubts.get("val_lines_in_train", 0)
+    if seen >= LEAST_LINES and seen > SHARED_LINES * lines:
+        warn("val_in_train", seen=seen, lines=lines, percent=100 * seen / lines)
+    if facts.get("bytes_per_token", 1.0) < 1:
+        warn("tokens_per_byte", tokens=1 / facts["bytes_per_token"])
+    for source in facts.get("sources", []):
+        if source["languages"]:
+            warn("languages", name=source["name"], languages=", ".join(source["languages"]))
+        if source.get("found") == "detected":
+            warn("encoding_detected", name=source["name"], encoding=source["encoding"])
     return errors, warnings

@@ -1,12 +1,14 @@
-"""SOURCES → TOKEN FILES: count, split, tokenize, write; and the account of every character.
+"""SOURCES → TOKEN FILES: count, split, tokenize, write; and the ledger of every byte and token.
 
-The text is read two or three times (count; train the tokenizer; encode), always as a stream, so
-memory does not grow with it: 8 bytes a document are kept to split by documents, nothing else.
+The sources are read two or three times (count; train the tokenizer; encode), always as a stream,
+so memory does not grow with them: 24 bytes a document are kept, nothing else.
 
     OUT/ train.bin val.bin test.bin        token ids, uint16 or uint32, little-endian
+         train.mask.bin …                  where a loss mask is: a byte a token, 1 = carries loss
+         train.documents.bin …             where documents are kept apart: uint64, the end of each
          tokenizer.json tokenizer_config.json
-         data.json                         facts and fingerprint; written first as "building"
-                                           and last as "complete"
+         data.json                         facts, ledger and fingerprint; written first as
+                                           "building" and last as "complete"
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,11 +25,25 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from yunque.config import DataConfig
-from yunque.data.batches import TokenFile
-from yunque.data.blocks import cut_blocks
-from yunque.data.sources import Part, find_files, read_parts
+from yunque.data.batches import TokenFile, open_split
+from yunque.data.blocks import Block, Stretch, cut_blocks
+from yunque.data.chat_template import CHAT_TOKENS, Rendered
+from yunque.data.documents import LINE_BITS, Corpus
+from yunque.data.duplicates import DocumentKeys, LineOverlap
+from yunque.data.languages import LanguageSurvey
+from yunque.data.ledger import Account
+from yunque.data.rendered import encode_rendered_many
+from yunque.data.split import (
+    DUPLICATE,
+    SPLITS,
+    document_codes,
+    split_documents,
+    split_text,
+    text_bounds,
+)
 from yunque.data.tokenizer import (
     Ids,
     Tokenizer,
@@ -41,36 +58,43 @@ from yunque.files import (
     remove_file,
     remove_stages,
     run_lock,
-    sha256,
     staged_file,
-    storage_error,
     write_json,
 )
 from yunque.words import both
 
 KIND = "yunque tokens"
-FORMAT = 1
-SPLITS = ("train", "val", "test")
-OWN_NAMES = (*(f"{name}.bin" for name in SPLITS), "tokenizer.json", "tokenizer_config.json")
+FORMAT = 2
+PARTS_OF_A_SPLIT = (".bin", ".mask.bin", ".documents.bin")
+OWN_NAMES = (
+    *(f"{name}{part}" for name in SPLITS for part in PARTS_OF_A_SPLIT),
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
-BPE_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ, and memory is bounded
-HASH_KEY = b"yunque split 1"
+TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
+GROUP = 16  # blocks that are tokenized at once, for every thread
+GROUP_CHARACTERS = 1 << 21  # at most so much text at once, for every thread
+EXAMPLES = 3  # records that are shown token by token, of each kind
+EXAMPLE_TOKENS = 300
 
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Token files ready for training; `facts` is the ledger of how they came about.
+    """Token files ready for training; `facts` tells how they came about.
 
-    Facts: files, bytes, documents, blank_documents, blank_characters, separators_read,
-    separator_length, characters, split_by, splits (per split: documents, characters, bytes,
-    tokens, separators, unknown_tokens), tokens (per split), bytes_per_token, vocab_size,
-    vocab_size_asked, tokenizer, tokenizer_kind, tokenizer_trained_on_characters, unknown_tokens,
-    forced_cuts, seconds, megabytes_per_second, reused, rebuilt_because.
+    Facts: files, bytes, documents, conversations, blank_documents, blank_characters,
+    separators_read, separator_length, characters, split_by, splits (per split: documents,
+    characters, bytes, tokens, separators, unknown_tokens, masked), tokens (per split),
+    bytes_per_token, vocab_size, vocab_size_asked, tokenizer, tokenizer_kind,
+    tokenizer_trained_on_characters, unknown_tokens, forced_cuts, seconds, megabytes_per_second,
+    reused, rebuilt_because, ledger (documents and bytes: what was read and where it went),
+    sources (the same for each file), doubts (what `checks` makes warnings of), examples.
 
-    characters = those of the splits + blank_characters + separators_read * separator_length.
-    Tokens of a split include its separators.
+    characters = those of the splits + blank_characters + separators_read * separator_length
+    (+ those of dropped duplicates). Tokens of a split include its separators.
     """
 
     folder: Path
@@ -78,23 +102,35 @@ class Prepared:
     splits: dict[str, TokenFile]
     facts: dict[str, Any]
 
+    @property
+    def conversations(self) -> bool:
+        """Whether the documents are conversations, at least some of them."""
+        return bool(self.facts["conversations"])
+
 
 @dataclass
 class Survey:
     """What the first reading of the sources counts."""
 
     documents: int = 0
+    conversations: int = 0
     blank_documents: int = 0
     blank_characters: int = 0
+    blank_bytes: int = 0
     separators: int = 0
     characters: int = 0  # of the documents that are not blank
-    hashes: array[int] = field(default_factory=lambda: array("Q"))
+    bytes: int = 0  # the same as UTF-8
+    exact: array[int] = field(default_factory=lambda: array("Q"))
+    near: array[int] = field(default_factory=lambda: array("Q"))
+    places: array[int] = field(default_factory=lambda: array("Q"))  # source << 40 | line
+    languages: dict[int, LanguageSurvey] = field(default_factory=dict)
+    documents_by_source: dict[int, int] = field(default_factory=dict)
 
 
 def prepare(
     sources: Sequence[str], config: DataConfig, out: Path, progress: Progress | None = None
 ) -> Prepared:
-    """Turn text files into token files under `out`, or reuse those that are already right.
+    """Turn sources into token files under `out`, or reuse those that are already right.
 
     Args:
         progress: called with a key of `yunque.words` ("data.counting", "data.training_tokenizer",
@@ -106,10 +142,88 @@ def prepare(
         StorageError: reading or writing failed.
     """
     tell = progress or (lambda what, fraction: None)
-    paths = find_files(sources)
+    corpus = Corpus(sources, config)
     return reuse_or_build(
-        out, lambda: describe(paths, config), lambda: build(paths, config, out, tell)
+        out, lambda: describe(corpus, config), lambda: build(corpus, config, out, tell)
     )
+
+
+def prepare_conversations(
+    splits: Callable[[], dict[str, Sequence[Rendered]]],
+    name: str,
+    config: DataConfig,
+    out: Path,
+    template: str,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Token files of rendered conversations whose split is made beforehand.
+
+    Args:
+        splits: makes split ("train", "val") → its conversations; called only where needed.
+        name: what they are made from; the same name stands for the same conversations.
+        template: the chat template that rendered them, saved with the tokenizer.
+
+    Raises:
+        InputError, StorageError: as `prepare`.
+    """
+    tell = progress or (lambda what, fraction: None)
+
+    def build_them() -> tuple[Tokenizer, dict[str, Any]]:
+        made = splits()
+        tokenizer = tokenizer_for(
+            config.tokenizer,
+            lambda: (
+                text
+                for conversation in made["train"]
+                for text in between(conversation.text, (config.separator, *CHAT_TOKENS))
+            ),
+            config.separator,
+            CHAT_TOKENS,
+            template,
+        )
+        total = sum(len(conversation.text) for part in made.values() for conversation in part)
+        stream = (
+            Stretch(split, conversation.text, True, 0, number, conversation)
+            for split, part in made.items()
+            for number, conversation in enumerate(part, 1)
+        )
+        written = write_tokens(
+            stream,
+            tokenizer,
+            Layout(separate=False, apart=True, mask=config.loss == "assistant"),
+            out,
+            lambda done: tell("data.encoding", done / total),
+        )
+        sums = total_of(written["splits"].values())
+        documents = Account("documents", sum(map(len, made.values())))
+        for split, item in written["splits"].items():
+            documents.add(split, item["documents"])
+        documents.check(name)
+        facts = {
+            "files": 0,
+            "bytes": sums["bytes"],
+            "documents": documents.read,
+            "conversations": documents.read,
+            "characters": total,
+            "split_by": "documents",
+            "tokenizer": config.tokenizer,
+            "ledger": {"documents": documents.to_json()},
+            "sources": [],
+            **written,
+        }
+        return tokenizer, facts
+
+    def describe_them() -> dict[str, Any]:
+        key = json.dumps([name, template]).encode("utf-8")
+        digest = hashlib.sha256(key).hexdigest()
+        settings = {
+            "tokenizer": tokenizer_identity(config.tokenizer),
+            "separator": config.separator,
+            "loss": config.loss,
+        }
+        return request_of(settings, [{"name": name, "bytes": 0, "sha256": digest}])
+
+    return reuse_or_build(out, describe_them, build_them)
 
 
 def reuse_or_build(
@@ -143,23 +257,16 @@ def reuse_or_build(
         return Prepared(out, tokenizer, token_files(out, facts), facts)
 
 
-def describe(paths: Sequence[Path], config: DataConfig) -> dict[str, Any]:
+def describe(corpus: Corpus, config: DataConfig) -> dict[str, Any]:
     """What the result depends on: the content of the sources, the settings, the format."""
+    names = (
+        "separator val test split_by encoding newlines normalise skip_bad columns loss duplicates"
+    )
     settings = {
         "tokenizer": tokenizer_identity(config.tokenizer),
-        "separator": config.separator,
-        "val": config.val,
-        "test": config.test,
-        "split_by": config.split_by,
+        **{name: getattr(config, name) for name in names.split()},
     }
-    try:
-        content = [
-            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in paths
-        ]
-    except OSError as error:
-        raise storage_error(error, Path(error.filename or paths[0]), "read") from None
-    return request_of(settings, content)
+    return request_of(settings, corpus.content())
 
 
 def request_of(settings: dict[str, Any], content: list[dict[str, Any]]) -> dict[str, Any]:
@@ -177,7 +284,9 @@ def tokenizer_identity(spec: str) -> str:
     """
     if is_path(spec):
         # What counts is the tokenizer, not where it lies.
-        return f"sha256:{load_tokenizer(Path(spec).expanduser()).fingerprint}"
+        loaded = load_tokenizer(Path(spec).expanduser())
+        template = hashlib.sha256((loaded.chat_template or "").encode("utf-8")).hexdigest()
+        return f"sha256:{loaded.fingerprint}:{template[:16]}"
     parse_spec(spec)
     return spec
 
@@ -209,8 +318,8 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
     if not is_prepared(out):
         return both("data.rebuilt_damaged")
     for name, new in request["settings"].items():
-        # Conversations have fewer settings than texts: where one follows the other, the sources
-        # below differ.
+        # Made conversations have fewer settings than files: where one follows the other, the
+        # sources below differ.
         before = old["settings"].get(name, new)
         if before != new:
             return both("data.rebuilt_setting", name=name, old=before, new=new)
@@ -224,61 +333,80 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
 
 
 def build(
-    paths: Sequence[Path], config: DataConfig, out: Path, tell: Progress
+    corpus: Corpus, config: DataConfig, out: Path, tell: Progress
 ) -> tuple[Tokenizer, dict[str, Any]]:
     """Write the token files and the tokenizer; return the tokenizer and the facts."""
-    total_bytes = sum(path.stat().st_size for path in paths)
-    by_hash = config.split_by != "text" and config.val + config.test > 0
-    survey = count(paths, config.separator, by_hash, lambda done: tell("data.counting", done))
+    whole_documents = config.split_by != "text"
+    survey = count(corpus, whole_documents, lambda done: tell("data.counting", done))
     if not survey.characters:
         raise InputError(
-            f"{', '.join(map(str, paths[:3]))}: nothing but white space; there is no text to learn."
+            f"{', '.join(corpus.names[:3])}: nothing but white space; there is no text to learn."
         )
-    by_documents = by_hash and (config.split_by == "documents" or survey.documents >= MIN_DOCUMENTS)
-
-    def stream() -> Iterator[tuple[str, str, bool]]:
-        parts = all_parts(paths, config.separator)
-        if by_documents:
-            return split_documents(parts, codes)
-        return split_text(parts, bounds)
-
-    codes = document_codes(survey.hashes, config) if by_documents else b""
+    if survey.conversations and config.split_by == "text":
+        raise InputError(
+            f"split_by is text, but {survey.conversations} of the {survey.documents} documents "
+            "are conversations, which are held out whole. Use split_by=documents or auto."
+        )
+    by_documents = config.split_by == "documents" or (
+        whole_documents
+        and (
+            config.duplicates == "drop"
+            or bool(survey.conversations)
+            or (survey.documents >= MIN_DOCUMENTS and config.val + config.test > 0)
+        )
+    )
+    codes = document_codes(survey.exact, config) if by_documents else b""
     bounds = {} if by_documents else text_bounds(survey.characters, config)
+
+    def stream() -> Iterator[Stretch]:
+        pieces = corpus.pieces()
+        return split_documents(pieces, codes) if by_documents else split_text(pieces, bounds)
 
     # 1. The tokenizer, from the training text alone.
     trained_on = 0
+    controls = corpus.control_tokens if survey.conversations else ()
 
     def training_texts() -> Iterator[str]:
         nonlocal trained_on
         trained_on = seen = 0
-        sample = BPE_CHARACTERS if config.tokenizer.startswith("bpe") else survey.characters
+        sampled = config.tokenizer.startswith(("bpe", "unigram"))
+        sample = TRAINING_CHARACTERS if sampled else survey.characters
         share = min(1.0, sample / survey.characters)
         for block in cut_blocks(stream(), "safe"):
             seen += len(block.text)
             # Evenly spread: a block is taken whenever the sample lags behind its share.
             if block.split == "train" and (share == 1 or trained_on < share * seen):
                 trained_on += len(block.text)
-                yield block.text
+                if block.rendered is None:
+                    yield block.text
+                else:
+                    yield from between(block.text, (config.separator, *controls))
             tell("data.training_tokenizer", seen / survey.characters)
 
-    tokenizer = tokenizer_for(config.tokenizer, training_texts, config.separator)
+    template = corpus.template if survey.conversations else None
+    tokenizer = tokenizer_for(
+        config.tokenizer, training_texts, config.separator, controls, template
+    )
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
-    separate = survey.documents > 1 or survey.separators > 0
-    written = write_tokens(
-        stream(),
-        tokenizer,
-        separate,
-        out,
-        lambda done: tell("data.encoding", done / survey.characters),
+    layout = Layout(
+        separate=survey.documents > 1 or survey.separators > 0,
+        apart=survey.documents > 1,
+        mask=bool(survey.conversations) and config.loss != "all",
     )
-    if sum(item["characters"] for item in written["splits"].values()) != survey.characters:
+    written = write_tokens(
+        stream(), tokenizer, layout, out, lambda done: tell("data.encoding", done / survey.characters)
+    )
+    counted = total_of(written["splits"].values(), written["dropped"])
+    if counted["characters"] != survey.characters:
         raise InputError(f"{out}: the sources changed while they were read; run it again.")
     asked = None if is_path(config.tokenizer) else parse_spec(config.tokenizer)[1]
+    separator_bytes = len(config.separator.encode("utf-8"))
     facts = {
-        "files": len(paths),
-        "bytes": total_bytes,
+        "files": len(corpus.names),
+        "bytes": corpus.bytes_read(),
         "documents": survey.documents,
+        "conversations": survey.conversations,
         "blank_documents": survey.blank_documents,
         "blank_characters": survey.blank_characters,
         "separators_read": survey.separators,
@@ -292,204 +420,310 @@ def build(
         "vocab_size_asked": asked,
         **written,
     }
+    bad = corpus.bad_records()
+    ledger = {"documents": Account("documents"), "bytes": Account("bytes")}
+    documents, sizes = ledger["documents"], ledger["bytes"]
+    documents.read = survey.documents + survey.blank_documents + bad["count"]
+    sizes.read = survey.bytes + survey.blank_bytes + survey.separators * separator_bytes
+    for place, item in [*written["splits"].items(), (DUPLICATE, written["dropped"])]:
+        # A text split by its characters is one document in several splits, counted where it ends.
+        documents.add(place, item["documents"])
+        sizes.add(place, item["bytes"])
+    documents.add("blank", survey.blank_documents)
+    documents.add("bad", bad["count"])
+    sizes.add("blank", survey.blank_bytes)
+    sizes.add("separators", survey.separators * separator_bytes)
+    for account in ledger.values():
+        account.check(str(out))
+    facts["ledger"] = {name: account.to_json() for name, account in ledger.items()}
+    facts["sources"] = source_rows(corpus, survey, written.pop("by_source"))
+    del facts["by_source"]
+    facts["doubts"] |= doubts_of(corpus, survey, codes, bad)
     return tokenizer, facts
 
 
+def count(corpus: Corpus, keys: bool, tell: Callable[[float], None]) -> Survey:
+    """Read everything once: how much there is, whether it can be read, keys of each document."""
+    survey = Survey()
+    digest = DocumentKeys()
+    for piece in corpus.pieces(survey=True, tell=tell):
+        if piece.first:
+            languages = survey.languages.setdefault(piece.source, LanguageSurvey())
+        if piece.separator:
+            survey.separators += 1
+        size = digest.update(piece.text) if keys else len(piece.text.encode("utf-8"))
+        if piece.blank:
+            survey.blank_documents += 1
+            survey.blank_characters += len(piece.text)
+            survey.blank_bytes += size
+            digest = DocumentKeys()
+            continue
+        survey.characters += len(piece.text)
+        survey.bytes += size
+        languages.update(piece.text)
+        if piece.last:
+            survey.documents += 1
+            survey.conversations += piece.rendered is not None
+            by_source = survey.documents_by_source
+            by_source[piece.source] = by_source.get(piece.source, 0) + 1
+            if keys:
+                survey.exact.append(digest.exact())
+                survey.near.append(digest.near())
+                survey.places.append(piece.source << LINE_BITS | piece.line)
+                digest = DocumentKeys()
+    return survey
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands in the token files besides the text's tokens."""
+
+    separate: bool
+    """A separator behind every document of plain text."""
+    apart: bool
+    """The ends of the documents in a file of their own."""
+    mask: bool
+    """A loss mask, because not every token of a conversation is to be learnt."""
+
+
 def write_tokens(
-    stream: Iterable[tuple[str, str, bool]],
+    stream: Iterable[Stretch],
     tokenizer: Tokenizer,
-    separate: bool,
+    layout: Layout,
     out: Path,
     tell: Callable[[int], None],
-    special: bool = False,
 ) -> dict[str, Any]:
-    """Write the tokenizer and the token files; return the facts that they alone give.
-
-    Args:
-        stream, separate, tell, special: as in `encode_all`.
-    """
+    """Write the tokenizer and the token files; return the facts that they alone give."""
     # From here on an older preparation in `out` is gone, and until the end there is no new one.
     write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
     tokenizer.save(out)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    splits, forced = encode_all(stream, tokenizer, separate, out, dtype, tell, special)
+    writer = TokenWriter(tokenizer, layout, out, dtype)
+    with writer:
+        for block, ids, mask in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer):
+            writer.write(block, ids, mask)
+            tell(writer.characters)
+    splits = {name: writer.counts[name] for name in SPLITS if name in writer.counts}
+    dropped = writer.counts.get(DUPLICATE, dict.fromkeys(COUNTED, 0))
     text_bytes = sum(item["bytes"] for item in splits.values())
     text_tokens = sum(item["tokens"] - item["separators"] for item in splits.values())
     return {
         "splits": splits,
+        "dropped": dropped,
         "tokens": {name: item["tokens"] for name, item in splits.items()},
         "dtype": dtype,
+        "masked": layout.mask,
         "bytes_per_token": text_bytes / max(1, text_tokens),
         "vocab_size": tokenizer.vocab_size,
         "tokenizer_kind": tokenizer.kind,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
-        "forced_cuts": forced,
+        "forced_cuts": writer.forced,
+        "by_source": writer.by_source,
+        "doubts": writer.doubts(),
+        "examples": writer.examples,
         "reused": False,
         "rebuilt_because": None,
     }
 
 
-def all_parts(paths: Sequence[Path], separator: str) -> Iterator[Part]:
-    """The documents of all files, part by part; a file always ends a document."""
-    for path in paths:
-        yield from read_parts(path, separator)
+def encoded(
+    blocks: Iterable[Block], tokenizer: Tokenizer
+) -> Iterator[tuple[Block, Ids, npt.NDArray[np.uint8] | None]]:
+    """(block, its ids, its loss mask or None), in order, tokenized on all cores at once."""
+    threads = os.cpu_count() or 1
+    group: list[Block] = []
+    characters = 0
 
-
-def count(
-    paths: Sequence[Path], separator: str, hashes: bool, tell: Callable[[float], None]
-) -> Survey:
-    """Read everything once: how much there is, whether it is UTF-8, a hash of each document."""
-    survey = Survey()
-    for number, path in enumerate(paths):
-        survey.separators -= 1  # a file has one document more than separators
-        digest = hashlib.blake2b(key=HASH_KEY, digest_size=8)
-        for part in read_parts(path, separator):
-            survey.separators += part.last
-            if part.blank:
-                survey.blank_documents += 1
-                survey.blank_characters += len(part.text)
-                continue
-            survey.characters += len(part.text)
-            survey.documents += part.last
-            if hashes:
-                digest.update(part.text.encode("utf-8"))
-                if part.last:
-                    survey.hashes.append(int.from_bytes(digest.digest(), "little"))
-                    digest = hashlib.blake2b(key=HASH_KEY, digest_size=8)
-        tell((number + 1) / len(paths))
-    return survey
-
-
-def text_bounds(characters: int, config: DataConfig) -> dict[str, tuple[int, int]]:
-    """Split → its (first, behind last) character: train first, then val, test at the end.
-
-    The fractions are rounded to 12 digits first: 1 - 0.3 - 0.1 is 0.6000000000000001 otherwise.
-    """
-    train = int(round(1 - config.val - config.test, 12) * characters)
-    val = int(round(1 - config.test, 12) * characters) if config.test else characters
-    if not config.val:
-        val = train
-    bounds = {"train": (0, train), "val": (train, val), "test": (val, characters)}
-    for name, asked in (("train", 1.0), ("val", config.val), ("test", config.test)):
-        if asked and bounds[name][0] == bounds[name][1]:
-            raise InputError(
-                f"{name}: no character left for it: {characters} characters, val {config.val}, "
-                f"test {config.test}. Give more text or change the fractions."
-            )
-    return bounds
-
-
-def document_codes(hashes: array[int], config: DataConfig) -> bytes:
-    """One byte a document, in order: the place of its split in SPLITS.
-
-    The documents with the lowest hashes of their content are held out, as many as the fractions
-    say and at least one: the choice does not depend on their order, it hardly moves when
-    documents are added, and equal documents always fall into the same split.
-
-    Raises:
-        InputError: too few different documents.
-    """
-    values = np.frombuffer(hashes, dtype=np.uint64)
-    ranked = np.sort(values)
-    different = len(np.unique(ranked))
-    need = 1 + (config.val > 0) + (config.test > 0)
-    message = (
-        f"{len(values)} documents ({different} different) cannot be split into {need} sets with "
-        f"val {config.val} and test {config.test}; use split_by=text."
-    )
-    if different < need:
-        raise InputError(message)
-    codes = np.zeros(len(values), dtype=np.uint8)
-    taken = 0
-    for name, share in (("val", config.val), ("test", config.test)):
-        if share:
-            taken += max(1, int(round(share * len(values), 9)))
-            if taken >= len(values):
-                raise InputError(message)
-            limit = ranked[taken - 1]
-            codes[(codes == 0) & (values <= limit)] = SPLITS.index(name)
-            taken = int(np.searchsorted(ranked, limit, side="right"))
-    if not (codes == 0).any():
-        raise InputError(message)
-    return codes.tobytes()
-
-
-def split_text(
-    parts: Iterable[Part], bounds: dict[str, tuple[int, int]]
-) -> Iterator[tuple[str, str, bool]]:
-    """(split, text, document ends behind it), cut at the bounds in characters."""
-    start, split = 0, "train"
-    for part in parts:
-        if part.blank:
-            continue
-        for name, (low, high) in bounds.items():
-            text = part.text[max(0, low - start) : max(0, high - start)]
-            if text:
-                split = name
-                yield split, text, False
-        start += len(part.text)
-        if part.last:
-            yield split, "", True
-
-
-def split_documents(parts: Iterable[Part], codes: bytes) -> Iterator[tuple[str, str, bool]]:
-    """(split, text, document ends behind it), whole documents."""
-    number = 0
-    for part in parts:
-        if not part.blank:
-            yield SPLITS[codes[number]], part.text, part.last
-            number += part.last
-
-
-def encode_all(
-    stream: Iterable[tuple[str, str, bool]],
-    tokenizer: Tokenizer,
-    separate: bool,
-    out: Path,
-    dtype: str,
-    tell: Callable[[int], None],
-    special: bool = False,
-) -> tuple[dict[str, dict[str, int]], int]:
-    """Write every split's token file; return the counts of each split and the forced cuts.
-
-    Args:
-        special: texts of special tokens become their ids (rendered conversations).
-    """
-    names = ("documents", "characters", "bytes", "tokens", "separators", "unknown_tokens")
-    counts: dict[str, dict[str, int]] = {}
-    separator = packed(np.array([tokenizer.separator_id]), dtype)
-    forced = done = 0
-    with contextlib.ExitStack() as stack:
-        handles: dict[str, IO[bytes]] = {}
-        for block in cut_blocks(stream, tokenizer.cuts):
-            if special:
-                ids = np.array(tokenizer.encode(block.text, special=True), dtype=np.int64)
+    def flush() -> Iterator[tuple[Block, Ids, npt.NDArray[np.uint8] | None]]:
+        texts = [block.text for block in group if block.rendered is None]
+        chats = [block.rendered for block in group if block.rendered is not None]
+        plain = iter(tokenizer.encode_blocks(texts, threads))
+        spoken = iter(encode_rendered_many(tokenizer, chats))
+        for block in group:
+            if block.rendered is None:
+                yield block, next(plain), None
             else:
-                ids = tokenizer.encode_array(block.text)
-            if block.split not in handles:
-                path = out / f"{block.split}.bin"
-                handles[block.split] = stack.enter_context(staged_file(path))
-                counts[block.split] = dict.fromkeys(names, 0)
-            handle, counted = handles[block.split], counts[block.split]
-            handle.write(packed(ids, dtype))
-            ends = block.ends and separate
-            if ends:
-                handle.write(separator)
-            counted["documents"] += block.ends
-            counted["characters"] += len(block.text)
-            counted["bytes"] += len(block.text.encode("utf-8"))
-            counted["tokens"] += len(ids) + ends
-            counted["separators"] += ends
-            if tokenizer.unknown_id is not None:
-                counted["unknown_tokens"] += int((ids == tokenizer.unknown_id).sum())
-            forced += block.forced
-            done += len(block.text)
-            tell(done)
-    for name in SPLITS:
-        if name not in counts:
-            remove_file(out / f"{name}.bin")  # of an earlier preparation with other fractions
-    return {name: counts[name] for name in SPLITS if name in counts}, forced
+                yield (block, *next(spoken))
+
+    for block in blocks:
+        group.append(block)
+        characters += len(block.text)
+        full = len(group) >= GROUP * threads and characters >= GROUP_CHARACTERS // 8
+        if full or characters >= GROUP_CHARACTERS * threads:
+            yield from flush()
+            group, characters = [], 0
+    yield from flush()
+
+
+COUNTED = ("documents", "characters", "bytes", "tokens", "separators", "unknown_tokens", "masked")
+
+
+def total_of(*groups: Any) -> dict[str, int]:
+    """Sums of the counts of several splits."""
+    items = [item for group in groups for item in ([group] if isinstance(group, dict) else group)]
+    return {name: sum(item[name] for item in items) for name in COUNTED}
+
+
+class TokenWriter:
+    """Writes the files of every split and counts what it writes, by split and by source."""
+
+    def __init__(self, tokenizer: Tokenizer, layout: Layout, out: Path, dtype: str) -> None:
+        self.tokenizer, self.layout, self.out, self.dtype = tokenizer, layout, out, dtype
+        self.counts: dict[str, dict[str, int]] = {}
+        self.by_source: dict[int, dict[str, int]] = {}
+        self.characters = self.forced = 0
+        self.conversations = self.without_loss = self.end_with_loss = 0
+        self.examples: list[dict[str, Any]] = []
+        self.overlap = LineOverlap()
+        self._faulty: list[str] = []
+        self._separator = packed(np.array([tokenizer.separator_id]), dtype)
+        self._stack = contextlib.ExitStack()
+        self._files: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> TokenWriter:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        self._stack.__exit__(*fault)
+        if fault[0] is None:
+            for name in (f"{split}{part}" for split in SPLITS for part in PARTS_OF_A_SPLIT):
+                if name not in self._files:
+                    remove_file(self.out / name)  # of an earlier preparation
+
+    def write(self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None) -> None:
+        """Append one block to the files of its split; a duplicate is only counted."""
+        ends = block.ends and self.layout.separate and block.rendered is None
+        counted = self.counts.setdefault(block.split, dict.fromkeys(COUNTED, 0))
+        of_source = self.by_source.setdefault(block.source, {"tokens": 0, "trained": 0})
+        masked = 0
+        if mask is not None and self.layout.mask:
+            masked = len(ids) - int(mask.sum())
+        tokens = len(ids) + ends
+        counted["documents"] += block.ends
+        counted["characters"] += len(block.text)
+        counted["bytes"] += len(block.text.encode("utf-8"))
+        counted["tokens"] += tokens
+        counted["separators"] += ends
+        counted["masked"] += masked
+        of_source["tokens"] += tokens
+        if self.tokenizer.unknown_id is not None:
+            counted["unknown_tokens"] += int((ids == self.tokenizer.unknown_id).sum())
+        self.forced += block.forced
+        self.characters += len(block.text)
+        if block.split == DUPLICATE:
+            return
+        if block.split == "train":
+            of_source["trained"] += tokens - masked
+        self._file(f"{block.split}.bin").write(packed(ids, self.dtype))
+        if ends:
+            self._file(f"{block.split}.bin").write(self._separator)
+        if self.layout.mask:
+            carried = np.ones(len(ids), np.uint8) if mask is None else mask
+            self._file(f"{block.split}.mask.bin").write(carried.tobytes() + b"\1" * ends)
+        if self.layout.apart and block.ends:
+            end = np.array([counted["tokens"]], dtype="<u8")
+            self._file(f"{block.split}.documents.bin").write(end.tobytes())
+        if block.rendered is None:
+            self.overlap.add(block.split, block.text)
+        else:
+            self._conversation(block, ids, mask)
+
+    def doubts(self) -> dict[str, Any]:
+        """What the checks before step 1 make warnings of."""
+        seen, lines = self.overlap.result()
+        return {
+            "without_loss": self.without_loss,
+            "without_loss_at": self._faulty,
+            "end_with_loss": self.end_with_loss,
+            "val_lines": lines,
+            "val_lines_in_train": seen,
+        }
+
+    def _conversation(
+        self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None
+    ) -> None:
+        assert mask is not None
+        self.conversations += 1
+        where = np.flatnonzero(mask)
+        worst = not len(where)
+        if worst:
+            self.without_loss += 1
+            if len(self._faulty) < EXAMPLES:
+                self._faulty.append(f"{block.source}:{block.line}")
+        elif int(ids[where[-1]]) in self.tokenizer.control_ids:
+            self.end_with_loss += 1
+        if self.conversations <= EXAMPLES or (worst and self.without_loss <= EXAMPLES):
+            carried = mask if self.layout.mask else np.ones(len(ids), np.uint8)
+            shown = [
+                [self.tokenizer.token_text(id), int(carries)]
+                for id, carries in zip(ids[:EXAMPLE_TOKENS].tolist(), carried, strict=False)
+            ]
+            self.examples.append(
+                {
+                    "source": block.source,
+                    "line": block.line,
+                    "split": block.split,
+                    "tokens": shown,
+                    "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
+                }
+            )
+
+    def _file(self, name: str) -> IO[bytes]:
+        if name not in self._files:
+            self._files[name] = self._stack.enter_context(staged_file(self.out / name))
+        return self._files[name]
+
+
+def between(text: str, controls: Sequence[str]) -> Iterator[str]:
+    """The stretches between control tokens: what a tokenizer can be trained on."""
+    texts = [text]
+    for control in controls:
+        texts = [part for item in texts for part in item.split(control)]
+    return filter(None, texts)
+
+
+def source_rows(
+    corpus: Corpus, survey: Survey, by_source: dict[int, dict[str, int]]
+) -> list[dict[str, Any]]:
+    """The ledger's line of each source: how it was read and what became of it."""
+    rows = []
+    for number, name in enumerate(corpus.names):
+        counts = by_source.get(number, {"tokens": 0, "trained": 0})
+        rows.append(
+            {
+                "name": name,
+                **corpus.notes_of(number),
+                "documents": survey.documents_by_source.get(number, 0),
+                "tokens": counts["tokens"],
+                "trained": counts["trained"],
+                "languages": survey.languages[number].mixed() if number in survey.languages else [],
+            }
+        )
+    return rows
+
+
+def doubts_of(
+    corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any]
+) -> dict[str, Any]:
+    """Copies, near copies across the split, and records that could not be read."""
+    doubts: dict[str, Any] = {"bad": bad, "copies": 0, "near_copies": 0, "near_copies_at": []}
+    if not survey.exact:
+        return doubts
+    doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))
+    if codes:
+        near = np.frombuffer(survey.near, np.uint64)
+        split = np.frombuffer(codes, np.uint8)
+        train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
+        crossing = np.flatnonzero(val & np.isin(near, near[train]))
+        doubts["near_copies"] = len(crossing)
+        for document in crossing[:EXAMPLES].tolist():
+            twin = int(np.flatnonzero(train & (near == near[document]))[0])
+            doubts["near_copies_at"].append(
+                [corpus.place(survey.places[document]), corpus.place(survey.places[twin])]
+            )
+    return doubts
 
 
 def packed(ids: Ids, dtype: str) -> bytes:
@@ -539,6 +773,6 @@ def open_prepared(folder: Path) -> Prepared:
 def token_files(folder: Path, facts: dict[str, Any]) -> dict[str, TokenFile]:
     """The token files that the facts tell of, opened."""
     return {
-        name: TokenFile(folder / f"{name}.bin", facts["dtype"], length)
+        name: open_split(folder, name, facts["dtype"], length)
         for name, length in facts["tokens"].items()
     }

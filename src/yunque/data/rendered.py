@@ -1,90 +1,102 @@
-"""RENDERED CONVERSATIONS → TOKEN FILES: special tokens are meant, the split is made beforehand."""
+"""RENDERED CONVERSATIONS → TOKEN IDS AND LOSS MASK, from character offsets alone.
+
+The text of control tokens becomes their ids where the template wrote it, and plain text where a
+person did. What stands between two control tokens is encoded as one stretch, so that the ids are
+those of the whole text.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
 
-from yunque.config import DataConfig
-from yunque.data.prepare import (
-    Prepared,
-    Progress,
-    request_of,
-    reuse_or_build,
-    tokenizer_identity,
-    write_tokens,
-)
-from yunque.data.tokenizer import Tokenizer, tokenizer_for
+import numpy as np
+import numpy.typing as npt
+
+from yunque.data.chat_template import Rendered, Span
+from yunque.data.tokenizer import Ids, Tokenizer
+
+Mask = npt.NDArray[np.uint8]
 
 
-def prepare_rendered(
-    documents: Callable[[], Mapping[str, Sequence[str]]],
-    name: str,
-    config: DataConfig,
-    out: Path,
-    special_tokens: Sequence[str],
-    chat_template: str,
-    progress: Progress | None = None,
-) -> Prepared:
-    """Token files of conversations that are already text, or those that are already right.
+def encode_rendered(tokenizer: Tokenizer, rendered: Rendered) -> tuple[Ids, Mask]:
+    """Ids (N,) and mask (N,): 1 where a token holds a character that carries loss."""
+    return encode_rendered_many(tokenizer, [rendered])[0]
 
-    Args:
-        documents: makes split ("train", "val") → its documents, each without its last end token;
-            called only where there is something to do.
-        name: what the documents are made from; the same name stands for the same documents.
-        special_tokens: texts that become one token each.
 
-    Raises:
-        InputError: the tokenizer's name is no way to train one; `out` holds files of something
-            else under our names.
-        StorageError: reading or writing failed.
-    """
-    tell = progress or (lambda what, fraction: None)
+def encode_rendered_many(
+    tokenizer: Tokenizer, conversations: Sequence[Rendered]
+) -> list[tuple[Ids, Mask]]:
+    """The same for many, in order; their stretches are encoded at once."""
+    cut = [cut_at_controls(tokenizer, conversation) for conversation in conversations]
+    texts = [text for pieces in cut for text, _, id in pieces if id < 0]
+    encoded = iter(tokenizer.encode_with_offsets(texts))
+    found = []
+    for conversation, pieces in zip(conversations, cut, strict=True):
+        ids: list[int] = []
+        spans: list[Span] = []
+        for text, start, id in pieces:
+            if id >= 0:
+                ids.append(id)
+                spans.append((start, start + len(text)))
+            else:
+                inner, offsets = next(encoded)
+                ids += inner
+                spans += [(start + a, start + b) for a, b in offsets]
+        found.append((np.array(ids, dtype=np.int64), mask_of(spans, conversation.loss)))
+    return found
 
-    def describe() -> dict[str, Any]:
-        settings = {
-            "tokenizer": tokenizer_identity(config.tokenizer),
-            "separator": config.separator,
-        }
-        key = json.dumps([name, list(special_tokens), chat_template]).encode("utf-8")
-        digest = hashlib.sha256(key).hexdigest()
-        return request_of(settings, [{"name": name, "bytes": 0, "sha256": digest}])
 
-    def build() -> tuple[Tokenizer, dict[str, Any]]:
-        texts = documents()
-        apart = re.compile("|".join(map(re.escape, special_tokens)))
+def mask_of(tokens: Sequence[Span], loss: Sequence[Span]) -> Mask:
+    """1 for every token that overlaps a loss span; both lists are in order of place."""
+    mask = np.zeros(len(tokens), dtype=np.uint8)
+    spans = iter(loss)
+    span = next(spans, None)
+    for number, (start, stop) in enumerate(tokens):
+        while span is not None and span[1] <= start:
+            span = next(spans, None)
+        if span is None:
+            break
+        mask[number] = start < span[1] and stop > span[0]
+    return mask
 
-        def training_texts() -> Iterator[str]:
-            # Between the special tokens: what a merge can be learnt from.
-            for text in texts["train"]:
-                yield from filter(None, apart.split(text))
 
-        tokenizer = tokenizer_for(
-            config.tokenizer, training_texts, config.separator, special_tokens, chat_template
-        )
-        total = sum(len(text) for part in texts.values() for text in part)
-        written = write_tokens(
-            ((split, text, True) for split, part in texts.items() for text in part),
-            tokenizer,
-            True,
-            out,
-            lambda done: tell("data.encoding", done / total),
-            special=True,
-        )
-        splits = written["splits"].values()
-        facts = {
-            "files": 0,
-            "bytes": sum(item["bytes"] for item in splits),
-            "documents": sum(item["documents"] for item in splits),
-            "characters": total,
-            "split_by": "documents",
-            "tokenizer": config.tokenizer,
-            **written,
-        }
-        return tokenizer, facts
+def cut_at_controls(tokenizer: Tokenizer, conversation: Rendered) -> list[tuple[str, int, int]]:
+    """(text, where it begins, id of the control token or -1), in order, nothing left out."""
+    text = conversation.text
+    pattern, ids = controls_of(tokenizer.fingerprint, tuple(tokenizer.controls.items()))
+    if pattern is None:
+        return [(text, 0, -1)]
+    pieces: list[tuple[str, int, int]] = []
+    done = 0
+    spans = iter(conversation.content)
+    span = next(spans, None)
+    place = 0
+    while (match := pattern.search(text, place)) is not None:
+        start, stop = match.span()
+        while span is not None and span[1] <= start:
+            span = next(spans, None)
+        if span is not None and span[0] < stop:
+            # A person wrote it, or a part of it: plain text. Look again behind its first character.
+            place = start + 1
+            continue
+        if start > done:
+            pieces.append((text[done:start], done, -1))
+        pieces.append((match.group(), start, ids[match.group()]))
+        done = place = stop
+    if done < len(text):
+        pieces.append((text[done:], done, -1))
+    return pieces
 
-    return reuse_or_build(out, describe, build)
+
+@lru_cache(maxsize=8)
+def controls_of(
+    fingerprint: str, controls: tuple[tuple[str, int], ...]
+) -> tuple[re.Pattern[str] | None, dict[str, int]]:
+    """A pattern that finds control tokens, the longest first, and their ids."""
+    ids = dict(controls)
+    if not ids:
+        return None, ids
+    names = sorted(ids, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names))), ids

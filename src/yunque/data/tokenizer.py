@@ -141,6 +141,31 @@ class Tokenizer:
             self._known, self._known_characters = {}, 0
         return np.frombuffer(raw, np.uint32).astype(np.int64)
 
+    def encode_blocks(self, texts: Sequence[str], threads: int) -> list[Ids]:
+        """The ids of many texts."""
+        return [self.encode_array(text) for text in texts]
+
+    def encode_with_offsets(
+        self, texts: Sequence[str]
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """(ids, the first and behind-last character of each token) of plain texts.
+
+        The tokens of one character that is split into bytes all have its offsets.
+        """
+        found = self._plain.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in found]
+
+    @cached_property
+    def controls(self) -> dict[str, int]:
+        """Text → id of the control tokens."""
+        added = self.backend.get_added_tokens_decoder()
+        return {token.content: id for id, token in added.items() if token.special}
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of the control tokens."""
+        return frozenset(self.controls.values())
+
     def first_token_bytes(self, text: str) -> int:
         """UTF-8 bytes of `text` up to the end of its first token, an unknown one too; 0 for none.
 

@@ -75,4 +75,68 @@ WORDS: dict[str, tuple[str, str]] = {
         "modelo no podrá leer ni escribir ese texto. Usa bpe:SIZE o byte, que conocen cualquier "
         "texto, o un vocabulario mayor.",
     ),
+    "data.bad_records": (
+        "{count:,} records were left out because they could not be read; the first: {first}",
+        "Se han dejado fuera {count:,} registros que no se podían leer; el primero: {first}",
+    ),
+    "data.no_loss": (
+        "{count:,} of {total:,} conversations hold no token that is to be learnt, at {places}: the "
+        "assistant says nothing in them. Mend or remove them.",
+        "{count:,} de {total:,} conversaciones no tienen ningún token que aprender, en {places}: el "
+        "asistente no dice nada en ellas. Corrígelas o quítalas.",
+    ),
+    "data.end_without_loss": (
+        "In none of the {count:,} conversations does the end of the answer carry loss: the model "
+        "will not learn to stop. Use a chat template that ends the assistant's turn with an end "
+        "token.",
+        "En ninguna de las {count:,} conversaciones cuenta para la pérdida el final de la "
+        "respuesta: el modelo no aprenderá a callar. Usa una plantilla que cierre el turno del "
+        "asistente con un token de fin.",
+    ),
+    "data.lost_to_length": (
+        "{lost:,} of {tokens:,} training tokens ({percent:.1f} %) are cut off by the length limit: "
+        "answers lose their ends. Raise context_length, or set over_long to split.",
+        "El límite de longitud corta {lost:,} de los {tokens:,} tokens de entrenamiento "
+        "({percent:.1f} %): hay respuestas que se quedan sin final. Sube context_length o pon "
+        "over_long en split.",
+    ),
+    "data.not_packed": (
+        "{count:,} conversations are trained on as one stream: a window may begin in the middle of "
+        "one and go on into the next. Set packing to auto to keep them apart.",
+        "Las {count:,} conversaciones se entrenan como un texto seguido: una ventana puede empezar "
+        "a mitad de una y seguir con la siguiente. Pon packing en auto para separarlas.",
+    ),
+    "data.near_copies": (
+        "{count:,} of {total:,} validation documents also stand in the training set but for case, "
+        "spaces, accents or digits (for example {val} and {train}): the validation loss will look "
+        "better than it is. Remove the copies, or hold out documents of another origin.",
+        "{count:,} de los {total:,} documentos de validación están también en el entrenamiento, "
+        "salvo mayúsculas, espacios, tildes o cifras (por ejemplo {val} y {train}): la pérdida de "
+        "validación parecerá mejor de lo que es. Quita las copias o reserva documentos de otro "
+        "origen.",
+    ),
+    "data.val_in_train": (
+        "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also stand "
+        "in the training text: the validation loss will look better than it is. Remove repeated "
+        "text, or hold out another part.",
+        "{seen:,} de las {lines:,} líneas largas del texto de validación ({percent:.0f} %) están "
+        "también en el de entrenamiento: la pérdida de validación parecerá mejor de lo que es. "
+        "Quita el texto repetido o reserva otra parte.",
+    ),
+    "data.tokens_per_byte": (
+        "This tokenizer spends {tokens:.2f} tokens on a byte of this text: it was made for other "
+        "text. Use bpe:SIZE trained on this one, or byte.",
+        "Este tokenizador gasta {tokens:.2f} tokens por byte de este texto: se hizo para otro. Usa "
+        "bpe:SIZE entrenado con este, o byte.",
+    ),
+    "data.languages": (
+        "{name} mixes languages ({languages}). If that is not meant, split the file.",
+        "{name} mezcla idiomas ({languages}). Si no es a propósito, separa el archivo.",
+    ),
+    "data.encoding_detected": (
+        "{name} is not UTF-8; it was read as {encoding}, which fits its bytes. If letters look "
+        "wrong, name the encoding.",
+        "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
+        "letra sale mal, indica la codificación.",
+    ),
 }

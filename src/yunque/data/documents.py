@@ -1,0 +1,191 @@
+"""SOURCES → DOCUMENTS: plain text in pieces, records as texts or rendered conversations.
+
+A corpus is read several times; each reading gives the same pieces in the same order. What is told
+of a source (its encoding, its bad records) is collected while it is surveyed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yunque.config import DataConfig
+from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, Rendered
+from yunque.data.conversations import column_map, messages_of, recognise
+from yunque.data.encodings import ReadNotes
+from yunque.data.records import BadRecord, Record, read_records
+from yunque.data.sources import Source, find_sources, read_parts
+from yunque.data.tokenizer import is_path, load_tokenizer
+from yunque.errors import InputError
+from yunque.files import sha256, storage_error
+
+BAD_EXAMPLES = 100
+LINE_BITS = 40
+
+
+class Piece(NamedTuple):
+    """A stretch of one document; `rendered` conversations and records come in one piece.
+
+    `source` is the number of the source, `line` where the document begins in it. `blank`: the
+    document is nothing but white space. `separator`: a separator stands before this document.
+    """
+
+    source: int
+    text: str
+    line: int
+    first: bool = True
+    last: bool = True
+    blank: bool = False
+    separator: bool = False
+    rendered: Rendered | None = None
+
+
+class Corpus:
+    """The sources of a preparation, read as often as needed.
+
+    Attributes:
+        names: what each source is called.
+        template: the chat template that renders conversations.
+        control_tokens: what the tokenizer must know for it, beside its own.
+
+    Raises:
+        InputError: sources, columns or tokenizer cannot be used.
+    """
+
+    def __init__(self, sources: Sequence[str], config: DataConfig) -> None:
+        self.config = config
+        self.sources = find_sources(sources)
+        self.names = [source.name for source in self.sources]
+        self.columns = column_map(config.columns)
+        self.chat = ChatTemplate(tokens=(("eos_token", config.separator),))
+        self.control_tokens: tuple[str, ...] = CHAT_TOKENS
+        if is_path(config.tokenizer):
+            loaded = load_tokenizer(Path(config.tokenizer).expanduser())
+            if loaded.chat_template is not None:
+                self.chat = ChatTemplate(
+                    loaded.chat_template,
+                    (("eos_token", loaded.separator), *loaded.named_tokens.items()),
+                    tuple(loaded.controls),
+                )
+                self.control_tokens = ()
+            else:
+                self.chat = ChatTemplate(tokens=(("eos_token", loaded.separator),))
+        self.template = self.chat.source
+        self.notes = [ReadNotes() for _ in self.sources]
+        self.bad: list[str] = []
+        self.bad_count = 0
+        self._checked = False
+
+    def content(self) -> list[dict[str, Any]]:
+        """Name, size and SHA-256 of each source; a data set of the Hub goes by its name."""
+        rows = []
+        for source in self.sources:
+            if source.path is None:
+                digest = hashlib.sha256(source.hub.encode("utf-8")).hexdigest()
+                rows.append({"name": source.name, "bytes": 0, "sha256": digest})
+                continue
+            try:
+                size = source.path.stat().st_size
+            except OSError as error:
+                raise storage_error(error, source.path, "read") from None
+            rows.append({"name": source.name, "bytes": size, "sha256": sha256(source.path)})
+        return rows
+
+    def pieces(
+        self, survey: bool = False, tell: Callable[[float], None] | None = None
+    ) -> Iterator[Piece]:
+        """Every document of every source, in order.
+
+        Args:
+            survey: collect the notes and the bad records of this reading.
+            tell: called with the fraction of the sources that is done.
+
+        Raises:
+            InputError: a source cannot be read, or a record is faulty and may not be skipped.
+        """
+        if survey:
+            self.notes = [ReadNotes() for _ in self.sources]
+            self.bad, self.bad_count = [], 0
+        for number, source in enumerate(self.sources):
+            notes = self.notes[number] if survey else ReadNotes()
+            if source.kind == "text":
+                yield from self.of_text(number, source, notes)
+            else:
+                yield from self.of_records(number, source, notes, survey)
+            if survey and notes.bad_count:
+                self.bad_count += notes.bad_count
+                self.bad += [str(bad) for bad in notes.bad_lines][: BAD_EXAMPLES - len(self.bad)]
+            if tell:
+                tell((number + 1) / len(self.sources))
+
+    def of_text(self, number: int, source: Source, notes: ReadNotes) -> Iterator[Piece]:
+        """The documents of a plain text."""
+        documents = 0
+        for part in read_parts(source, self.config.separator, self.config, notes):
+            separator = part.first and documents > 0
+            documents += part.first
+            yield Piece(
+                number, part.text, part.line, part.first, part.last, part.blank, separator
+            )
+
+    def of_records(
+        self, number: int, source: Source, notes: ReadNotes, survey: bool
+    ) -> Iterator[Piece]:
+        """The records of a source: texts as they are, conversations rendered."""
+
+        def skip(record: BadRecord) -> None:
+            if survey:
+                self.bad_count += 1
+                if len(self.bad) < BAD_EXAMPLES:
+                    self.bad.append(f"{record.source}:{record.line}: {record.reason}")
+
+        on_bad = skip if self.config.skip_bad else None
+        shape = ""
+        for record in read_records(source, self.config, notes, on_bad):
+            try:
+                if not shape:
+                    shape = recognise(record, self.columns)
+                piece = self.of_record(number, record, shape)
+            except InputError as fault:
+                # A first record of no known shape is no fault of one record: nothing else fits.
+                if on_bad is None or not shape:
+                    raise
+                place = f"{record.source}:{record.line}: "
+                skip(BadRecord(record.source, record.line, str(fault).removeprefix(place)))
+                continue
+            yield piece
+
+    def of_record(self, number: int, record: Record, shape: str) -> Piece:
+        """One record as a document."""
+        messages = messages_of(record, shape, self.columns)
+        if isinstance(messages, str):
+            return Piece(number, messages, record.line, blank=not messages.strip())
+        if not self._checked:
+            self.chat.check()
+            self._checked = True
+        try:
+            rendered = self.chat.render(messages)
+        except InputError as fault:
+            raise InputError(f"{record.source}:{record.line}: {fault}") from None
+        return Piece(number, rendered.text, record.line, rendered=rendered)
+
+    def notes_of(self, number: int) -> dict[str, Any]:
+        """How a source was read."""
+        notes = asdict(self.notes[number])
+        del notes["bad_lines"]
+        return {"kind": self.sources[number].kind, **notes}
+
+    def bytes_read(self) -> int:
+        """Bytes of all sources, decompressed."""
+        return sum(notes.bytes_read for notes in self.notes)
+
+    def bad_records(self) -> dict[str, Any]:
+        """What was left out because it could not be read."""
+        return {"count": self.bad_count, "examples": self.bad}
+
+    def place(self, code: int) -> str:
+        """`file:line` of source << LINE_BITS | line."""
+        return f"{self.names[code >> LINE_BITS]}:{code & ((1 << LINE_BITS) - 1)}"

@@ -1,0 +1,65 @@
+"""The ledger in words: its equations, and what the page and the terminal say around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yunque.words.writing import number
+
+WORDS: dict[str, tuple[str, str]] = {
+    "ledger.title": ("Where every token went", "A dónde ha ido cada token"),
+    "ledger.documents": ("documents", "documentos"),
+    "ledger.bytes": ("bytes of text", "bytes de texto"),
+    "ledger.tokens": ("tokens", "tokens"),
+    "ledger.epoch": ("places of an epoch", "huecos de una época"),
+    "ledger.read": ("read", "leídos"),
+    "ledger.train": ("training", "entrenamiento"),
+    "ledger.val": ("validation", "validación"),
+    "ledger.test": ("test", "prueba"),
+    "ledger.duplicate": ("dropped copies", "copias descartadas"),
+    "ledger.blank": ("blank", "en blanco"),
+    "ledger.bad": ("unreadable", "ilegibles"),
+    "ledger.separators": ("separators", "separadores"),
+    "ledger.trained": ("trained", "entrenados"),
+    "ledger.masked": ("without loss", "sin pérdida"),
+    "ledger.first": ("first of a document", "primeros de un documento"),
+    "ledger.unused": ("left over in an epoch", "sobrantes de una época"),
+    "ledger.truncated": ("cut off", "cortados"),
+    "ledger.held_out": ("held out", "reservados"),
+    "ledger.padding": ("padding", "relleno"),
+    "ledger.difference": ("difference {n}", "diferencia {n}"),
+    "ledger.sources": ("Sources", "Fuentes"),
+    "ledger.source": ("source", "fuente"),
+    "ledger.encoding": ("encoding", "codificación"),
+    "ledger.kind": ("kind", "clase"),
+    "ledger.examples": (
+        "Records as the model sees them: marked tokens carry loss, the others are only read",
+        "Los registros como los ve el modelo: los tokens marcados cuentan para la pérdida; los "
+        "demás solo se leen",
+    ),
+    "ledger.example": ("{place} ({split})", "{place} ({split})"),
+    "ledger.left_out": ("… {n} more tokens", "… {n} tokens más"),
+    "ledger.doubts": ("Look at this", "Mira esto"),
+    "ledger.nothing": ("Nothing to remark.", "Nada que señalar."),
+}
+
+UNITS = ("documents", "bytes", "tokens", "epoch")
+
+
+def equation(unit: str, account: Mapping[str, Any], lang: str) -> str:
+    """`tokens: read 120 = trained 100 + held out 20`; parts of 0 are left out."""
+    from yunque.words import say
+
+    parts = {name: n for name, n in account.items() if name not in ("read", "error") and n}
+    right = " + ".join(f"{say(f'ledger.{name}', lang)} {number(n, lang)}" for name, n in parts.items())
+    read = f"{say('ledger.read', lang)} " if unit != "epoch" else ""
+    line = f"{say(f'ledger.{unit}', lang)}: {read}{number(account['read'], lang)} = {right or '0'}"
+    if account.get("error"):
+        line += f" ({say('ledger.difference', lang, n=number(account['error'], lang))})"
+    return line
+
+
+def equations(ledger: Mapping[str, Any], lang: str) -> list[str]:
+    """Every equation that a ledger holds, in order."""
+    return [equation(unit, ledger[unit], lang) for unit in UNITS if unit in ledger]
