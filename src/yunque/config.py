@@ -30,6 +30,8 @@ Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Optimizer = Literal["adamw", "muon", "sgd"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
+Packing = Literal["auto", "on", "off"]
+OverLong = Literal["split", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,13 @@ class DataConfig:
     """text: the tail of the text is held out; documents: whole documents are; auto: documents
     where there are at least 20, else text."""
     stride: int = 0
-    """Tokens between the starts of two training windows. 0: the context length."""
+    """Tokens between the starts of two training windows. 0: the context length. Without packing."""
+    packing: Packing = "auto"
+    """on: whole documents side by side in a row, none seen by another; off: windows over the
+    documents one after the other; auto: on for conversations, else off."""
+    over_long: OverLong = "split"
+    """With packing, a document longer than the context: split (every token is trained) or
+    truncate (its end is left out, and counted)."""
 
 
 @dataclass(frozen=True)
