@@ -12,6 +12,7 @@ from reference_models import pair
 from torch import Tensor, nn
 
 from yunque import evaluate
+from yunque.batch import Batch
 from yunque.errors import InputError
 from yunque.evaluate import TokenView, explain, score, text_windows, token_losses
 
@@ -48,12 +49,12 @@ def test_each_token_once_in_order(context_length: int, batch_size: int) -> None:
 
 def test_windows_do_not_overlap_and_the_last_may_be_short() -> None:
     windows = list(text_windows(list(range(12)), context_length=3, batch_size=2))
-    assert [inputs.tolist() for inputs, _ in windows] == [
+    assert [batch.inputs.tolist() for batch in windows] == [
         [[0, 1, 2], [3, 4, 5]],
         [[6, 7, 8]],
         [[9, 10]],
     ]
-    assert [targets.tolist() for _, targets in windows] == [
+    assert [batch.targets.tolist() for batch in windows] == [
         [[1, 2, 3], [4, 5, 6]],
         [[7, 8, 9]],
         [[10, 11]],
@@ -116,7 +117,7 @@ def test_a_device_without_64_bit_numbers_gives_the_same_score() -> None:
 def test_masked_targets_carry_no_loss_and_no_count() -> None:
     inputs, targets = torch.tensor([IDS[:-1]]), torch.tensor([IDS[1:]])
     targets[0, [0, 3]] = -100
-    result = score(Bigram(), [(inputs, targets)])
+    result = score(Bigram(), [Batch(inputs, targets)])
     assert result.tokens == 4
     assert result.loss == pytest.approx(sum(BY_HAND[i] for i in (1, 2, 4, 5)) / 4, rel=1e-7)
 
@@ -142,7 +143,7 @@ def test_bits_per_byte_counts_bytes_not_characters() -> None:
 
 def test_many_small_losses_add_up_exactly() -> None:
     ids = torch.zeros(1, 200_001, dtype=torch.int64)
-    result = score(Bigram(), [(ids[:, :-1], ids[:, 1:])])
+    result = score(Bigram(), [Batch(ids[:, :-1], ids[:, 1:])])
     assert result.loss == pytest.approx(math.log(2), rel=1e-7)
 
 
@@ -185,7 +186,7 @@ def test_one_token_has_no_prediction_and_none_is_an_error() -> None:
         score(Bigram(), [])
     masked = torch.full((1, 3), -100)
     with pytest.raises(InputError, match="no token to predict"):
-        score(Bigram(), [(torch.zeros(1, 3, dtype=torch.int64), masked)])
+        score(Bigram(), [Batch(torch.zeros(1, 3, dtype=torch.int64), masked)])
 
 
 def test_the_logits_of_one_chunk_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

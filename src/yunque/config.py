@@ -32,6 +32,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
 Loss = Literal["auto", "all", "assistant"]
 Duplicates = Literal["keep", "drop"]
+Packing = Literal["auto", "on", "off"]
+OverLong = Literal["split", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class DataConfig:
     """text: the tail of the text is held out; documents: whole documents are; auto: documents
     where there are at least 20, else text."""
     stride: int = 0
-    """Tokens between the starts of two training windows. 0: the context length."""
+    """Tokens between the starts of two training windows. 0: the context length. Without packing."""
     columns: str = ""
     """Names of a record's columns where they are not the usual ones: 'prompt=q, completion=a'."""
     loss: Loss = "auto"
@@ -60,6 +62,12 @@ class DataConfig:
     (assistant, auto), or all. Every token of plain text is."""
     duplicates: Duplicates = "keep"
     """What becomes of a document that is equal to an earlier one: keep or drop."""
+    packing: Packing = "auto"
+    """on: whole documents side by side in a row, none seen by another; off: windows over the
+    documents one after the other; auto: on for conversations, else off."""
+    over_long: OverLong = "split"
+    """With packing, a document longer than the context: split (every token is trained) or
+    truncate (its end is left out, and counted)."""
 
 
 @dataclass(frozen=True)

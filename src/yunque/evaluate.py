@@ -21,10 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yunque.batch import MASKED, Batch
 from yunque.errors import InputError
-
-MASKED = -100
-"""Target of a token that is not counted."""
 
 Result = TypeVar("Result")
 
@@ -33,7 +31,9 @@ CHUNK_ROWS = 512
 
 
 class LanguageModel(Protocol):
-    """What is asked of a model here: tokens `(B, T)` → hidden `(B, T, C)`, head → logits."""
+    """What is asked of a model here: tokens `(B, T)` → hidden `(B, T, C)`, head → logits.
+
+    A batch with more than one segment in a row also gives `positions` and `segments`."""
 
     training: bool
 
@@ -82,8 +82,8 @@ class TokenView:
 
 def text_windows(
     ids: Sequence[int] | Tensor, context_length: int, batch_size: int = 8
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """A text as (inputs, targets), each `(B, T)`, in order: full windows, then the shorter last.
+) -> Iterator[Batch]:
+    """A text as batches `(B, T)`, in order: full windows, then the shorter last.
 
     Raises:
         InputError: fewer than two tokens: there is nothing to predict.
@@ -98,12 +98,12 @@ def text_windows(
     whole = predicted // context_length * context_length
     for begin in range(0, whole, batch_size * context_length):
         stop = min(begin + batch_size * context_length, whole)
-        yield (
+        yield Batch(
             tokens[begin:stop].view(-1, context_length),
             tokens[begin + 1 : stop + 1].view(-1, context_length),
         )
     if whole < predicted:
-        yield tokens[None, whole:-1], tokens[None, whole + 1 :]
+        yield Batch(tokens[None, whole:-1], tokens[None, whole + 1 :])
 
 
 def token_losses(
@@ -125,10 +125,8 @@ def token_losses(
         return torch.cat(list(_chunks(model, windows, _losses))).cpu()
 
 
-def score(
-    model: LanguageModel, windows: Iterable[tuple[Tensor, Tensor]], num_bytes: int = 0
-) -> Score:
-    """The pooled loss over windows of (inputs, targets), each `(B, T)`; targets -100 are masked.
+def score(model: LanguageModel, windows: Iterable[Batch], num_bytes: int = 0) -> Score:
+    """The pooled loss over batches of windows; masked targets are not counted.
 
     Args:
         num_bytes: UTF-8 bytes of the text that the targets spell; 0: not known.
@@ -221,7 +219,7 @@ def _losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _chunks(
     model: LanguageModel,
-    windows: Iterable[tuple[Tensor, Tensor]],
+    windows: Iterable[Batch],
     read: Callable[[Tensor, Tensor], Result],
 ) -> Iterator[Result]:
     """`read(logits (rows, V) in float32, targets (rows,))` for each `CHUNK_ROWS` positions.
@@ -229,9 +227,10 @@ def _chunks(
     The logits go to a function, not to a loop, so that none outlive their chunk.
     """
     device = next(model.parameters()).device
-    for inputs, targets in windows:
-        hidden = model(inputs.to(device)).flatten(0, 1)  # (B·T, C)
-        flat = targets.to(device).flatten()  # (B·T,)
+    for batch in windows:
+        batch = batch.to(device)
+        hidden = model(batch.inputs, **batch.layout).flatten(0, 1)  # (B·T, C)
+        flat = batch.targets.flatten()  # (B·T,)
         for begin in range(0, len(flat), CHUNK_ROWS):
             rows = slice(begin, begin + CHUNK_ROWS)
             yield read(model.head(hidden[rows]).float(), flat[rows])

@@ -20,6 +20,7 @@ from yunque.assemble import runs
 from yunque.assemble.models import load
 from yunque.assemble.runs import RunResult, pretrain, resume
 from yunque.assemble.sources import prepare
+from yunque.batch import Batch
 from yunque.config import Recipe
 from yunque.data.prepare import open_prepared
 from yunque.errors import InputError
@@ -384,9 +385,9 @@ class Fixed:
     inputs: torch.Tensor
     targets: torch.Tensor
 
-    def rows(self, step: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def rows(self, step: int, first: int, count: int) -> Batch:
         part = slice(first, first + count)
-        return self.inputs[part], self.targets[part]
+        return Batch(self.inputs[part], self.targets[part])
 
 
 @pytest.fixture

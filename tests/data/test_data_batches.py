@@ -116,7 +116,9 @@ def test_rows_follow_the_samples_and_wrap_around(tmp_path: Path) -> None:
     assert batches.windows == 25
     crossing = 0
     for step in range(12):
-        inputs, targets = batches.batch(step)
+        batch = batches.batch(step)
+        inputs, targets = batch.inputs, batch.targets
+        assert batch.layout == {}
         assert inputs.shape == targets.shape == (5, 8)
         assert inputs.dtype == targets.dtype == torch.int64
         for row in range(5):
@@ -135,14 +137,14 @@ def test_slices_equal_the_whole_and_nothing_is_remembered(tmp_path: Path) -> Non
     fresh = Batches(file, 16, 12, 16, seed=11)
     for step in (8, 0, 5, 3):
         for first, count in ((0, 3), (3, 4), (7, 5), (11, 1), (4, 0)):
-            inputs, targets = fresh.batch(step, first, count)
-            assert torch.equal(inputs, whole[step][0][first : first + count])
-            assert torch.equal(targets, whole[step][1][first : first + count])
-    assert torch.equal(fresh.batch(2, 4)[0], whole[2][0][4:])
+            found = fresh.batch(step, first, count)
+            assert torch.equal(found.inputs, whole[step].inputs[first : first + count])
+            assert torch.equal(found.targets, whole[step].targets[first : first + count])
+    assert torch.equal(fresh.batch(2, 4).inputs, whole[2].inputs[4:])
     with pytest.raises(IndexError):
         fresh.batch(0, 10, 3)
     other = Batches(file, 16, 12, 16, seed=12)
-    assert not torch.equal(other.batch(0)[0], whole[0][0])
+    assert not torch.equal(other.batch(0).inputs, whole[0].inputs)
 
 
 def test_epochs_differ_in_order_and_phase(tmp_path: Path) -> None:
@@ -156,9 +158,9 @@ def test_epochs_differ_in_order_and_phase(tmp_path: Path) -> None:
 def test_too_few_tokens_for_a_window(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"8 training tokens, but one window needs 9"):
         Batches(tokens(tmp_path, 8), 8, 1, 8, seed=0)
-    inputs, targets = Batches(tokens(tmp_path, 9), 8, 3, 8, seed=0).batch(5)
-    assert inputs.tolist() == [list(range(8))] * 3
-    assert targets.tolist() == [list(range(1, 9))] * 3
+    batch = Batches(tokens(tmp_path, 9), 8, 3, 8, seed=0).batch(5)
+    assert batch.inputs.tolist() == [list(range(8))] * 3
+    assert batch.targets.tolist() == [list(range(1, 9))] * 3
 
 
 @settings(max_examples=80, deadline=None)
@@ -170,18 +172,18 @@ def test_evaluation_predicts_every_token_but_the_first_once(
         tokens(tmp_path_factory.mktemp("e"), length), context, 0, batch_size=batch
     )
     predicted: list[int] = []
-    for inputs, targets in windows:
-        assert 1 <= len(inputs) <= batch
-        assert inputs.shape[1] <= context
-        assert torch.equal(inputs + 1, targets)
-        predicted += targets.flatten().tolist()
+    for found in windows:
+        assert 1 <= len(found.inputs) <= batch
+        assert found.inputs.shape[1] <= context
+        assert torch.equal(found.inputs + 1, found.targets)
+        predicted += found.targets.flatten().tolist()
     assert predicted == list(range(1, length))
     assert windows.tokens == max(0, length - 1)
 
 
 def test_limited_evaluation_spreads_whole_windows(tmp_path: Path) -> None:
     windows = EvaluationWindows(tokens(tmp_path, 1005), 10, limit_tokens=45)
-    found = torch.cat([inputs for inputs, _ in windows])
+    found = torch.cat([batch.inputs for batch in windows])
     assert found[:, 0].tolist() == [120, 370, 620, 870]
     assert windows.tokens == 40
     assert EvaluationWindows(tokens(tmp_path, 1005), 10, limit_tokens=3).tokens == 10

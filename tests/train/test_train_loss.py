@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from yunque.batch import MASKED
 from yunque.train import loss as room
-from yunque.train.loss import MASKED, count_tokens, cross_entropy_sum
+from yunque.train.loss import count_tokens, cross_entropy_sum
 
 TOLERANCE = 1e-5
 

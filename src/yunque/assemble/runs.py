@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from yunque import evaluate, files, runtime
 from yunque.assemble.environment import environment
 from yunque.assemble.recipes import recipe_with, with_options
 from yunque.assemble.sources import exam_for, listed, located, prepared_for
+from yunque.batch import MASKED, Batch
 from yunque.config import (
     GenerateConfig,
     Recipe,
@@ -30,6 +31,7 @@ from yunque.config import (
 )
 from yunque.data.batches import Batches, EvaluationWindows
 from yunque.data.checks import Check, check_sizes
+from yunque.data.packing import PackedBatches, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
@@ -228,16 +230,28 @@ class Run:
             )
         shape = recipe.model.resolved(vocab)
         train = self.data.splits["train"]
-        stride = recipe.data.stride or shape.context_length
-        self.batches = Batches(
-            train, shape.context_length, recipe.train.batch_size, stride, recipe.machine.seed
-        )
+        context, seed = shape.context_length, recipe.machine.seed
+        batch_size = recipe.train.batch_size
+        self.packed = packs(recipe, self.data)
+        self.batches: Batches | PackedBatches
+        self.packings: dict[str, Packing] = {}
+        if self.packed:
+            self.batches = PackedBatches(train, context, batch_size, seed, recipe.data.over_long)
+            self.packings = {
+                name: self.batches.packing if name == "train" else Packing(tokens, context)
+                for name, tokens in self.data.splits.items()
+                if name in ("train", "val")
+            }
+        else:
+            stride = recipe.data.stride or context
+            self.batches = Batches(train, context, batch_size, stride, seed)
         steps = recipe.train.steps
         if not steps and recipe.train.epochs:
             windows = recipe.train.epochs * self.batches.windows
             steps = max(1, math.ceil(windows / recipe.train.batch_size))
         self.steps = steps or DEFAULT_STEPS
-        self.recipe = dataclasses.replace(recipe, model=shape)
+        data = dataclasses.replace(recipe.data, packing="on" if self.packed else "off")
+        self.recipe = dataclasses.replace(recipe, data=data, model=shape)
         self.val = self.data.splits.get("val")
 
     def train(self, start_from: Path | None) -> RunResult:
@@ -394,6 +408,7 @@ class Run:
             batch_size=self.recipe.train.batch_size,
             vocab_size=shape.vocab_size,
             facts=self.data.facts,
+            packed=self.packed,
         )
         raise_faults([error.text("en") for error in errors])
         warmup = self.recipe.optim.warmup_steps
@@ -417,6 +432,7 @@ class Run:
             "batch_size": recipe.train.batch_size,
             "context_length": recipe.model.context_length,
             "windows": self.batches.windows,
+            "packed": self.packed,
             "parameters": model.parameter_counts(),
             "tokens": {name: tokens.length for name, tokens in splits.items()},
             "vocab_size": recipe.model.vocab_size,
@@ -498,17 +514,25 @@ class Run:
 
     def loss_over(self, model: Decoder, split: str, limit: int) -> float:
         """Loss of a split in nats per token, each process taking every world-th batch."""
-        tokens = self.data.splits[split]
-        windows = EvaluationWindows(tokens, self.recipe.model.context_length, limit)
         sums = torch.zeros(2, dtype=torch.float64)
-        for index, (inputs, targets) in enumerate(windows):
-            if index % self.runtime.world == self.runtime.rank:
-                batch = (inputs.to(self.runtime.device), targets.to(self.runtime.device))
+        for index, batch in enumerate(self.windows(split, limit)):
+            if index % self.runtime.world == self.runtime.rank and (batch.targets != MASKED).any():
                 with self.runtime.autocast():
                     part = evaluate.score(model, [batch])
                 sums += torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
         total, count = self.runtime.total(sums).tolist()
+        if not count:
+            raise InputError(
+                f"{self.data.splits[split].path}: none of the tokens that an evaluation looks at "
+                "carries loss. Raise eval_tokens, or look at the roles and answers of the records."
+            )
         return total / count
+
+    def windows(self, split: str, limit: int) -> Iterable[Batch]:
+        """What an evaluation reads of a split: laid out as in training, every target once."""
+        if self.packed:
+            return PackedEvaluation(self.packings[split], limit)
+        return EvaluationWindows(self.data.splits[split], self.recipe.model.context_length, limit)
 
     def sampler(self, model: Decoder) -> Callable[[], tuple[str, str]] | None:
         """A function that writes a text sample, or None where none is wanted."""
@@ -544,6 +568,32 @@ class Run:
             generation = {"eos_token_id": tokenizer.separator_id}
             save_folder(model, self.folder / name, tokenizer.save, generation)
         self.runtime.wait()
+
+
+def packs(recipe: Recipe, data: Prepared) -> bool:
+    """Whether a run packs documents; `auto` packs conversations.
+
+    Raises:
+        InputError: the recipe asks for what the data or its other settings forbid.
+    """
+    asked, apart = recipe.data.packing, data.splits["train"].documents is not None
+    if asked == "on" and not apart:
+        raise InputError(
+            f"packing is 'on', but {data.folder} keeps no documents apart: its text is one stream. "
+            "Leave packing at 'auto', or give the documents as files or records of their own."
+        )
+    packed = asked == "on" or (asked == "auto" and apart and bool(data.facts.get("conversations")))
+    if packed and recipe.data.stride:
+        raise InputError(
+            f"stride is {recipe.data.stride}, but the documents are packed and there are no "
+            "windows: leave stride at 0, or set packing to 'off'."
+        )
+    if not packed and recipe.data.over_long == "truncate":
+        raise InputError(
+            "over_long is 'truncate', but the documents are not packed, and windows leave nothing "
+            "out: set packing to 'on', or leave over_long at 'split'."
+        )
+    return packed
 
 
 def state_of(values: Mapping[str, Any]) -> State:

@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from yunque.batch import MASKED, Batch
 from yunque.errors import InputError, StorageError
 from yunque.files import storage_error
 
@@ -35,11 +37,15 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+AnyWords = Words | np.uint64
 
 ROUNDS = 8  # with six, the orders of four windows are measurably unequal in frequency
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, SplitMix64's increment
 MASK = 2**64 - 1
 PHASE_STREAM = 2**32  # beyond every epoch's round keys
+STORED = {"uint8": "u1", "uint16": "<u2", "uint32": "<u4"}
+END_BYTES = 8  # of the offset at which a document ends
+SCANNED = 1 << 20  # tokens of a loss mask that are read at once
 
 
 class TokenFile:
@@ -49,18 +55,35 @@ class TokenFile:
     random count as memory of the process, and a file cut short under a map kills it.
 
     Args:
-        dtype: "uint16" or "uint32", little-endian in the file.
+        dtype: "uint8", "uint16" or "uint32", little-endian in the file.
         length: number of tokens.
+        mask: file of a byte a token: 0 where it carries no loss as a target. None: all do.
+        documents: file of the offset behind each document's last token, in tokens, uint64
+            little-endian. None: the tokens are one stream.
 
     Raises:
-        StorageError: the file is missing or does not have that length.
+        StorageError: a file is missing or does not have the size that belongs to the tokens.
     """
 
-    def __init__(self, path: Path, dtype: str, length: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dtype: str,
+        length: int,
+        mask: Path | None = None,
+        documents: Path | None = None,
+    ) -> None:
         self.path = path
         self.dtype = dtype
         self.length = length
-        self._stored = np.dtype({"uint16": "<u2", "uint32": "<u4"}[dtype])
+        self.mask = TokenFile(mask, "uint8", length) if mask else None
+        self._documents = documents
+        self._stored = np.dtype(STORED[dtype])
+        if documents and (size := size_of(documents)) % END_BYTES:
+            raise StorageError(
+                f"{documents}: {size} bytes, expected a multiple of {END_BYTES} (one offset a "
+                "document). The file was changed or cut short; prepare the data again."
+            )
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, self._descriptor)
@@ -73,6 +96,33 @@ class TokenFile:
                 f"{path}: {size} bytes, expected {expected} ({length} tokens of {dtype}). "
                 "The file was changed or cut short; prepare the data again."
             )
+
+    @cached_property
+    def documents(self) -> Ints | None:
+        """Offset behind each document's last token, ascending; None: the tokens are one stream.
+
+        Raises:
+            StorageError: the offsets do not cut the tokens into documents.
+        """
+        if self._documents is None:
+            return None
+        try:
+            stored = np.fromfile(self._documents, dtype="<u8")
+        except OSError as error:
+            raise storage_error(error, self._documents, "read") from None
+        last = int(stored[-1]) if len(stored) else 0
+        if last != self.length:
+            raise StorageError(
+                f"{self._documents}: the last document ends at token {last}, expected "
+                f"{self.length}, the end of {self.path.name}. Prepare the data again."
+            )
+        falls = np.flatnonzero(stored[1:] < stored[:-1])
+        if len(falls):
+            raise StorageError(
+                f"{self._documents}: document {falls[0] + 2} ends before document {falls[0] + 1}: "
+                "expected ascending offsets. Prepare the data again."
+            )
+        return stored.astype(np.int64)
 
     def read(self, start: int, count: int) -> Ints:
         """Tokens start … start + count - 1 as int64, (count,).
@@ -90,6 +140,30 @@ class TokenFile:
         if len(raw) != count * width:
             raise StorageError(f"{self.path}: cut short while it was read; prepare it again.")
         return np.frombuffer(raw, self._stored).astype(np.int64)
+
+
+def open_split(folder: Path, name: str, dtype: str, length: int) -> TokenFile:
+    """The tokens of a split with what stands beside them: `<name>.bin`, and where they exist
+    `<name>.mask.bin` and `<name>.documents.bin`.
+
+    Raises:
+        StorageError: the token file is missing, or a file has another size than was written.
+    """
+    beside = (folder / f"{name}.{part}.bin" for part in ("mask", "documents"))
+    mask, documents = (path if path.exists() else None for path in beside)
+    return TokenFile(folder / f"{name}.bin", dtype, length, mask, documents)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        StorageError: it is missing or cannot be looked at.
+    """
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise storage_error(error, path, "read") from None
 
 
 def read_at(descriptor: int, offset: int, size: int) -> bytes:
@@ -117,7 +191,7 @@ class Batches:
         seed: fixes order and phase.
 
     Raises:
-        InputError: the file holds fewer than context_length + 1 tokens.
+        InputError: the file holds fewer than context_length + 1 tokens, or none carries loss.
     """
 
     def __init__(
@@ -129,6 +203,8 @@ class Batches:
                 f"{context_length + 1} (context_length {context_length} + 1). Add text or lower "
                 "context_length."
             )
+        if tokens.mask is not None and not any_loss(tokens.mask):
+            raise no_loss(tokens)
         self.tokens = tokens
         self.context_length = context_length
         self.batch_size = batch_size
@@ -140,24 +216,17 @@ class Batches:
     def steps_per_epoch(self) -> float:
         return self.windows / self.batch_size
 
-    def batch(self, step: int, first: int = 0, count: int | None = None) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, first: int = 0, count: int | None = None) -> Batch:
         """Rows first … first + count - 1 of update `step` (0-based), all of them by default.
 
-        Returns:
-            inputs and targets, (count, T) int64; targets are the inputs one token later. (A
-            target of -100 would be masked; here none is.)
+        Targets are the inputs one token later, MASKED where the token carries no loss.
         """
-        import torch
-
         rows = self.batch_size - first if count is None else count
         if not 0 <= first <= first + rows <= self.batch_size:
             raise IndexError(f"rows {first} to {first + rows} of {self.batch_size}")
-        starts = self.starts(step * self.batch_size + first, rows)
-        found = np.empty((rows, self.context_length + 1), dtype=np.int64)
-        for row, start in enumerate(starts.tolist()):
-            found[row] = self._window(start)
-        both = torch.from_numpy(found)  # (rows, T + 1)
-        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+        return windows_at(
+            self.tokens, self.starts(step * self.batch_size + first, rows), self.context_length
+        )
 
     def starts(self, sample: int, count: int) -> Ints:
         """First token of the samples `sample` … of the endless sequence of epochs, (count,)."""
@@ -173,13 +242,41 @@ class Batches:
             starts[now] = (phase + windows * self.stride) % self.tokens.length
         return starts
 
-    def _window(self, start: int) -> Ints:
-        need = self.context_length + 1
-        ahead = min(need, self.tokens.length - start)
-        head = self.tokens.read(start, ahead)
-        if ahead == need:
-            return head
-        return np.concatenate([head, self.tokens.read(0, need - ahead)])
+
+def windows_at(tokens: TokenFile, starts: Ints, context_length: int) -> Batch:
+    """The windows that begin at `starts`, `(len(starts), T)`; the file is read as a ring."""
+    import torch
+
+    def read(file: TokenFile) -> Tensor:
+        found = np.empty((len(starts), context_length + 1), dtype=np.int64)
+        for row, start in enumerate(starts.tolist()):
+            ahead = min(context_length + 1, file.length - start)
+            found[row, :ahead] = file.read(start, ahead)
+            if ahead <= context_length:
+                found[row, ahead:] = file.read(0, context_length + 1 - ahead)
+        return torch.from_numpy(found)  # (B, T + 1)
+
+    both = read(tokens)
+    inputs, targets = both[:, :-1].contiguous(), both[:, 1:].contiguous()
+    if tokens.mask is not None:
+        targets[read(tokens.mask)[:, 1:] == 0] = MASKED
+    return Batch(inputs, targets)
+
+
+def any_loss(mask: TokenFile) -> bool:
+    """Whether any token carries loss."""
+    return any(
+        mask.read(start, min(SCANNED, mask.length - start)).any()
+        for start in range(0, mask.length, SCANNED)
+    )
+
+
+def no_loss(tokens: TokenFile) -> InputError:
+    """The error of a split in which there is nothing to learn."""
+    return InputError(
+        f"{tokens.path}: no token of the training data carries loss, so there is nothing to "
+        "learn. Look at the roles and the answers of the records, then prepare them again."
+    )
 
 
 def mix(seed: int, number: int) -> int:
@@ -205,13 +302,34 @@ def permute(places: Ints, size: int, key: int) -> Ints:
     result = places.astype(np.uint64)
     outside = np.ones(len(result), dtype=bool)
     while outside.any():
-        now = result[outside]
-        left, right = now >> shift, now & mask
-        for round_key in keys:
-            left, right = right, left ^ (mix_array(right + round_key) & mask)
-        result[outside] = (left << shift) | right
+        result[outside] = feistel(result[outside], shift, mask, keys)
         outside[outside] = result[outside] >= size
     return result.astype(np.int64)
+
+
+def permute_each(places: Ints, sizes: Ints, keys: Words) -> Ints:
+    """`permute` with a size (below 2^53) and a key of its own for every place."""
+    bits = np.frexp((sizes - 1).astype(np.float64))[1]
+    shift = np.maximum(2, (bits + 1) // 2).astype(np.uint64)
+    mask = (np.uint64(1) << shift) - np.uint64(1)
+    outputs = np.arange(1, ROUNDS + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+    round_keys = mix_array(keys + outputs[:, None])  # (ROUNDS, places)
+    result = places.astype(np.uint64)
+    outside = np.ones(len(result), dtype=bool)
+    while outside.any():
+        result[outside] = feistel(
+            result[outside], shift[outside], mask[outside], round_keys[:, outside]
+        )
+        outside = result >= sizes.astype(np.uint64)
+    return result.astype(np.int64)
+
+
+def feistel(words: Words, shift: AnyWords, mask: AnyWords, round_keys: Iterable[AnyWords]) -> Words:
+    """The rounds of the permutation over words of twice `shift` bits."""
+    left, right = words >> shift, words & mask
+    for round_key in round_keys:
+        left, right = right, left ^ (mix_array(right + round_key) & mask)
+    return (left << shift) | right
 
 
 class EvaluationWindows:
@@ -225,7 +343,7 @@ class EvaluationWindows:
         batch_size: windows of one batch.
 
     Attributes:
-        tokens: number of predicted tokens.
+        tokens: number of targets, masked ones included.
     """
 
     def __init__(
@@ -247,15 +365,10 @@ class EvaluationWindows:
         self._rest_start = full * context_length
         self.tokens = len(self._starts) * context_length + self._rest
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets), (1 … batch_size, T) int64; T is shorter in the last one."""
-        import torch
-
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches `(1 … batch_size, T)`; T is shorter in the last one."""
         for begin in range(0, len(self._starts), self.batch_size):
-            starts = self._starts[begin : begin + self.batch_size].tolist()
-            rows = [self._file.read(start, self.context_length + 1) for start in starts]
-            both = torch.from_numpy(np.stack(rows))  # (k, T + 1)
-            yield both[:, :-1].contiguous(), both[:, 1:].contiguous()
+            starts = self._starts[begin : begin + self.batch_size]
+            yield windows_at(self._file, starts, self.context_length)
         if self._rest:
-            row = torch.from_numpy(self._file.read(self._rest_start, self._rest + 1))[None]
-            yield row[:, :-1].contiguous(), row[:, 1:].contiguous()
+            yield windows_at(self._file, np.array([self._rest_start]), self._rest)

@@ -34,15 +34,17 @@ def check_sizes(
     batch_size: int,
     vocab_size: int,
     facts: Mapping[str, Any],
+    packed: bool = False,
 ) -> tuple[list[Check], list[Check]]:
     """(errors that forbid the run, warnings that do not), in the order of the data.
 
     Args:
         val_tokens: 0 where there is no validation set, which is not a fault here.
         facts: of `Prepared`; "tokens" and "unknown_tokens" are read.
+        packed: whether documents are packed into rows, which need not be full.
     """
     errors, warnings = [], []
-    window = context_length + 1
+    window = 0 if packed else context_length + 1
     if train_tokens < window:
         errors.append(
             Check(
@@ -55,7 +57,7 @@ def check_sizes(
                 },
             )
         )
-    elif train_tokens < context_length * batch_size:
+    elif not packed and train_tokens < context_length * batch_size:
         warnings.append(
             Check(
                 "data.too_few_for_batch",

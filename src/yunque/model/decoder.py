@@ -49,6 +49,19 @@ def unfilled_embedding(rows: int, size: int) -> nn.Embedding:
     return nn.Embedding(rows, size, _weight=torch.empty(rows, size))
 
 
+def segment_mask(segments: Tensor) -> Tensor:
+    """Where a token may look: at itself and at those before it of its segment.
+
+    Args:
+        segments: `(B, T)`, equal where tokens belong together.
+
+    Returns:
+        `(B, 1, T, T)`, bool.
+    """
+    same = segments.unsqueeze(2) == segments.unsqueeze(1)  # (B, T, T)
+    return same.tril_().unsqueeze(1)
+
+
 class Decoder(nn.Module):
     """A decoder-only transformer; `forward` gives hidden states, `head` turns them into logits.
 
@@ -140,6 +153,7 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
+        segments: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the last norm; `self.head` makes logits of them.
 
@@ -149,6 +163,9 @@ class Decoder(nn.Module):
             positions: `(T,)` or `(B, T)`; by default they follow what the cache holds.
             mask: bool `(B, 1, T, S)`, True where a token may look; by default causal. Needed
                 with padded rows, and with T > 1 after a cache that is not empty.
+            segments: `(B, T)`, equal where tokens belong together: a token then looks at those
+                before it of its own segment only. Without cache and mask; `positions` should
+                restart with each segment.
 
         Returns:
             `(B, T, C)`.
@@ -158,6 +175,10 @@ class Decoder(nn.Module):
         if mask is None and start > 0 and T > 1:
             ahead = torch.arange(start + T, device=tokens.device)
             mask = ahead <= torch.arange(start, start + T, device=tokens.device).unsqueeze(1)
+        if segments is not None:
+            assert cache is None, "segments are for whole rows, read at once"
+            assert mask is None, "the segments make the mask"
+            mask = segment_mask(segments)
         if positions is None:
             positions = torch.arange(start, start + T, device=tokens.device)  # (T,)
         x = self.token_embedding(tokens)  # (B, T, C)

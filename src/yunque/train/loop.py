@@ -132,14 +132,20 @@ def run(job: Job, state: State) -> tuple[State, str]:
             clip_norm=job.optim.clip_norm,
             seed=job.seed,
         )
+        finite = done.applied or done.rescaled or done.tokens == 0
         state = dataclasses.replace(
             state,
             step=state.step + 1,
             tokens_seen=state.tokens_seen + done.tokens,
-            non_finite=0 if done.applied or done.rescaled else state.non_finite + 1,
+            non_finite=0 if finite else state.non_finite + 1,
         )
         if job.average is not None:
             job.average.update(state.step)
+        if done.tokens == 0:
+            text = f"step {state.step}: no token of the batch carries loss; nothing was learnt."
+            job.log.write("warning", **common(job, state, clock), id="no_loss", text=text)
+            job.screen.warning(text)
+            continue
         row = {
             **common(job, state, clock),
             "train_loss": done.loss,
@@ -150,7 +156,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
         }
         job.log.write("step", **row)
         job.screen.step({**row, "steps": job.steps})
-        if not done.applied and not done.rescaled:
+        if not finite:
             text = f"step {state.step}: loss or gradient is not finite; the update was left out."
             job.log.write("warning", **common(job, state, clock), id="non_finite", text=text)
             job.screen.warning(text)

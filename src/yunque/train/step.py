@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from yunque.batch import Batch
 from yunque.runtime import Runtime, mix
 from yunque.train.loss import count_tokens, cross_entropy_sum
 from yunque.train.optim import Optimizers
@@ -17,8 +18,8 @@ from yunque.train.optim import Optimizers
 DROPOUT = 1
 """Purpose number in the seed of (seed, purpose, step, process, micro-batch)."""
 
-Rows = Callable[[int, int, int], tuple[Tensor, Tensor]]
-"""(step, first, count) → inputs and targets, `(count, T)` each: rows of the batch of an update."""
+Rows = Callable[[int, int, int], Batch]
+"""(step, first, count) → rows of the batch of an update, `(count, T)`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Update:
     tokens: int
     """Tokens that carried loss, all processes together."""
     applied: bool
-    """False where loss or gradient were not finite: the weights are then unchanged."""
+    """False where loss or gradient were not finite, or where no token carried loss: the weights
+    are then unchanged."""
     rescaled: bool = False
     """fp16 only: the gradient overflowed at the present loss scale, which was halved. That is
     how the scale is found, no fault of the run."""
@@ -64,19 +66,23 @@ def update(
         rows(step, begin + first, min(micro_batch_size, share - first))
         for first in range(0, share, micro_batch_size)
     ]
-    counted = torch.tensor(sum(count_tokens(targets) for _, targets in micro_batches))
+    counted = torch.tensor(sum(count_tokens(batch.targets) for batch in micro_batches))
     tokens = int(runtime.total(counted).item())
+    if tokens == 0:
+        # Weight decay and momentum would go on without a gradient, and a loss of 0 would be untrue.
+        return Update(math.nan, math.nan, 0, applied=False)
     total = torch.zeros((), device=runtime.device)
-    for index, (inputs, targets) in enumerate(micro_batches):
+    for index, batch in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
-        inputs, targets = inputs.to(runtime.device), targets.to(runtime.device)
+        batch = batch.to(runtime.device)
         torch.manual_seed(mix(seed, DROPOUT, step, runtime.rank, index))
         with runtime.autocast(), contextlib.nullcontext() if last else unsynchronised(model):
-            loss_sum = cross_entropy_sum(model(inputs), head, targets)
+            hidden = model(batch.inputs, **batch.layout)
+            loss_sum = cross_entropy_sum(hidden, head, batch.targets)
             # Data parallelism averages the gradients of its processes; the factor undoes that.
-            scaler.scale(loss_sum * (runtime.world / max(1, tokens))).backward()
+            scaler.scale(loss_sum * (runtime.world / tokens)).backward()
         total += loss_sum.detach()
-    loss = float(runtime.total(total).item()) / max(1, tokens)
+    loss = float(runtime.total(total).item()) / tokens
 
     for part in optimizers.parts:
         scaler.unscale_(part)
