@@ -2,16 +2,6 @@
 
 Every tokenizer, the character one too, is a real `tokenizers` pipeline in one `tokenizer.json`,
 so that other programs (`transformers`, vLLM) open it and give the same ids.
-
-| spec      | a token is                       | unknown text                          |
-|-----------|----------------------------------|---------------------------------------|
-| char      | a character of the training text | `<|unk|>`                             |
-| byte      | a byte of UTF-8, id = its value  | cannot be                             |
-| word:SIZE | a word with the space before it, | `<|unk|>`                             |
-|           | a digit, a punctuation mark      |                                       |
-| bpe:SIZE  | a frequent sequence of bytes     | cannot be                             |
-
-SIZE is the whole vocabulary, special tokens included.
 """
 
 from __future__ import annotations
@@ -19,39 +9,54 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from yunque.config import SEPARATOR, unknown_name
-from yunque.data.blocks import SAFE_CUT, Cuts
+from yunque.config import SEPARATOR
+from yunque.data.blocks import SAFE_CUT, Cuts, cut_blocks
+from yunque.data.bulk import Bulk, bulk_of
+from yunque.data.pipelines import cuts_of, kind_of
+from yunque.data.sentencepiece import load_sentencepiece
+from yunque.data.vocabularies import (
+    BYTE_OF,
+    CHARACTER_OF,
+    KINDS,
+    UNKNOWN,
+    parse_spec,
+    special,
+    train_backend,
+)
 from yunque.errors import InputError
 from yunque.files import make_folder, read_json, storage_error, write_json, write_text
 
-UNKNOWN = "<|unk|>"
-SPECS = ("char", "byte", "word", "word:8000", "bpe:4096")
-
-CHAR_PATTERN = r"[\s\S]"
-WORD_PATTERN = r" ?[\p{L}\p{M}]+|\p{N}|[^\s\p{L}\p{M}\p{N}]|\s"
-# Like GPT-4's in spirit: words with the space before them, contractions, every digit alone (so
-# that numbers of any length are read digit by digit), runs of punctuation, line ends, white space.
-BPE_PATTERN = (
-    r"['’]\p{L}{1,2}(?![\p{L}\p{M}])"
-    r"| ?[\p{L}\p{M}]+"
-    r"|\p{N}"
-    r"| ?[^\s\p{L}\p{M}\p{N}]+"
-    r"|\s*[\r\n]+"
-    r"|\s+(?!\S)"
-    r"|\s+"
-)
+__all__ = [
+    "BYTE_OF",
+    "UNKNOWN",
+    "Ids",
+    "Tokenizer",
+    "add_tokens",
+    "is_path",
+    "load_tokenizer",
+    "parse_spec",
+    "tokenizer_for",
+    "train_tokenizer",
+]
 
 KNOWN_CHARACTERS = 1 << 21  # in the cache of segments: about 50 MB
+BULK_CHARACTERS = 1 << 18  # from here on it pays to open the vocabulary a second time
+
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+ROLES = ("eos_token", "bos_token", "pad_token")
+HUB_ID = re.compile(r"hf:[\w.-]+(?:/[\w.-]+)?|[\w-][\w.-]*/[\w.-]+")
+HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.bpe"]
 
 Ids = npt.NDArray[np.int64]
 
@@ -65,12 +70,16 @@ class Tokenizer:
         named_tokens: further roles for tokenizer_config.json ("pad_token", "bos_token").
 
     Attributes:
-        kind: char, byte, word, bpe (ours), gpt2 (GPT-2's rules) or other.
+        kind: char, byte, word, bpe, unigram (ours), gpt2 (GPT-2's rules), sentencepiece (spaces
+            are the sign ▁) or other.
         vocab_size: highest id + 1.
         separator_id: the token between documents, and the end of a text.
         unknown_id: the token for text that the vocabulary does not hold, where there is one.
         fingerprint: SHA-256 of the tokenizer.json that `save` writes.
         cuts: where a text may be cut so that the parts have the ids of the whole.
+        pad_is_end: the files name the separator as pad token too. Who masks the loss of padding
+            by its id masks that of the end, and the model never stops: the role is left out of
+            `named_tokens` and of what `save` writes.
     """
 
     def __init__(
@@ -89,7 +98,12 @@ class Tokenizer:
         self.separator = separator
         self.separator_id: int = vocabulary[separator]
         self.chat_template = chat_template
-        self.named_tokens = dict(named_tokens or {})
+        self.named_tokens = {
+            role: token
+            for role, token in (named_tokens or {}).items()
+            if token in vocabulary and (role != "pad_token" or token != separator)
+        }
+        self.pad_is_end = (named_tokens or {}).get("pad_token") == separator
         self.vocab_size: int = max(vocabulary.values()) + 1
         self._json: str = backend.to_str(pretty=True)
         self.fingerprint: str = hashlib.sha256(self._json.encode("utf-8")).hexdigest()
@@ -100,11 +114,14 @@ class Tokenizer:
             model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
         )
         self.kind: str = kind_of(pipeline)
-        self.cuts: Cuts = "anywhere" if self.kind in ("char", "byte") else "safe"
-        if self.kind == "other" and not cuts_safely(pipeline, self._plain):
-            self.cuts = "never"
+        # A pipeline that puts a space before every text cannot encode the rest of a text that
+        # was cut; `_following` can, so that within one text the cuts are still of use.
+        self.cuts: Cuts
+        self._following: Backend | None
+        self.cuts, self._following = cuts_of(pipeline, self.kind, self._plain)
         self._known: dict[str, bytes] = {}
         self._known_characters = 0
+        self._encoded = 0
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The ids of a text.
@@ -118,28 +135,75 @@ class Tokenizer:
         return ids
 
     def encode_array(self, text: str) -> Ids:
-        """The same ids as `encode(text)`, as int64, by a shorter way: for bulk text.
+        """The same ids as `encode(text)`, as int64, by a shorter way: for bulk text."""
+        return self.encode_blocks([text])[0]
 
-        Characters and bytes are looked up in a table. Other tokenizers meet each segment between
-        two safe cuts (mostly a word) again and again, and encode it once.
+    def encode_blocks(self, texts: Sequence[str], threads: int = 1) -> list[Ids]:
+        """The ids of each text, in order; the same as `encode` gives.
+
+        Characters and bytes are looked up in a table. Byte-level BPE goes through tiktoken where
+        that is proved to give equal ids. Other tokenizers meet each segment between two safe cuts
+        (mostly a word) again and again, and encode it once.
+
+        Args:
+            threads: at work at the same time, on blocks and on the parts of long texts.
         """
+        if self.kind in ("char", "byte"):
+            return [self._looked_up(text) for text in texts]
+        self._encoded += sum(map(len, texts))
+        bulk = self._bulk if self._encoded > BULK_CHARACTERS else None
+        parts = [self._parts(text) for text in texts]
+        jobs = [(part, at > 0) for row in parts for at, part in enumerate(row)]
+
+        def encode(job: tuple[str, bool]) -> Ids:
+            part, follows = job
+            ids = None if bulk is None else bulk.encode(part)
+            return self._by_segments(part, follows) if ids is None else ids
+
+        if threads == 1 or len(jobs) == 1:
+            done = list(map(encode, jobs))
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                done = list(pool.map(encode, jobs))
+        found, start = [], 0
+        for row in parts:
+            rows = done[start : start + len(row)]
+            found.append(rows[0] if len(rows) == 1 else np.concatenate(rows))
+            start += len(row)
+        return found
+
+    def _looked_up(self, text: str) -> Ids:
+        """The ids of a text of the kinds that are nothing but a table."""
         if self.kind == "byte":
             return self._table.take(np.frombuffer(text.encode("utf-8"), np.uint8))
-        if self.kind == "char":
-            return self._table.take(np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4")))
-        if self.cuts == "never":
+        return self._table.take(np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4")))
+
+    def _parts(self, text: str) -> list[str]:
+        """A text in blocks that are encoded one by one; at least one."""
+        if self.cuts != "safe" and self._following is None:
+            return [text]
+        return [block.text for block in cut_blocks([("", text, True)], "safe")] or [text]
+
+    def _by_segments(self, text: str, follows: bool) -> Ids:
+        """The ids of a text, or of what follows a cut in one, by the cache of segments."""
+        if self.cuts != "safe" and self._following is None:
             return np.array(self.encode(text), dtype=np.int64)
         segments = SAFE_CUT.split(text)
+        first: list[int] = []
+        if self._following is not None and not follows:
+            first = self.encode(segments.pop(0))
         known = self._known
         new = [segment for segment in dict.fromkeys(segments) if segment not in known]
-        found = self._plain.encode_batch_fast(new, add_special_tokens=False)
+        found = (self._following or self._plain).encode_batch_fast(new, add_special_tokens=False)
         for segment, encoding in zip(new, found, strict=True):
             known[segment] = np.array(encoding.ids, dtype=np.uint32).tobytes()
         raw = b"".join(map(known.__getitem__, segments))
         self._known_characters += sum(map(len, new))
         if self._known_characters > KNOWN_CHARACTERS:
+            # Another thread may still be filling the old one, which it holds on to.
             self._known, self._known_characters = {}, 0
-        return np.frombuffer(raw, np.uint32).astype(np.int64)
+        ids = np.frombuffer(raw, np.uint32).astype(np.int64)
+        return np.concatenate([np.array(first, dtype=np.int64), ids]) if first else ids
 
     def encode_blocks(self, texts: Sequence[str], threads: int) -> list[Ids]:
         """The ids of many texts."""
@@ -174,7 +238,8 @@ class Tokenizer:
         if self.cuts == "anywhere":
             return 1 if self.kind == "byte" and text else len(text[:1].encode("utf-8"))
         # Segments between safe cuts have the ids of the whole, so the first one is enough.
-        segment = SAFE_CUT.split(text, maxsplit=1)[0] if self.cuts == "safe" else text
+        known = self.cuts == "safe" or self._following is not None
+        segment = SAFE_CUT.split(text, maxsplit=1)[0] if known else text
         encoding = self._plain.encode(segment, add_special_tokens=False)
         if not encoding.ids:
             return 0
@@ -182,6 +247,8 @@ class Tokenizer:
         if self._byte_level and encoding.ids[0] not in self._added:
             # One character of such a token is one byte; offsets count whole characters.
             return min(size, len(encoding.tokens[0]))
+        if BYTE_TOKEN.fullmatch(encoding.tokens[0]) and encoding.ids[0] not in self._added:
+            return min(size, 1)
         return size
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -201,7 +268,10 @@ class Tokenizer:
                 raw = bytes(BYTE_OF[character] for character in token)
                 token = raw.decode("utf-8", "backslashreplace")
             else:
+                byte = BYTE_TOKEN.fullmatch(token)
                 token = token.replace("▁", " ")
+                if byte:
+                    token = bytes.fromhex(byte[1]).decode("utf-8", "backslashreplace")
         return "".join(
             character
             if character.isprintable() or character == " "
@@ -240,6 +310,11 @@ class Tokenizer:
         return plain
 
     @cached_property
+    def _bulk(self) -> Bulk | None:
+        """The vocabulary in tiktoken, where it gives equal ids."""
+        return bulk_of(json.loads(self._json), self._plain)
+
+    @cached_property
     def _added(self) -> frozenset[int]:
         return frozenset(self.backend.get_added_tokens_decoder())
 
@@ -260,77 +335,6 @@ class Tokenizer:
         return table
 
 
-def byte_characters() -> dict[int, str]:
-    """Byte → the character that stands for it in byte-level vocabularies.
-
-    Visible Latin-1 characters stand for themselves; the other 68 bytes take the code points from
-    256 on, in order, so that no token holds a space or control character. Source: GPT-2's files.
-    """
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
-    visible += range(ord("®"), ord("ÿ") + 1)
-    hidden = [byte for byte in range(256) if byte not in visible]
-    table = {byte: chr(byte) for byte in visible}
-    return table | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
-
-
-CHARACTER_OF = byte_characters()
-BYTE_OF = {character: byte for byte, character in CHARACTER_OF.items()}
-
-
-def special(text: str) -> AddedToken:
-    """A control token: matched as it stands, never trimmed."""
-    return AddedToken(text, special=True, normalized=False)
-
-
-def kind_of(pipeline: Mapping[str, Any]) -> str:
-    """Recognise our own pipelines and GPT-2's by their rules, whoever wrote the file."""
-    model, before = pipeline["model"], pipeline["pre_tokenizer"]
-    if pipeline["normalizer"] is not None or before is None:
-        return "other"
-    if any(not token["special"] for token in pipeline["added_tokens"]):
-        return "other"
-    steps = before["pretokenizers"] if before["type"] == "Sequence" else [before]
-    patterns = [step.get("pattern", {}).get("Regex") for step in steps]
-    byte_level = steps[-1]["type"] == "ByteLevel" and not steps[-1]["add_prefix_space"]
-    own_rules = byte_level and not steps[-1]["use_regex"]
-    if model["type"] == "WordLevel" and model["unk_token"] in model["vocab"]:
-        return {CHAR_PATTERN: "char", WORD_PATTERN: "word"}.get(patterns[0], "other")
-    if model["type"] != "BPE" or not set(BYTE_OF) <= set(model["vocab"]):
-        return "other"
-    if own_rules and len(steps) == 1 and not model["merges"]:
-        return "byte"
-    if own_rules and patterns == [BPE_PATTERN, None]:
-        return "bpe"
-    return "gpt2" if byte_level and steps[-1]["use_regex"] and len(steps) == 1 else "other"
-
-
-def cuts_safely(pipeline: Mapping[str, Any], backend: Backend) -> bool:
-    """Whether a pipeline that we did not write gives equal ids on both sides of our cuts.
-
-    Trusted are the families whose rules we know (a regular expression, then bytes), and only
-    after a trial: a space put before every text, as SentencePiece does, fails it.
-    """
-    rules = json.dumps(pipeline["pre_tokenizer"])
-    normalizer = pipeline["normalizer"]
-    if '"ByteLevel"' not in rules or ('"Split"' not in rules and '"use_regex": true' not in rules):
-        return False
-    if normalizer is not None and normalizer["type"] not in ("NFC", "NFKC"):
-        return False
-    left = ["uno\n", "end.\n", "x)\n", "a b\n", "12\n", "día", "the  cat", "\n\nword", "It's"]
-    right = ["dos tres", "Élan", "s x", " cat", " s", " a\n"]
-    for first in left:
-        for second in right:
-            if first.endswith("\n") == second.startswith(" "):
-                continue
-            parts = [
-                backend.encode(text, add_special_tokens=False).ids
-                for text in (first + second, first, second)
-            ]
-            if parts[0] != parts[1] + parts[2]:
-                return False
-    return True
-
-
 def train_tokenizer(
     spec: str,
     texts: Callable[[], Iterator[str]],
@@ -341,125 +345,45 @@ def train_tokenizer(
     """Make a tokenizer from a text.
 
     Args:
-        spec: char, byte, word, word:SIZE or bpe:SIZE.
+        spec: char, byte, word, word:SIZE, bpe:SIZE or unigram:SIZE.
         texts: gives the training text, in stretches, each time it is called.
         separator: text of the token between documents.
         special_tokens: further control tokens, for example the marks of a conversation.
 
     Raises:
         InputError: the spec cannot be read, or SIZE is too small.
+        MissingPackageError: unigram without the package sentencepiece.
     """
-    name, size = parse_spec(spec)
     controls = list(dict.fromkeys([separator, *special_tokens]))
-    if name in ("char", "word"):
-        controls.insert(1, UNKNOWN)
-    least = len(controls) + (256 if name == "bpe" else 1)
-    if name in ("bpe", "word") and size is not None and size < least:
-        parts = "256 bytes + " if name == "bpe" else "1 word + "
-        raise InputError(
-            f"tokenizer {spec!r}: a vocabulary of {size} is too small; at least {least} "
-            f"({parts}{len(controls)} special tokens: {', '.join(controls)})."
-        )
-    backend = {"char": char, "byte": byte, "word": word, "bpe": bpe}[name](texts, controls, size)
-    return Tokenizer(backend, separator, chat_template)
+    return Tokenizer(train_backend(spec, texts, controls), separator, chat_template)
 
 
-def parse_spec(spec: str) -> tuple[str, int | None]:
-    """("bpe", 4096) of "bpe:4096".
+def add_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    """A tokenizer with further control tokens, behind the others; known ones keep their id.
 
-    Raises:
-        InputError: no such kind, or a size where none belongs, or none where one does.
+    A model for it needs `vocab_size` rows in its embedding.
     """
-    name, colon, size = spec.partition(":")
-    if name not in ("char", "byte", "word", "bpe"):
-        raise InputError(
-            unknown_name(spec, SPECS, "tokenizer")
-            + " Or give the path of an existing tokenizer.json or of a folder with one."
-        )
-    if name in ("char", "byte") and colon:
-        raise InputError(f"tokenizer {spec!r}: {name} takes no size; write {name!r}.")
-    if not colon and name != "bpe":
-        return name, None
-    if not re.fullmatch(r"[0-9]{1,9}", size):
-        raise InputError(
-            f"tokenizer {spec!r}: expected the size of the vocabulary as a whole number, "
-            f"for example '{name}:4096'."
-        )
-    return name, int(size)
-
-
-def char(texts: Callable[[], Iterator[str]], controls: list[str], size: int | None) -> Backend:
-    """One token a character: specials first, then the characters by code point."""
-    characters: set[str] = set()
-    for text in texts():
-        characters.update(text)
-    tokens = [*controls, *sorted(characters.difference(controls))]
-    vocabulary = {token: id for id, token in enumerate(tokens)}
-    backend = Backend(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(CHAR_PATTERN), "isolated")
-    backend.decoder = decoders.Fuse()
-    backend.add_special_tokens([special(token) for token in controls])
-    return backend
-
-
-def byte(texts: Callable[[], Iterator[str]], controls: list[str], size: int | None) -> Backend:
-    """One token a byte: ids 0 to 255 are the bytes, then the specials."""
-    vocabulary = {character: value for value, character in CHARACTER_OF.items()}
-    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([special(token) for token in controls])
-    return backend
-
-
-def word(texts: Callable[[], Iterator[str]], controls: list[str], size: int | None) -> Backend:
-    """One token a word, the most frequent ones; all that occur where `size` is None."""
-    backend = Backend(models.WordLevel({}, unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated")
-    backend.decoder = decoders.Fuse()
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=2**31 if size is None else size,
-        min_frequency=0,
-        show_progress=False,
-        special_tokens=[special(token) for token in controls],
-    )
-    backend.train_from_iterator(texts(), trainer)
-    return backend
-
-
-def bpe(texts: Callable[[], Iterator[str]], controls: list[str], size: int | None) -> Backend:
-    """Byte-level byte-pair encoding; a merge must occur at least twice in the text.
-
-    Source: Sennrich et al. 2016 (arXiv:1508.07909), on bytes as in GPT-2.
-    """
-    assert size is not None  # parse_spec demands it
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(BPE_PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=[special(token) for token in controls],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    backend.train_from_iterator(texts(), trainer)
-    return backend
+    backend = Backend.from_str(tokenizer.backend.to_str())
+    backend.add_special_tokens([special(text) for text in texts])
+    named = tokenizer.named_tokens
+    if tokenizer.pad_is_end:
+        named = {**named, "pad_token": tokenizer.separator}
+    return Tokenizer(backend, tokenizer.separator, tokenizer.chat_template, named)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Open a tokenizer.json, a folder with one, or a folder with GPT-2's own two files.
+    """Open a tokenizer from files, or from the Hub where `path` is a Hub id and not there.
 
-    The separator is the end token that tokenizer_config.json names, else `<|endoftext|>`.
+    Files: a tokenizer.json, a SentencePiece `.model`, a folder with one of them, with GPT-2's own
+    two files, or with anything that `transformers` opens as a fast tokenizer. The separator is
+    the end token that the files name, else `<|endoftext|>`.
 
     Raises:
         InputError: nothing of that kind there, or the files are broken.
+        StorageError: they cannot be read.
     """
+    if not path.exists() and HUB_ID.fullmatch(str(path)):
+        path = from_hub(str(path))
     folder = path if path.is_dir() else path.parent
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
@@ -467,34 +391,100 @@ def load_tokenizer(path: Path) -> Tokenizer:
     template = settings.get("chat_template")
     if (folder / "chat_template.jinja").is_file():
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    named = {}
-    for role in ("eos_token", "bos_token", "pad_token"):
+    backend, named = load_backend(path, settings)
+    for role in ROLES:
         value = settings.get(role)
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str):
             named[role] = text
     separator = named.pop("eos_token", SEPARATOR)
-    return Tokenizer(
-        load_backend(path), separator, template if isinstance(template, str) else None, named
-    )
+    return Tokenizer(backend, separator, template if isinstance(template, str) else None, named)
 
 
-def load_backend(path: Path) -> Backend:
-    """The pipeline of `load_tokenizer`."""
+def from_hub(name: str) -> Path:
+    """The folder with the tokenizer's files of a Hub id, fetched or found in the cache.
+
+    Raises:
+        InputError: there is no such repository, or it can be neither reached nor found.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:  # the library's errors, and those of the network
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"tokenizer {name!r}: no such file or folder, and as a Hub id it could not be fetched "
+            f"({type(error).__name__}: {reason}). Check the name and the connection, or give the "
+            "path of a folder with the tokenizer's files."
+        ) from None
+
+
+def load_backend(path: Path, settings: Mapping[str, Any]) -> tuple[Backend, dict[str, str]]:
+    """The pipeline of `load_tokenizer`, and the roles of tokens that its own files tell.
+
+    Args:
+        settings: the content of tokenizer_config.json.
+    """
     if path.is_file() and path.suffix == ".json":
-        return backend_from_json(path)
+        return backend_from_json(path), {}
     if (path / "tokenizer.json").is_file():
-        return backend_from_json(path / "tokenizer.json")
+        return backend_from_json(path / "tokenizer.json"), {}
     for names in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
         vocabulary, merges = path / names[0], path / names[1]
         if vocabulary.is_file() and merges.is_file():
-            return gpt2(vocabulary, merges)
+            return gpt2(vocabulary, merges), {}
+    found = sorted(path.glob("*.model")) if path.is_dir() else []
+    if path.is_file() and path.suffix == ".model":
+        found = [path]
+    if len(found) == 1:
+        backend, named = load_sentencepiece(found[0])
+        add_named(backend, settings, found[0])
+        return backend, named
     if not path.exists():
         raise InputError(f"{path}: no such tokenizer file or folder.")
+    if path.is_dir() and settings:
+        return by_transformers(path)
     raise InputError(
-        f"{path}: no tokenizer here; expected a tokenizer.json, or a folder with tokenizer.json, "
-        "with encoder.json and vocab.bpe, or with vocab.json and merges.txt."
+        f"{path}: no tokenizer here; expected a tokenizer.json or a SentencePiece .model, or a "
+        "folder with one of them, with encoder.json and vocab.bpe, or with vocab.json and "
+        "merges.txt."
     )
+
+
+def add_named(backend: Backend, settings: Mapping[str, Any], path: Path) -> None:
+    """Add the tokens that tokenizer_config.json gives an id, as T5's `<extra_id_0>`.
+
+    Raises:
+        InputError: the ids of the model are not those that tokenizer_config.json tells of.
+    """
+    listed = settings.get("added_tokens_decoder")
+    for id, token in sorted((int(key), value) for key, value in dict(listed or {}).items()):
+        flags = {name: value for name, value in token.items() if name != "__type"}
+        backend.add_tokens([AddedToken(**flags)])
+        if backend.token_to_id(token["content"]) != id:
+            raise InputError(
+                f"{path}: {token['content']!r} has the id {id} in tokenizer_config.json and "
+                f"{backend.token_to_id(token['content'])} here: this model counts its tokens in "
+                "its own way. Give its tokenizer.json instead."
+            )
+
+
+def by_transformers(folder: Path) -> tuple[Backend, dict[str, str]]:
+    """The pipeline that `transformers` makes of a folder of a kind that we do not read.
+
+    Raises:
+        InputError: it makes none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        backend = Backend.from_str(found.backend_tokenizer.to_str())
+    except Exception as error:  # whatever a broken folder makes it raise
+        raise InputError(f"{folder}: transformers opens no tokenizer here: {error}.") from None
+    named = {role: getattr(found, role, None) for role in ROLES}
+    return backend, {role: text for role, text in named.items() if isinstance(text, str)}
 
 
 def backend_from_json(path: Path) -> Backend:
@@ -551,7 +541,7 @@ def tokenizer_for(
     special_tokens: Sequence[str] = (),
     chat_template: str | None = None,
 ) -> Tokenizer:
-    """Train a tokenizer by its spec, or load it where the spec is a path.
+    """Train a tokenizer by its spec, or load it where the spec is a path or a Hub id.
 
     A loaded one writes `separator` between documents where its vocabulary has that token, else
     its own end token; a chat template or special tokens given here are laid over it.
@@ -565,16 +555,24 @@ def tokenizer_for(
     backend = loaded.backend
     if special_tokens:
         backend.add_special_tokens([special(token) for token in special_tokens])
+    named = dict(loaded.named_tokens)
+    if loaded.pad_is_end:
+        named["pad_token"] = loaded.separator
     known = backend.token_to_id(separator) is not None
     return Tokenizer(
         backend,
         separator if known else loaded.separator,
         chat_template or loaded.chat_template,
-        loaded.named_tokens,
+        named,
     )
 
 
 def is_path(spec: str) -> bool:
-    """Whether a tokenizer setting names an existing file or folder rather than a training spec."""
-    trained = re.fullmatch(r"(char|byte|word|bpe)(:.*)?", spec) is not None
-    return not trained and Path(spec).expanduser().exists()
+    """Whether a tokenizer setting names an existing tokenizer rather than a training spec.
+
+    That is a file, a folder or a Hub id ("owner/name", "hf:name").
+    """
+    if re.fullmatch(rf"({'|'.join(KINDS)})(:.*)?", spec):
+        return False
+    hub = HUB_ID.fullmatch(spec) and not spec.endswith((".json", ".model"))
+    return bool(hub) or Path(spec).expanduser().exists()

@@ -1,0 +1,274 @@
+"""BULK TEXT → IDS by tiktoken, for byte-level BPE vocabularies and only where the ids are equal.
+
+tiktoken encodes several times faster than `tokenizers`, but by a shorter rule: it merges any two
+neighbours whose union is a token, the token with the lowest rank first, where `tokenizers` goes by
+a list of merges. The two give equal ids where each token can be made from its own bytes by the
+list, whose order is then the rank:
+
+- A pair that is not in the list is never found side by side in any text. Were it so, it would
+  also be when the token is encoded alone: nothing crosses its ends, so the same merges happen in
+  the same order. But alone the token is made, by a pair of the list.
+- Tokens that cannot be made from their own bytes occur in no text and are left out.
+
+Each condition is checked when a vocabulary is opened, on the whole of it. Both programs split the
+text by the same regular expression in different engines; a text goes to tiktoken only where the
+engines agree about each of its characters. Otherwise the caller takes the slow way.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tiktoken
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from yunque.data.pipelines import steps_of
+from yunque.data.vocabularies import BYTE_OF, CHARACTER_OF
+
+Ids = npt.NDArray[np.int64]
+Pair = tuple[str, str]
+
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Expressions made of these parts alone mean the same in both engines, given the same classes.
+PART = re.compile(
+    r"\\p\{[A-Za-z]+\}|\\[sSnrt]|\\[^\w\s]|\(\?:|\(\?i:|\(\?!|\(\?=|\[\^?|[\])|]"
+    r"|[*+?](?![*+?])|\{[0-9]+(?:,[0-9]*)?\}(?![*+?])|[^\\()\[\]{}|*+?.^$&~-]"
+)
+CLASS = re.compile(r"\\p\{[A-Za-z]+\}|\\[sS]")
+
+NEW, DOUBTFUL, TRUSTED = 0, 1, 2  # what is known of a character
+
+TRIAL = (
+    "El 24 de mayo, «¿qué?»\r\n\r\n\tdon't  won'T we'LL ’tis I'm 12345 3.14\n   \n x  y\u00a0 z "
+    "naïve e\u0301 __init__(self): #### ... !!!  \n\n\nÑandú's  中文，テスト 한국어 ½ ² "
+    "👩🏽‍🚀 ❤️\u200b<|x|>\n"
+)
+
+
+class Bulk:
+    """A vocabulary as tiktoken reads it.
+
+    Args:
+        ranks: bytes of each token → its rank, lowest merged first; ranks have no gaps.
+        ids: (ranks,) the id of each rank.
+        composed: the pipeline composes characters first (NFC).
+        added: matches tokens that are taken out of the text before it is split.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        ranks: dict[bytes, int],
+        ids: Ids,
+        composed: bool,
+        added: re.Pattern[str] | None,
+    ) -> None:
+        # Its search for special tokens needs one; this one is never allowed.
+        nothing = {"\U0010ffff\U0010fffe": len(ranks)}
+        self.encoding = tiktoken.Encoding(
+            "yunque", pat_str=pattern, mergeable_ranks=ranks, special_tokens=nothing
+        )
+        self.ids = ids
+        self.sizes = np.array([len(token) for token in ranks], dtype=np.int64)
+        self.composed = composed
+        self.added = added
+        self.classes = [Class(name) for name in dict.fromkeys(CLASS.findall(pattern))]
+        self.folds = "(?i:" in pattern
+        self.known = np.zeros(0x110000, dtype=np.uint8)
+
+    def encode(self, text: str) -> Ids | None:
+        """The ids, or None where this text must go the slow way."""
+        if not self.trusts(text) or (self.added is not None and self.added.search(text)):
+            return None
+        if self.composed:
+            text = unicodedata.normalize("NFC", text)
+        try:
+            ranks = self.encoding.encode_to_numpy(text, disallowed_special=())
+        except ValueError:  # its regex engine gives up on very long runs of white space
+            return None
+        size = len(text) if text.isascii() else len(text.encode("utf-8"))
+        if int(self.sizes.take(ranks).sum()) != size:  # the expression leaves something out
+            return None
+        return self.ids.take(ranks)
+
+    def trusts(self, text: str) -> bool:
+        """Whether both regex engines agree about every character of the text."""
+        codes = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+        known = self.known.take(codes)
+        if (known == NEW).any():
+            self.examine("".join(map(chr, np.unique(codes[known == NEW]))))
+            known = self.known.take(codes)
+        return bool((known == TRUSTED).all())
+
+    def examine(self, characters: str) -> None:
+        """Find out about characters that were not met before."""
+        doubtful: set[str] = set()
+        for kind in self.classes:
+            doubtful |= kind.disputed(characters)
+        for character in characters:
+            # Case folding reaches plain letters from afar (the long s), and composition changes
+            # with the version of Unicode.
+            if not character.isascii() and (
+                (self.folds and any(folded.isascii() for folded in character.casefold()))
+                or (self.composed and unicodedata.category(character) == "Cn")
+            ):
+                doubtful.add(character)
+        for character in characters:
+            self.known[ord(character)] = DOUBTFUL if character in doubtful else TRUSTED
+
+
+class Class:
+    """One class of characters, such as letters, in both engines."""
+
+    def __init__(self, name: str) -> None:
+        single = {bytes([byte]): byte for byte in range(256)}
+        self.here = tiktoken.Encoding(name, pat_str=name, mergeable_ranks=single, special_tokens={})
+        self.there = pre_tokenizers.Split(Regex(name), "removed", invert=True)
+
+    def disputed(self, characters: str) -> set[str]:
+        """The characters that are of this class in one engine alone."""
+        here = set(bytes(self.here.encode_ordinary(characters)).decode("utf-8"))
+        there = set("".join(piece for piece, _ in self.there.pre_tokenize_str(characters)))
+        return here ^ there
+
+
+def bulk_of(pipeline: Mapping[str, Any], plain: Backend) -> Bulk | None:
+    """The same vocabulary for tiktoken, or None where it cannot be proved equal.
+
+    Args:
+        plain: the pipeline itself, which reads special tokens as plain text.
+    """
+    pattern = pattern_of(pipeline)
+    if pattern is None or re.fullmatch(rf"(?:{PART.pattern})+", pattern) is None:
+        return None
+    normalizer = pipeline["normalizer"]
+    if normalizer is not None and normalizer["type"] != "NFC":
+        return None
+    added = [token for token in pipeline["added_tokens"] if not token["special"]]
+    if any(token["normalized"] and normalizer is not None for token in added):
+        return None
+    ids = ids_by_rank(pipeline["model"])
+    if ids is None:
+        return None
+    tokens = {id: token for token, id in pipeline["model"]["vocab"].items()}
+    found = Bulk(
+        pattern,
+        {raw_bytes(tokens[id]): rank for rank, id in enumerate(ids)},
+        np.array(ids, dtype=np.int64),
+        normalizer is not None,
+        re.compile("|".join(re.escape(token["content"]) for token in added)) if added else None,
+    )
+    for text in (TRIAL, TRIAL.upper(), *TRIAL.split(" ")):
+        quick = found.encode(text)
+        if quick is not None and quick.tolist() != plain.encode(text, add_special_tokens=False).ids:
+            return None
+    return found
+
+
+def pattern_of(pipeline: Mapping[str, Any]) -> str | None:
+    """The one expression that splits the text before its bytes are merged, if that is the rule."""
+    steps = steps_of(pipeline["pre_tokenizer"])
+    if not steps or steps[-1]["type"] != "ByteLevel" or steps[-1]["add_prefix_space"]:
+        return None
+    if len(steps) == 1:
+        return GPT2_PATTERN if steps[0]["use_regex"] else None
+    split = steps[0]
+    if len(steps) > 2 or split["type"] != "Split" or steps[-1]["use_regex"]:
+        return None
+    if split["behavior"] != "Isolated" or split["invert"]:
+        return None
+    pattern: str | None = split["pattern"].get("Regex")
+    return pattern
+
+
+def raw_bytes(token: str) -> bytes:
+    """The bytes that a token of a byte-level vocabulary stands for."""
+    return bytes(BYTE_OF[character] for character in token)
+
+
+def ids_by_rank(model: Mapping[str, Any]) -> list[int] | None:
+    """The ids of all tokens that can occur, bytes first, then in the order of the merges.
+
+    None where the model does not meet the conditions of this module.
+    """
+    changes = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+    if model["type"] != "BPE" or any(model.get(change) for change in changes):
+        return None
+    vocabulary: dict[str, int] = model["vocab"]
+    if not set(BYTE_OF) <= set(vocabulary):
+        return None
+    pairs = [(left, right) for left, right in model["merges"]]
+    places: dict[str, list[int]] = {}
+    for place, (left, right) in enumerate(pairs):
+        if any(len(part) > 1 and part not in places for part in (left, right)):
+            return None  # a part that is made later, or never
+        places.setdefault(left + right, []).append(place)
+    merges = models.BPE(vocab=vocabulary, merges=pairs)
+    made = [
+        token
+        for token in (*CHARACTER_OF.values(), *places)
+        if [part.id for part in merges.tokenize(token)] == [vocabulary[token]]
+    ]
+    place_of = {pair: place for place, pair in enumerate(pairs)}
+    repeats = [places[token] for token in made if len(token) > 1]
+    if not all(merges_as_one(repeat, pairs, place_of) for repeat in repeats):
+        return None
+    if not model.get("ignore_merges"):
+        return [vocabulary[token] for token in made]
+    # Here a piece that is a token is taken whole, though no merges make it.
+    known = set(made)
+    whole = [token for token in vocabulary if token not in known and set(token) <= set(BYTE_OF)]
+    rank_of = {token: rank for rank, token in enumerate([*made, *whole])}
+
+    def by_union(pair: Pair) -> float:
+        return rank_of.get("".join(pair), math.inf)
+
+    if any(merged(token, by_union) == [token] for token in whole):
+        return None
+    return [vocabulary[token] for token in (*made, *whole)]
+
+
+def merges_as_one(places: list[int], pairs: list[Pair], place_of: Mapping[Pair, int]) -> bool:
+    """Whether the pairs that make one token act as if they were one merge of the first's rank.
+
+    Args:
+        places: of all the pairs that make this token, in the list `pairs`.
+    """
+    if len(places) == 1:
+        return True
+    first = places[0]
+
+    def before(pair: Pair) -> float:
+        place = place_of.get(pair, first)
+        return place if place < first else math.inf
+
+    if places[-1] - first >= len(places):
+        # Merges of other tokens lie between: only the first pair may ever occur.
+        return merged("".join(pairs[first]), before) == list(pairs[first])
+    for left, middle in (pairs[place] for place in places):
+        for other, right in (pairs[place] for place in places):
+            # Two overlapping pairs: the leftmost must also be the first of the list.
+            if other == middle and place_of[middle, right] < place_of[left, middle]:
+                parts = [left, middle, right]
+                if merged("".join(parts), before) == parts:
+                    return False
+    return True
+
+
+def merged(text: str, rank: Callable[[Pair], float]) -> list[str]:
+    """The tokens of a text by merging, lowest rank first, then leftmost; infinity: never."""
+    parts = list(text)
+    while len(parts) > 1:
+        lowest, at = min((rank(pair), at) for at, pair in enumerate(pairwise(parts)))
+        if lowest == math.inf:
+            break
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts

@@ -1,0 +1,256 @@
+"""TEXT → VOCABULARY: the tokenizers that are trained here, each a `tokenizers` pipeline.
+
+| spec         | a token is                       | unknown text |
+|--------------|----------------------------------|--------------|
+| char         | a character of the training text | `<|unk|>`    |
+| byte         | a byte of UTF-8, id = its value  | cannot be    |
+| word:SIZE    | a word with the space before it, | `<|unk|>`    |
+|              | a digit, a punctuation mark      |              |
+| bpe:SIZE     | a frequent sequence of bytes     | cannot be    |
+| unigram:SIZE | a likely sequence of bytes       | cannot be    |
+
+SIZE is the whole vocabulary, special tokens included.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
+
+from yunque.config import unknown_name
+from yunque.data.blocks import SAFE_CUT
+from yunque.errors import InputError, MissingPackageError
+
+UNKNOWN = "<|unk|>"
+KINDS = ("char", "byte", "word", "bpe", "unigram")
+SPECS = ("char", "byte", "word", "word:8000", "bpe:4096", "unigram:8000")
+SIZED = ("bpe", "unigram")  # these cannot do without SIZE
+
+CHAR_PATTERN = r"[\s\S]"
+WORD_PATTERN = r" ?[\p{L}\p{M}]+|\p{N}|[^\s\p{L}\p{M}\p{N}]|\s"
+# Like GPT-4's in spirit: words with the space before them, contractions, every digit alone (so
+# that numbers of any length are read digit by digit), runs of punctuation, line ends, white space.
+BPE_PATTERN = (
+    r"['’]\p{L}{1,2}(?![\p{L}\p{M}])"
+    r"| ?[\p{L}\p{M}]+"
+    r"|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+"
+    r"|\s*[\r\n]+"
+    r"|\s+(?!\S)"
+    r"|\s+"
+)
+
+Texts = Callable[[], Iterator[str]]
+
+
+def byte_characters() -> dict[int, str]:
+    """Byte → the character that stands for it in byte-level vocabularies.
+
+    Visible Latin-1 characters stand for themselves; the other 68 bytes take the code points from
+    256 on, in order, so that no token holds a space or control character. Source: GPT-2's files.
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    visible += range(ord("®"), ord("ÿ") + 1)
+    hidden = [byte for byte in range(256) if byte not in visible]
+    table = {byte: chr(byte) for byte in visible}
+    return table | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+
+
+CHARACTER_OF = byte_characters()
+BYTE_OF = {character: byte for byte, character in CHARACTER_OF.items()}
+
+
+def special(text: str) -> AddedToken:
+    """A control token: matched as it stands, never trimmed."""
+    return AddedToken(text, special=True, normalized=False)
+
+
+def parse_spec(spec: str) -> tuple[str, int | None]:
+    """("bpe", 4096) of "bpe:4096".
+
+    Raises:
+        InputError: no such kind, or a size where none belongs, or none where one does.
+    """
+    name, colon, size = spec.partition(":")
+    if name not in KINDS:
+        raise InputError(
+            unknown_name(spec, SPECS, "tokenizer")
+            + " Or give the path of an existing tokenizer.json, of a SentencePiece model or of a "
+            "folder with one, or a Hub id (owner/name)."
+        )
+    if name in ("char", "byte") and colon:
+        raise InputError(f"tokenizer {spec!r}: {name} takes no size; write {name!r}.")
+    if not colon and name not in SIZED:
+        return name, None
+    if not re.fullmatch(r"[0-9]{1,9}", size):
+        raise InputError(
+            f"tokenizer {spec!r}: expected the size of the vocabulary as a whole number, "
+            f"for example '{name}:4096'."
+        )
+    return name, int(size)
+
+
+def train_backend(spec: str, texts: Texts, controls: list[str]) -> Backend:
+    """The pipeline that a spec asks for, trained on the texts.
+
+    Args:
+        controls: the special tokens, the separator first.
+
+    Raises:
+        InputError: the spec cannot be read, or SIZE is too small.
+    """
+    name, size = parse_spec(spec)
+    if name in ("char", "word"):
+        controls = [controls[0], UNKNOWN, *controls[1:]]
+    least = len(controls) + (256 if name in SIZED else 1)
+    if name in (*SIZED, "word") and size is not None and size < least:
+        parts = "256 bytes + " if name in SIZED else "1 word + "
+        raise InputError(
+            f"tokenizer {spec!r}: a vocabulary of {size} is too small; at least {least} "
+            f"({parts}{len(controls)} special tokens: {', '.join(controls)})."
+        )
+    train = {"char": char, "byte": byte, "word": word, "bpe": bpe, "unigram": unigram}[name]
+    return train(texts, controls, size)
+
+
+def char(texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """One token a character: specials first, then the characters by code point."""
+    characters: set[str] = set()
+    for text in texts():
+        characters.update(text)
+    tokens = [*controls, *sorted(characters.difference(controls))]
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    backend = Backend(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(CHAR_PATTERN), "isolated")
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens([special(token) for token in controls])
+    return backend
+
+
+def byte(texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """One token a byte: ids 0 to 255 are the bytes, then the specials."""
+    vocabulary = {character: value for value, character in CHARACTER_OF.items()}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([special(token) for token in controls])
+    return backend
+
+
+def word(texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """One token a word, the most frequent ones; all that occur where `size` is None."""
+    backend = Backend(models.WordLevel({}, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated")
+    backend.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=2**31 if size is None else size,
+        min_frequency=0,
+        show_progress=False,
+        special_tokens=[special(token) for token in controls],
+    )
+    backend.train_from_iterator(texts(), trainer)
+    return backend
+
+
+def byte_level_pieces() -> Any:
+    """Text → pieces by BPE_PATTERN → bytes, a character for each."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(BPE_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def bpe(texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """Byte-level byte-pair encoding; a merge must occur at least twice in the text.
+
+    Source: Sennrich et al. 2016 (arXiv:1508.07909), on bytes as in GPT-2.
+    """
+    assert size is not None  # parse_spec demands it
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = byte_level_pieces()
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[special(token) for token in controls],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    backend.train_from_iterator(texts(), trainer)
+    return backend
+
+
+def unigram(texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """A unigram language model over pieces of bytes: each text takes its likeliest pieces.
+
+    It works on bytes, so that nothing is unknown and every text comes back exactly. Trained by
+    the sentencepiece library on the counted pieces, because the trainer of `tokenizers` gives
+    another vocabulary each time. The special tokens stand behind the pieces and outside the
+    model, which would otherwise find them in plain text.
+
+    Source: Kudo 2018 (arXiv:1804.10959).
+
+    Raises:
+        MissingPackageError: without the package sentencepiece.
+    """
+    try:
+        import sentencepiece
+    except ImportError:
+        raise MissingPackageError(
+            "training a unigram tokenizer needs the package sentencepiece: "
+            "pip install sentencepiece"
+        ) from None
+    assert size is not None  # parse_spec demands it
+    segments: Counter[str] = Counter()
+    for text in texts():
+        segments.update(SAFE_CUT.split(text))
+    split = byte_level_pieces()
+    pieces: Counter[str] = Counter()
+    for segment, times in segments.items():
+        for piece, _ in split.pre_tokenize_str(segment):
+            pieces[piece] += times
+    alphabet = "".join(CHARACTER_OF.values())
+    # Sorted, so that equal texts give equal vocabularies; at least one row, for an empty text.
+    rows = [f"{piece}\t{times}" for piece, times in sorted(pieces.items())] or [f"{alphabet}\t1"]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(rows),
+        model_writer=model,
+        input_format="tsv",
+        model_type="unigram",
+        vocab_size=size - len(controls) + 1,  # its unknown token is left out again
+        hard_vocab_limit=False,  # a short text gives fewer pieces
+        required_chars=alphabet,
+        character_coverage=1.0,
+        max_sentence_length=1 << 30,
+        # The pieces are already cut, and are taken as they are.
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_by_unicode_script=False,
+        split_by_number=False,
+        split_by_whitespace=False,
+        bos_id=-1,
+        eos_id=-1,
+        num_threads=1,  # sums in one order
+        minloglevel=2,
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    vocabulary = [
+        (trained.id_to_piece(id), trained.get_score(id))
+        for id in range(trained.get_piece_size())
+        if not trained.is_unknown(id)
+    ]
+    backend = Backend(models.Unigram(vocabulary))
+    backend.pre_tokenizer = byte_level_pieces()
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([special(token) for token in controls])
+    return backend
