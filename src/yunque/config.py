@@ -30,6 +30,9 @@ Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Optimizer = Literal["adamw", "muon", "sgd"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
+Encoding = Literal["auto", "utf-8", "utf-16", "latin-1", "windows-1252"]
+Newlines = Literal["keep", "lf"]
+Normalise = Literal["nfc", "none"]
 Loss = Literal["auto", "all", "assistant"]
 Duplicates = Literal["keep", "drop"]
 Packing = Literal["auto", "on", "off"]
@@ -55,6 +58,15 @@ class DataConfig:
     where there are at least 20, else text."""
     stride: int = 0
     """Tokens between the starts of two training windows. 0: the context length. Without packing."""
+    encoding: Encoding = "auto"
+    """Of text files. auto: a byte-order mark, else UTF-8, else what the bytes clearly say, which is
+    reported."""
+    newlines: Newlines = "keep"
+    """keep line ends as they are, or make all of them lf."""
+    normalise: Normalise = "nfc"
+    """Unicode form: nfc (é is one character, however it was typed), or none (for code)."""
+    skip_bad: bool = False
+    """Leave out records and lines that cannot be read, and list them, instead of stopping."""
     columns: str = ""
     """Names of a record's columns where they are not the usual ones: 'prompt=q, completion=a'."""
     loss: Loss = "auto"

@@ -111,16 +111,20 @@ class Demo:
 class Prepare:
     """Turn text into token files once, so that runs start at once and need little memory.
 
-    SOURCES are .txt files and folders of them. Writes train.bin, val.bin (test.bin), data.json
-    and tokenizer.json to --out; `yunque pretrain OUT` trains on them. Preparing the same sources
-    in the same way again does nothing.
+    SOURCES are .txt .md .json .jsonl .csv .tsv .parquet files, also compressed (.gz .zst .bz2 .xz),
+    folders of them, globs, or data sets of the Hub. Records are recognised by their shape: plain
+    text, or conversations (messages, ShareGPT, Alpaca, prompt/completion, question/answer), of
+    which only the assistant's words are learnt. Writes train.bin, val.bin (test.bin), data.json,
+    ledger.html and tokenizer.json to --out; `yunque pretrain OUT` trains on them. Preparing the
+    same sources in the same way again does nothing.
 
     For example:
       yunque prepare quijote.txt --out tokens --tokenizer bpe:4096 --val 0.1
+      yunque prepare chats.jsonl --out tokens --tokenizer bpe:2000
     """
 
     sources: Positional[tuple[str, ...]] = ()
-    """Text files and folders."""
+    """Files, folders, globs, data sets of the Hub."""
     out: str = ""
     """Folder for the token files."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -128,11 +132,13 @@ class Prepare:
 
     def __call__(self) -> int:
         from yunque.assemble.sources import prepare
+        from yunque.data.checks import check_data
+        from yunque.screen.ledger import ledger_lines, print_examples
 
         if not self.out:
             raise InputError("no folder for the tokens: give --out DIR.")
         if not self.sources:
-            raise InputError("no sources: name a text file or a folder of .txt files.")
+            raise InputError("no sources: name a file or a folder with text or records.")
         with contextlib.closing(show(self.output)) as screen:
             lang = self.output.language
             done = prepare(self.sources, self.out, screen=screen, lang=lang, **vars(self.data))
@@ -157,6 +163,9 @@ class Prepare:
                 unknown=number(facts["unknown_tokens"], lang),
             ),
         ]
+        lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
+        doubts = [doubt.text(lang) for found in check_data(facts, 0) for doubt in found]
+        lines += [f"  ! {doubt}" for doubt in doubts]
         if not facts["reused"]:
             speed = number(facts["megabytes_per_second"], lang, 1)
             lines.append(
@@ -164,6 +173,9 @@ class Prepare:
             )
         lines.append(say("cli.prepared_next", lang, folder=folder))
         say_all(self.output, {"folder": str(done.folder), **facts}, lines)
+        if not self.output.json and not self.output.quiet:
+            names = [source["name"] for source in facts["sources"]]
+            print_examples(facts["examples"], names, sys.stdout, lang)
         return 0
 
 

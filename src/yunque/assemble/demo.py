@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from yunque.config import DataConfig, GenerateConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
 from yunque.data import tutor
-from yunque.data.conversations import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, render
-from yunque.data.prepare import Prepared, Progress
-from yunque.data.rendered import prepare_rendered
+from yunque.data.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate, Message, Rendered
+from yunque.data.prepare import Prepared, Progress, prepare_conversations
+from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.exam import ExamResult, Question, sit
@@ -36,7 +36,7 @@ ANSWER_TOKENS = 120
 # Measured in docs/lab-notes.md: what each choice gave.
 RECIPE = Recipe(
     sources=(TUTOR,),
-    data=DataConfig(tokenizer="bpe:512"),
+    data=DataConfig(tokenizer="bpe:512", packing="off", loss="all"),
     model=ModelConfig(
         context_length=128,
         num_layers=4,
@@ -66,32 +66,29 @@ RECIPE = Recipe(
 
 
 def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = None) -> Prepared:
-    """Token files of the tutor's conversations, each ended by the separator."""
+    """Token files of the tutor's conversations."""
+    chat = ChatTemplate(tokens=(("eos_token", config.separator),))
 
-    def documents() -> dict[str, list[str]]:
+    def splits() -> dict[str, list[Rendered]]:
         return {
             split: [
-                # The template ends a reply with the end token; encoding adds it to every document.
-                render(tutor.messages(problem), end_token=config.separator).removesuffix(
-                    config.separator
-                )
+                chat.render([Message(**message) for message in tutor.messages(problem)])
                 for problem in tutor.make(split, count, seed=1)  # type: ignore[arg-type]
             ]
             for split, count in CONVERSATIONS.items()
         }
 
     name = f"{TUTOR} 1 {sorted(CONVERSATIONS.items())}"
-    return prepare_rendered(
-        documents, name, config, out, CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, progress
-    )
+    return prepare_conversations(splits, name, config, out, DEFAULT_CHAT_TEMPLATE, progress)
 
 
 def tutor_exam(model: Decoder, tokenizer: Tokenizer, count: int = EVALUATION_EXAM) -> ExamResult:
     """Sit an exam of problems that no training text holds, with greedy answers."""
+    chat = ChatTemplate.of(tokenizer)
     questions = []
     for problem in tutor.make("exam", count, EXAM_SEEDS[count]):
-        text = render(tutor.messages(problem)[:1], add_generation_prompt=True)
-        prompt = tuple(tokenizer.encode(text, special=True))
+        asked = chat.prompt([Message(**message) for message in tutor.messages(problem)[:1]])
+        prompt = tuple(encode_rendered(tokenizer, asked)[0].tolist())
         questions.append(Question(prompt, str(problem.answer), problem.kind, problem.question))
     settings = GenerateConfig(temperature=0.0, max_new_tokens=ANSWER_TOKENS)
 

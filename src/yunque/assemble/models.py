@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import torch
 
 from yunque import evaluate, runtime
 from yunque.assemble.sources import listed
-from yunque.config import GenerateConfig, MachineConfig, raise_faults, typed, unknown_name
-from yunque.data.conversations import render
-from yunque.data.sources import find_files, read_documents
+from yunque.config import (
+    DataConfig,
+    GenerateConfig,
+    MachineConfig,
+    raise_faults,
+    typed,
+    unknown_name,
+)
+from yunque.data.chat_template import ChatTemplate, Message
+from yunque.data.documents import Corpus
+from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
 from yunque.evaluate import Score, TokenView
@@ -116,32 +125,39 @@ class Model:
                 f"{self.folder}: this model has no chat template, it continues plain text. "
                 "Leave out --chat."
             )
-        messages = [{"role": "user", "content": message}]
-        end = self.tokenizer.decode([self.tokenizer.separator_id], skip_special=False)
-        text = render(messages, self.tokenizer.chat_template, end, add_generation_prompt=True)
-        return self.tokenizer.encode(text, special=True)
+        asked = ChatTemplate.of(self.tokenizer).prompt([Message("user", message)])
+        return [int(id) for id in encode_rendered(self.tokenizer, asked)[0]]
 
     def evaluate(self, sources: Sequence[str] | str) -> Score:
-        """Loss, perplexity and bits per byte over text files, sums and counts pooled.
+        """Loss, perplexity and bits per byte over any sources, sums and counts pooled.
+
+        Of conversations, the assistant's words and their ends count, as in training.
 
         Raises:
             InputError: no text there, or a file cannot be read.
         """
         context = self.module.config.context_length
-        separator = self.tokenizer.decode([self.tokenizer.separator_id], skip_special=False)
+        settings = DataConfig(separator=self.tokenizer.separator)
+        corpus = Corpus(listed(sources), settings, self.tokenizer)
         loss, tokens, size = 0.0, 0, 0
-        for path in find_files(listed(sources)):
-            for document in read_documents(path, separator):
-                ids = self.tokenizer.encode_array(document.text)
-                if len(ids) < 2:
-                    continue
-                with self.runtime.autocast():
-                    losses = evaluate.token_losses(self.module, torch.from_numpy(ids), context)
-                loss += losses.double().sum().item()
-                tokens += len(losses)
+        for text, rendered in corpus.documents():
+            if rendered is None:
+                ids = self.tokenizer.encode_array(text)
+                counted = np.ones(len(ids), dtype=bool)
                 # The first token is given, not predicted: its bytes are not paid for.
-                first = self.tokenizer.first_token_bytes(document.text)
-                size += len(document.text.encode("utf-8")) - first
+                paid = len(text.encode("utf-8")) - self.tokenizer.first_token_bytes(text)
+            else:
+                ids, mask = encode_rendered(self.tokenizer, rendered)
+                counted = mask.astype(bool)
+                paid = sum(len(text[a:b].encode("utf-8")) for a, b in rendered.loss)
+            if len(ids) < 2:
+                continue
+            with self.runtime.autocast():
+                losses = evaluate.token_losses(self.module, torch.from_numpy(ids), context)
+            kept = losses[torch.from_numpy(counted[1:])]
+            loss += kept.double().sum().item()
+            tokens += len(kept)
+            size += paid
         if not tokens:
             raise InputError("nothing to evaluate: the sources hold fewer than two tokens.")
         return Score(

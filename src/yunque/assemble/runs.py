@@ -29,9 +29,10 @@ from yunque.config import (
     to_toml,
     validate,
 )
-from yunque.data.batches import Batches, EvaluationWindows
-from yunque.data.checks import Check, check_sizes
-from yunque.data.packing import PackedBatches, PackedEvaluation, Packing
+from yunque.data.batches import Batches, EvaluationWindows, WindowCounts
+from yunque.data.checks import Check, check_data, check_sizes
+from yunque.data.ledger import Account
+from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
@@ -245,6 +246,11 @@ class Run:
         else:
             stride = recipe.data.stride or context
             self.batches = Batches(train, context, batch_size, stride, seed)
+        self.counts: PackedCounts | WindowCounts
+        if isinstance(self.batches, PackedBatches):
+            self.counts = self.batches.counts
+        else:
+            self.counts = self.batches.counts()
         steps = recipe.train.steps
         if not steps and recipe.train.epochs:
             windows = recipe.train.epochs * self.batches.windows
@@ -410,6 +416,9 @@ class Run:
             facts=self.data.facts,
             packed=self.packed,
         )
+        lost = self.counts.truncated if isinstance(self.counts, PackedCounts) else 0
+        more = check_data(self.data.facts, lost)
+        errors, warnings = errors + more[0], warnings + more[1]
         raise_faults([error.text("en") for error in errors])
         warmup = self.recipe.optim.warmup_steps
         if 2 * warmup > self.steps:
@@ -449,17 +458,35 @@ class Run:
         }
 
     def ledger(self) -> dict[str, Any]:
-        """Where every token went: read = train + held out; and what an epoch leaves aside."""
-        tokens = {name: part.length for name, part in self.data.splits.items()}
-        used = self.batches.windows * self.batches.context_length
+        """Where every document, byte and token went, checked to the last one.
+
+        Raises:
+            LedgerError: an equation does not hold.
+        """
+        facts, counts = self.data.facts, self.counts
+        tokens, epoch = Account("tokens"), Account("epoch")
+        duplicates = facts["dropped"]["tokens"]
+        tokens.read = sum(item["tokens"] for item in facts["splits"].values()) + duplicates
+        held_out = sum(t.length for name, t in self.data.splits.items() if name != "train")
+        for name, count in dataclasses.asdict(counts).items():
+            if name in ("trained", "masked", "first", "unused", "truncated"):
+                tokens.add(name, count)
+        tokens.add("held_out", held_out)
+        tokens.add("duplicate", duplicates)
+        tokens.check(str(self.folder))
+        accounts = {**facts["ledger"], "tokens": tokens.to_json()}
+        if isinstance(counts, PackedCounts):
+            epoch.read = self.batches.windows * self.batches.context_length
+            for name in ("trained", "masked", "padding"):
+                epoch.add(name, getattr(counts, name))
+            epoch.check(str(self.folder))
+            accounts["epoch"] = epoch.to_json()
         return {
-            "text": self.data.facts,
-            "tokens": tokens,
-            "epoch": {
-                "windows": self.batches.windows,
-                "tokens_trained": used,
-                "left_over": max(0, tokens["train"] - used),
-            },
+            **accounts,
+            "rows": self.batches.windows,
+            "sources": facts["sources"],
+            "doubts": facts["doubts"],
+            "examples": facts["examples"],
         }
 
     def fingerprints(self) -> dict[str, str]:

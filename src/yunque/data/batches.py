@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,6 +184,18 @@ def read_at(descriptor: int, offset: int, size: int) -> bytes:
     return b"".join(chunks)
 
 
+@dataclass(frozen=True)
+class WindowCounts:
+    """Where the tokens of a split go in one epoch: tokens = trained + masked + unused."""
+
+    trained: int
+    """Tokens that are a target and carry loss."""
+    masked: int
+    """Tokens that are a target and carry none."""
+    unused: int
+    """Tokens that no window holds as a target; others in every epoch."""
+
+
 class Batches:
     """The training batches of a token file.
 
@@ -228,6 +241,24 @@ class Batches:
             self.tokens, self.starts(step * self.batch_size + first, rows), self.context_length
         )
 
+    def counts(self, epoch: int = 0) -> WindowCounts:
+        """Where the tokens of the split go in an epoch; reads the loss mask once.
+
+        Tokens that overlapping windows (stride below the context) train twice are counted once.
+        """
+        length = self.tokens.length
+        used = min(length, self.windows * min(self.stride, self.context_length))
+        trained = used
+        if self.tokens.mask is not None:
+            begins = [self._phase(epoch)]  # windows that join are one stretch of the ring
+            if self.stride > self.context_length:
+                begins = (begins[0] + self.stride * np.arange(self.windows)).tolist()
+            size = used // len(begins)
+            trained = sum(
+                carrying(self.tokens.mask, (begin + 1) % length, size) for begin in begins
+            )
+        return WindowCounts(trained, used - trained, length - used)
+
     def starts(self, sample: int, count: int) -> Ints:
         """First token of the samples `sample` … of the endless sequence of epochs, (count,)."""
         samples = np.arange(sample, sample + count, dtype=np.int64)
@@ -236,11 +267,14 @@ class Batches:
         for epoch in np.unique(epochs).tolist():
             now = epochs == epoch
             windows = permute(places[now], self.windows, mix(self.seed, epoch))
-            phase = 0
-            if self.windows > 1:
-                phase = mix(mix(self.seed, epoch), PHASE_STREAM) % self.stride
-            starts[now] = (phase + windows * self.stride) % self.tokens.length
+            starts[now] = (self._phase(epoch) + windows * self.stride) % self.tokens.length
         return starts
+
+    def _phase(self, epoch: int) -> int:
+        """Where the first window of an epoch begins."""
+        if self.windows == 1:
+            return 0
+        return mix(mix(self.seed, epoch), PHASE_STREAM) % self.stride
 
 
 def windows_at(tokens: TokenFile, starts: Ints, context_length: int) -> Batch:
@@ -261,6 +295,16 @@ def windows_at(tokens: TokenFile, starts: Ints, context_length: int) -> Batch:
     if tokens.mask is not None:
         targets[read(tokens.mask)[:, 1:] == 0] = MASKED
     return Batch(inputs, targets)
+
+
+def carrying(mask: TokenFile, start: int, count: int) -> int:
+    """How many of `count` tokens from `start` on, read as a ring, carry loss."""
+    total = 0
+    while count:
+        size = min(count, SCANNED, mask.length - start)
+        total += int(mask.read(start, size).sum())
+        start, count = (start + size) % mask.length, count - size
+    return total
 
 
 def any_loss(mask: TokenFile) -> bool:

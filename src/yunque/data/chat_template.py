@@ -14,11 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from yunque.config import SEPARATOR
 from yunque.data.sandbox import run_template
 from yunque.errors import InputError
+
+if TYPE_CHECKING:
+    from yunque.data.tokenizer import Tokenizer
 
 USER = "<|user|>"
 ASSISTANT = "<|assistant|>"
@@ -103,6 +106,19 @@ class ChatTemplate:
         """
         turns = [as_mapping(message) for message in messages]
         return run_template(self.source, turns, dict(self.tokens), add_generation_prompt)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> ChatTemplate:
+        """The template that belongs to a tokenizer; it must have one."""
+        assert tokenizer.chat_template is not None
+        named = {**tokenizer.named_tokens, "eos_token": tokenizer.separator}
+        return cls(tokenizer.chat_template, tuple(named.items()), tuple(tokenizer.controls))
+
+    def prompt(self, messages: Sequence[Message]) -> Rendered:
+        """A conversation up to where the assistant is to speak; nothing in it carries loss."""
+        text = self.text(messages, add_generation_prompt=True)
+        spans = self.by_marks(messages, text, add_generation_prompt=True)
+        return Rendered(text, tuple(spans or ()), ())
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The text of a whole conversation and its spans.
@@ -195,14 +211,16 @@ class ChatTemplate:
             "from the rest. Use another template, or leave it out to use the default one."
         )
 
-    def by_marks(self, messages: Sequence[Message], plain: str) -> list[Span] | None:
+    def by_marks(
+        self, messages: Sequence[Message], plain: str, add_generation_prompt: bool = False
+    ) -> list[Span] | None:
         """Spans from marks on both sides of every content, or None where that changes the text."""
         opening, closing = MARKS
         if any(mark in message.content for message in messages for mark in MARKS):
             return None
         marked = [Message(m.role, f"{opening}{m.content}{closing}") for m in messages]
         try:
-            text = self.text(marked)
+            text = self.text(marked, add_generation_prompt)
         except InputError:
             return None
         if text.replace(opening, "").replace(closing, "") != plain:

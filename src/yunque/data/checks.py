@@ -103,17 +103,15 @@ def check_sizes(
     return errors, warnings
 
 
-def check_data(
-    facts: Mapping[str, Any], tokens_lost: int, packed: bool
-) -> tuple[list[Check], list[Check]]:
+def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check], list[Check]]:
     """(errors, warnings) about what is in the data, from the facts of its preparation.
 
     Args:
         facts: of `Prepared`.
         tokens_lost: training tokens cut off by the length limit.
-        packed: documents are kept apart in the batches.
     """
-    errors, warnings = [], []
+    errors: list[Check] = []
+    warnings: list[Check] = []
     doubts: Mapping[str, Any] = facts.get("doubts", {})
     conversations = facts.get("conversations", 0)
 
@@ -137,8 +135,6 @@ def check_data(
     train = facts.get("tokens", {}).get("train", 0)
     if tokens_lost > LOST_FRACTION * train:
         warn("lost_to_length", lost=tokens_lost, tokens=train, percent=100 * tokens_lost / train)
-    if conversations and not packed:
-        warn("not_packed", count=conversations)
     near = doubts.get("near_copies", 0)
     if near:
         held, trained = doubts["near_copies_at"][0]

@@ -15,6 +15,7 @@ other names are mapped: `columns = "prompt=q, completion=a"`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,8 @@ def column_map(columns: str) -> dict[str, str]:
         ours, equals, theirs = (part.strip() for part in pair.partition("="))
         if not (equals and ours and theirs):
             raise InputError(
-                f"columns: expected NAME=COLUMN pairs such as 'prompt=q, completion=a', got {pair!r}."
+                f"columns: expected NAME=COLUMN pairs such as 'prompt=q, completion=a', "
+                f"got {pair!r}."
             )
         if ours not in KNOWN_KEYS:
             raise InputError(
@@ -106,22 +108,19 @@ def recognise(record: Record, columns: Mapping[str, str]) -> str:
         InputError: none fits, or two do.
     """
     fields = renamed(record, columns)
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for shape, need, _ in SHAPES:
         if all(key in fields for key in need):
             found.setdefault(shape, need)
-    # A record of a conversation often has a `text` or `content` beside it; a conversation says more.
-    if "text" in found and len(found) > 1:
-        raise fault(
-            record,
-            f"it can be read in two ways: as {' and as '.join(found)}. Remove the columns of one, "
-            f"or choose with columns, for example --columns text=NAME. It has {keys_of(fields)}.",
-        )
+    if len(found) > 1 and columns:  # who names columns of one shape has chosen it
+        chosen = set(columns.values())
+        found = {shape: need for shape, need in found.items() if chosen & set(need)} or found
     if len(found) > 1:
+        first = next(iter(found.values()))[0]
         raise fault(
             record,
-            f"it can be read in two ways: as {' and as '.join(found)}. Remove the columns of one. "
-            f"It has {keys_of(fields)}.",
+            f"it can be read in two ways: as {' and as '.join(found)}. Say which by naming a "
+            f"column of it, for example --columns {first}={first}. It has {keys_of(fields)}.",
         )
     if not found:
         raise fault(
@@ -196,8 +195,6 @@ def turns_of(
             )
         content = turn.get(content_key)
         if content is None and turn.get("tool_calls"):
-            import json
-
             content = json.dumps(turn["tool_calls"], ensure_ascii=False)
         messages.append(
             Message(ROLES[name.lower()], text_of(record, f"{where}.{content_key}", content))

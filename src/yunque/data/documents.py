@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from yunque.config import DataConfig
@@ -18,7 +17,7 @@ from yunque.data.conversations import column_map, messages_of, recognise
 from yunque.data.encodings import ReadNotes
 from yunque.data.records import BadRecord, Record, read_records
 from yunque.data.sources import Source, find_sources, read_parts
-from yunque.data.tokenizer import is_path, load_tokenizer
+from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.files import sha256, storage_error
 
@@ -46,6 +45,9 @@ class Piece(NamedTuple):
 class Corpus:
     """The sources of a preparation, read as often as needed.
 
+    Args:
+        tokenizer: the one that the texts are for; None where it is still to be trained.
+
     Attributes:
         names: what each source is called.
         template: the chat template that renders conversations.
@@ -55,24 +57,19 @@ class Corpus:
         InputError: sources, columns or tokenizer cannot be used.
     """
 
-    def __init__(self, sources: Sequence[str], config: DataConfig) -> None:
+    def __init__(
+        self, sources: Sequence[str], config: DataConfig, tokenizer: Tokenizer | None
+    ) -> None:
         self.config = config
         self.sources = find_sources(sources)
         self.names = [source.name for source in self.sources]
         self.columns = column_map(config.columns)
-        self.chat = ChatTemplate(tokens=(("eos_token", config.separator),))
         self.control_tokens: tuple[str, ...] = CHAT_TOKENS
-        if is_path(config.tokenizer):
-            loaded = load_tokenizer(Path(config.tokenizer).expanduser())
-            if loaded.chat_template is not None:
-                self.chat = ChatTemplate(
-                    loaded.chat_template,
-                    (("eos_token", loaded.separator), *loaded.named_tokens.items()),
-                    tuple(loaded.controls),
-                )
-                self.control_tokens = ()
-            else:
-                self.chat = ChatTemplate(tokens=(("eos_token", loaded.separator),))
+        end = tokenizer.separator if tokenizer else config.separator
+        self.chat = ChatTemplate(tokens=(("eos_token", end),), controls=(end, *CHAT_TOKENS))
+        if tokenizer is not None and tokenizer.chat_template is not None:
+            self.chat = ChatTemplate.of(tokenizer)
+            self.control_tokens = ()
         self.template = self.chat.source
         self.notes = [ReadNotes() for _ in self.sources]
         self.bad: list[str] = []
@@ -84,7 +81,7 @@ class Corpus:
         rows = []
         for source in self.sources:
             if source.path is None:
-                digest = hashlib.sha256(source.hub.encode("utf-8")).hexdigest()
+                digest = hashlib.sha256(source.name.encode("utf-8")).hexdigest()
                 rows.append({"name": source.name, "bytes": 0, "sha256": digest})
                 continue
             try:
@@ -117,19 +114,28 @@ class Corpus:
                 yield from self.of_records(number, source, notes, survey)
             if survey and notes.bad_count:
                 self.bad_count += notes.bad_count
-                self.bad += [str(bad) for bad in notes.bad_lines][: BAD_EXAMPLES - len(self.bad)]
+                self.bad += notes.bad_lines[: BAD_EXAMPLES - len(self.bad)]
             if tell:
                 tell((number + 1) / len(self.sources))
+
+    def documents(self) -> Iterator[tuple[str, Rendered | None]]:
+        """Every document that is not blank, whole, with its spans where it is a conversation."""
+        texts: list[str] = []
+        for piece in self.pieces():
+            texts.append(piece.text)
+            if piece.last:
+                if not piece.blank:
+                    yield "".join(texts), piece.rendered
+                texts = []
 
     def of_text(self, number: int, source: Source, notes: ReadNotes) -> Iterator[Piece]:
         """The documents of a plain text."""
         documents = 0
-        for part in read_parts(source, self.config.separator, self.config, notes):
+        assert source.path is not None
+        for part in read_parts(source.path, self.config, notes):
             separator = part.first and documents > 0
             documents += part.first
-            yield Piece(
-                number, part.text, part.line, part.first, part.last, part.blank, separator
-            )
+            yield Piece(number, part.text, part.line, part.first, part.last, part.blank, separator)
 
     def of_records(
         self, number: int, source: Source, notes: ReadNotes, survey: bool
@@ -144,7 +150,9 @@ class Corpus:
 
         on_bad = skip if self.config.skip_bad else None
         shape = ""
-        for record in read_records(source, self.config, notes, on_bad):
+        for record in read_records(
+            source.kind, source.name, source.path, self.config, notes, on_bad
+        ):
             try:
                 if not shape:
                     shape = recognise(record, self.columns)

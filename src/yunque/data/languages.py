@@ -29,7 +29,7 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def language_of(text: str) -> str | None:
-    """"es", "en", "fr", "de", "pt", "it", or None where it is not clear."""
+    """ "es", "en", "fr", "de", "pt", "it", or None where it is not clear."""
     words = _LETTERS.findall(text.lower())
     hits = sorted(
         ((sum(word in own for word in words), language) for language, own in _OWN.items()),

@@ -19,7 +19,7 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -48,9 +48,10 @@ from yunque.data.tokenizer import (
     Ids,
     Tokenizer,
     is_path,
+    laid_over,
     load_tokenizer,
     parse_spec,
-    tokenizer_for,
+    train_tokenizer,
 )
 from yunque.errors import InputError, StorageError
 from yunque.files import (
@@ -142,14 +143,17 @@ def prepare(
         StorageError: reading or writing failed.
     """
     tell = progress or (lambda what, fraction: None)
-    corpus = Corpus(sources, config)
+    loaded = loaded_tokenizer(config.tokenizer)
+    corpus = Corpus(sources, config, loaded)
     return reuse_or_build(
-        out, lambda: describe(corpus, config), lambda: build(corpus, config, out, tell)
+        out,
+        lambda: describe(corpus, config, loaded),
+        lambda: build(corpus, config, loaded, out, tell),
     )
 
 
 def prepare_conversations(
-    splits: Callable[[], dict[str, Sequence[Rendered]]],
+    splits: Callable[[], Mapping[str, Sequence[Rendered]]],
     name: str,
     config: DataConfig,
     out: Path,
@@ -167,20 +171,21 @@ def prepare_conversations(
         InputError, StorageError: as `prepare`.
     """
     tell = progress or (lambda what, fraction: None)
+    loaded = loaded_tokenizer(config.tokenizer)
 
     def build_them() -> tuple[Tokenizer, dict[str, Any]]:
         made = splits()
-        tokenizer = tokenizer_for(
-            config.tokenizer,
-            lambda: (
+        if loaded is None:
+            texts = lambda: (
                 text
                 for conversation in made["train"]
                 for text in between(conversation.text, (config.separator, *CHAT_TOKENS))
-            ),
-            config.separator,
-            CHAT_TOKENS,
-            template,
-        )
+            )
+            tokenizer = train_tokenizer(
+                config.tokenizer, texts, config.separator, CHAT_TOKENS, template
+            )
+        else:
+            tokenizer = laid_over(loaded, config.separator, CHAT_TOKENS, template)
         total = sum(len(conversation.text) for part in made.values() for conversation in part)
         stream = (
             Stretch(split, conversation.text, True, 0, number, conversation)
@@ -190,7 +195,7 @@ def prepare_conversations(
         written = write_tokens(
             stream,
             tokenizer,
-            Layout(separate=False, apart=True, mask=config.loss == "assistant"),
+            Layout(separate=False, apart=True, mask=config.loss != "all"),
             out,
             lambda done: tell("data.encoding", done / total),
         )
@@ -217,7 +222,7 @@ def prepare_conversations(
         key = json.dumps([name, template]).encode("utf-8")
         digest = hashlib.sha256(key).hexdigest()
         settings = {
-            "tokenizer": tokenizer_identity(config.tokenizer),
+            "tokenizer": tokenizer_identity(config.tokenizer, loaded),
             "separator": config.separator,
             "loss": config.loss,
         }
@@ -257,13 +262,13 @@ def reuse_or_build(
         return Prepared(out, tokenizer, token_files(out, facts), facts)
 
 
-def describe(corpus: Corpus, config: DataConfig) -> dict[str, Any]:
+def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> dict[str, Any]:
     """What the result depends on: the content of the sources, the settings, the format."""
     names = (
         "separator val test split_by encoding newlines normalise skip_bad columns loss duplicates"
     )
     settings = {
-        "tokenizer": tokenizer_identity(config.tokenizer),
+        "tokenizer": tokenizer_identity(config.tokenizer, loaded),
         **{name: getattr(config, name) for name in names.split()},
     }
     return request_of(settings, corpus.content())
@@ -276,19 +281,23 @@ def request_of(settings: dict[str, Any], content: list[dict[str, Any]]) -> dict[
     return {"settings": settings, "sources": content, "fingerprint": fingerprint}
 
 
-def tokenizer_identity(spec: str) -> str:
+def tokenizer_identity(spec: str, loaded: Tokenizer | None) -> str:
     """What the tokens depend on: the spec, or what is in the files where it is a path.
 
     Raises:
-        InputError: neither a spec nor an existing path, or the files are broken.
+        InputError: neither a spec nor an existing path.
     """
-    if is_path(spec):
+    if loaded is not None:
         # What counts is the tokenizer, not where it lies.
-        loaded = load_tokenizer(Path(spec).expanduser())
         template = hashlib.sha256((loaded.chat_template or "").encode("utf-8")).hexdigest()
         return f"sha256:{loaded.fingerprint}:{template[:16]}"
     parse_spec(spec)
     return spec
+
+
+def loaded_tokenizer(spec: str) -> Tokenizer | None:
+    """The tokenizer of a path; None where the spec says that one is to be trained."""
+    return load_tokenizer(Path(spec).expanduser()) if is_path(spec) else None
 
 
 def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
@@ -333,7 +342,7 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
 
 
 def build(
-    corpus: Corpus, config: DataConfig, out: Path, tell: Progress
+    corpus: Corpus, config: DataConfig, loaded: Tokenizer | None, out: Path, tell: Progress
 ) -> tuple[Tokenizer, dict[str, Any]]:
     """Write the token files and the tokenizer; return the tokenizer and the facts."""
     whole_documents = config.split_by != "text"
@@ -384,9 +393,11 @@ def build(
             tell("data.training_tokenizer", seen / survey.characters)
 
     template = corpus.template if survey.conversations else None
-    tokenizer = tokenizer_for(
-        config.tokenizer, training_texts, config.separator, controls, template
-    )
+    if loaded is None:
+        spec = config.tokenizer
+        tokenizer = train_tokenizer(spec, training_texts, config.separator, controls, template)
+    else:
+        tokenizer = laid_over(loaded, config.separator, controls, template)
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
     layout = Layout(
@@ -395,12 +406,16 @@ def build(
         mask=bool(survey.conversations) and config.loss != "all",
     )
     written = write_tokens(
-        stream(), tokenizer, layout, out, lambda done: tell("data.encoding", done / survey.characters)
+        stream(),
+        tokenizer,
+        layout,
+        out,
+        lambda done: tell("data.encoding", done / survey.characters),
     )
     counted = total_of(written["splits"].values(), written["dropped"])
     if counted["characters"] != survey.characters:
         raise InputError(f"{out}: the sources changed while they were read; run it again.")
-    asked = None if is_path(config.tokenizer) else parse_spec(config.tokenizer)[1]
+    asked = parse_spec(config.tokenizer)[1] if loaded is None else None
     separator_bytes = len(config.separator.encode("utf-8"))
     facts = {
         "files": len(corpus.names),
@@ -641,9 +656,7 @@ class TokenWriter:
             "val_lines_in_train": seen,
         }
 
-    def _conversation(
-        self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None
-    ) -> None:
+    def _conversation(self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None) -> None:
         assert mask is not None
         self.conversations += 1
         where = np.flatnonzero(mask)
@@ -704,9 +717,7 @@ def source_rows(
     return rows
 
 
-def doubts_of(
-    corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any]
-) -> dict[str, Any]:
+def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any]) -> dict[str, Any]:
     """Copies, near copies across the split, and records that could not be read."""
     doubts: dict[str, Any] = {"bad": bad, "copies": 0, "near_copies": 0, "near_copies_at": []}
     if not survey.exact:

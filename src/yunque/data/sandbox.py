@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,10 +26,10 @@ OUTPUT_CHARACTERS = 1 << 22  # beside 20 times the characters of the messages
 SECONDS = 2.0
 
 # What the templates of public models use; filters that make long texts of short ones are not here.
-FILTERS = frozenset(
-    "abs batch capitalize count d default dictsort e escape first float groupby indent int items"
-    " join last length list lower map max min reject rejectattr replace reverse round safe select"
-    " selectattr slice sort string sum title trim unique upper".split()
+FILTERS = tuple(
+    """abs batch capitalize count d default dictsort e escape first float groupby indent int items
+    join last length list lower map max min reject rejectattr replace reverse round safe select
+    selectattr slice sort string sum title trim unique upper""".split()  # noqa: SIM905
 )
 GROWING_METHODS = frozenset(("center", "ljust", "rjust", "zfill", "expandtabs", "format_map"))
 
@@ -141,7 +141,7 @@ def counted(tree: jinja2.nodes.Template) -> jinja2.nodes.Template:
             return nodes.Filter(listed, "counted_join", [], [], None, None)
 
     made: nodes.Template = Counter().visit(tree)
-    return made.set_environment(tree.environment)  # type: ignore[return-value]
+    return made
 
 
 @lru_cache(maxsize=1)
@@ -155,7 +155,7 @@ def environment_for_templates() -> jinja2.Environment:
     class Generation(Extension):
         """`{% generation %}…{% endgeneration %}`: a mark of transformers, without effect here."""
 
-        tags = {"generation"}
+        tags = frozenset(("generation",))  # type: ignore[assignment]
 
         def parse(self, parser: Any) -> Any:
             lineno = next(parser.stream).lineno

@@ -77,9 +77,7 @@ def document_codes(hashes: array[int], config: DataConfig) -> bytes:
     return codes.tobytes()
 
 
-def split_text(
-    pieces: Iterable[Piece], bounds: dict[str, tuple[int, int]]
-) -> Iterator[Stretch]:
+def split_text(pieces: Iterable[Piece], bounds: dict[str, tuple[int, int]]) -> Iterator[Stretch]:
     """The text cut at the bounds in characters."""
     start, split = 0, "train"
     for piece in pieces:

@@ -21,7 +21,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from yunque.config import SEPARATOR
-from yunque.data.blocks import SAFE_CUT, Cuts, cut_blocks
+from yunque.data.blocks import SAFE_CUT, Cuts, Stretch, cut_blocks
 from yunque.data.bulk import Bulk, bulk_of
 from yunque.data.pipelines import cuts_of, kind_of
 from yunque.data.sentencepiece import load_sentencepiece
@@ -182,7 +182,7 @@ class Tokenizer:
         """A text in blocks that are encoded one by one; at least one."""
         if self.cuts != "safe" and self._following is None:
             return [text]
-        return [block.text for block in cut_blocks([("", text, True)], "safe")] or [text]
+        return [block.text for block in cut_blocks([Stretch("", text, True)], "safe")] or [text]
 
     def _by_segments(self, text: str, follows: bool) -> Ids:
         """The ids of a text, or of what follows a cut in one, by the cache of segments."""
@@ -204,10 +204,6 @@ class Tokenizer:
             self._known, self._known_characters = {}, 0
         ids = np.frombuffer(raw, np.uint32).astype(np.int64)
         return np.concatenate([np.array(first, dtype=np.int64), ids]) if first else ids
-
-    def encode_blocks(self, texts: Sequence[str], threads: int) -> list[Ids]:
-        """The ids of many texts."""
-        return [self.encode_array(text) for text in texts]
 
     def encode_with_offsets(
         self, texts: Sequence[str]
@@ -543,8 +539,7 @@ def tokenizer_for(
 ) -> Tokenizer:
     """Train a tokenizer by its spec, or load it where the spec is a path or a Hub id.
 
-    A loaded one writes `separator` between documents where its vocabulary has that token, else
-    its own end token; a chat template or special tokens given here are laid over it.
+    A chat template or special tokens given here are laid over a loaded one.
 
     Raises:
         InputError: neither a spec nor an existing path (the nearest spec is named).
@@ -552,19 +547,32 @@ def tokenizer_for(
     if not is_path(spec):
         return train_tokenizer(spec, texts, separator, special_tokens, chat_template)
     loaded = load_tokenizer(Path(spec).expanduser())
+    return laid_over(loaded, separator, special_tokens, chat_template)
+
+
+def laid_over(
+    loaded: Tokenizer,
+    separator: str,
+    special_tokens: Sequence[str] = (),
+    chat_template: str | None = None,
+) -> Tokenizer:
+    """A loaded tokenizer with another separator, special tokens or template.
+
+    It writes `separator` between documents where its vocabulary has that token, else its own end
+    token.
+    """
     backend = loaded.backend
-    if special_tokens:
-        backend.add_special_tokens([special(token) for token in special_tokens])
+    end = separator if backend.token_to_id(separator) is not None else loaded.separator
+    template = chat_template or loaded.chat_template
+    added = [token for token in special_tokens if token not in loaded.controls]
+    if not added and end == loaded.separator and template == loaded.chat_template:
+        return loaded
+    if added:
+        backend.add_special_tokens([special(token) for token in added])
     named = dict(loaded.named_tokens)
     if loaded.pad_is_end:
         named["pad_token"] = loaded.separator
-    known = backend.token_to_id(separator) is not None
-    return Tokenizer(
-        backend,
-        separator if known else loaded.separator,
-        chat_template or loaded.chat_template,
-        named,
-    )
+    return Tokenizer(backend, end, template, named)
 
 
 def is_path(spec: str) -> bool:

@@ -82,8 +82,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "data.no_loss": (
         "{count:,} of {total:,} conversations hold no token that is to be learnt, at {places}: the "
         "assistant says nothing in them. Mend or remove them.",
-        "{count:,} de {total:,} conversaciones no tienen ningún token que aprender, en {places}: el "
-        "asistente no dice nada en ellas. Corrígelas o quítalas.",
+        "{count:,} de {total:,} conversaciones no tienen ningún token que aprender, en {places}: "
+        "el asistente no dice nada en ellas. Corrígelas o quítalas.",
     ),
     "data.end_without_loss": (
         "In none of the {count:,} conversations does the end of the answer carry loss: the model "
@@ -100,12 +100,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "({percent:.1f} %): hay respuestas que se quedan sin final. Sube context_length o pon "
         "over_long en split.",
     ),
-    "data.not_packed": (
-        "{count:,} conversations are trained on as one stream: a window may begin in the middle of "
-        "one and go on into the next. Set packing to auto to keep them apart.",
-        "Las {count:,} conversaciones se entrenan como un texto seguido: una ventana puede empezar "
-        "a mitad de una y seguir con la siguiente. Pon packing en auto para separarlas.",
-    ),
     "data.near_copies": (
         "{count:,} of {total:,} validation documents also stand in the training set but for case, "
         "spaces, accents or digits (for example {val} and {train}): the validation loss will look "
@@ -116,9 +110,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "origen.",
     ),
     "data.val_in_train": (
-        "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also stand "
-        "in the training text: the validation loss will look better than it is. Remove repeated "
-        "text, or hold out another part.",
+        "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also "
+        "stand in the training text: the validation loss will look better than it is. Remove "
+        "repeated text, or hold out another part.",
         "{seen:,} de las {lines:,} líneas largas del texto de validación ({percent:.0f} %) están "
         "también en el de entrenamiento: la pérdida de validación parecerá mejor de lo que es. "
         "Quita el texto repetido o reserva otra parte.",

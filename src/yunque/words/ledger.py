@@ -52,7 +52,8 @@ def equation(unit: str, account: Mapping[str, Any], lang: str) -> str:
     from yunque.words import say
 
     parts = {name: n for name, n in account.items() if name not in ("read", "error") and n}
-    right = " + ".join(f"{say(f'ledger.{name}', lang)} {number(n, lang)}" for name, n in parts.items())
+    terms = [f"{say(f'ledger.{name}', lang)} {number(n, lang)}" for name, n in parts.items()]
+    right = " + ".join(terms)
     read = f"{say('ledger.read', lang)} " if unit != "epoch" else ""
     line = f"{say(f'ledger.{unit}', lang)}: {read}{number(account['read'], lang)} = {right or '0'}"
     if account.get("error"):
