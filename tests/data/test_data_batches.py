@@ -10,8 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_files import write_split
 
-from yunque.data.batches import Batches, EvaluationWindows, TokenFile, mix, mix_array, permute
+from yunque.batch import MASKED
+from yunque.data.batches import (
+    Batches,
+    EvaluationWindows,
+    TokenFile,
+    mix,
+    mix_array,
+    open_split,
+    permute,
+)
 from yunque.errors import InputError, StorageError
 
 
@@ -38,6 +48,78 @@ def test_token_file(tmp_path: Path, dtype: str) -> None:
         file.read(0, 5)
     with pytest.raises(StorageError, match="cannot read"):
         TokenFile(tmp_path / "none", "uint16", 1)
+
+
+def test_a_split_brings_its_mask_and_its_documents(tmp_path: Path) -> None:
+    plain = write_split(tmp_path, range(10), None, None, "val")
+    assert (plain.mask, plain.documents) == (None, None)
+    file = write_split(tmp_path, range(10), [1, 0] * 5, [4, 4, 10])
+    assert file.mask is not None
+    assert file.mask.read(3, 4).tolist() == [0, 1, 0, 1]
+    assert file.documents is not None
+    assert (file.documents.dtype, file.documents.tolist()) == (np.int64, [4, 4, 10])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mask", b"\1" * 9, r"train\.mask\.bin: 9 bytes, expected 10 \(10 tokens of uint8\)"),
+        ("documents", b"\0" * 12, r"train\.documents\.bin: 12 bytes, expected a multiple of 8"),
+    ],
+)
+def test_a_split_with_a_file_of_another_size_is_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    write_split(tmp_path, range(10), [1] * 10, [10])
+    (tmp_path / f"train.{name}.bin").write_bytes(content)
+    with pytest.raises(StorageError, match=message):
+        open_split(tmp_path, "train", "uint16", 10)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ([4, 9], r"the last document ends at token 9, expected 10, the end of train\.bin"),
+        ([], r"the last document ends at token 0, expected 10"),
+        ([4, 11], r"ends at token 11, expected 10"),
+        ([7, 4, 10], r"document 2 ends before document 1"),
+    ],
+)
+def test_documents_that_do_not_cut_the_tokens_are_refused(
+    tmp_path: Path, ends: list[int], message: str
+) -> None:
+    file = write_split(tmp_path, range(10), None, ends)
+    with pytest.raises(StorageError, match=message):
+        _ = file.documents
+
+
+def test_windows_mask_the_targets_that_carry_no_loss(tmp_path: Path) -> None:
+    carries = np.random.default_rng(1).integers(0, 2, 103)
+    plain = Batches(write_split(tmp_path, range(103), None, None, "plain"), 8, 5, 4, seed=3)
+    masked = Batches(write_split(tmp_path, range(103), carries, None), 8, 5, 4, seed=3)
+    wrapped = 0
+    for step in range(12):
+        one, other = plain.batch(step), masked.batch(step)
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(masked.batch(step, 2, 1).inputs, one.inputs[2:3])
+        expected = torch.where(torch.from_numpy(carries)[one.targets] == 1, one.targets, MASKED)
+        assert torch.equal(other.targets, expected)
+        wrapped += int((one.targets.diff(dim=1) < 0).sum())
+    assert wrapped > 0
+    windows = EvaluationWindows(write_split(tmp_path, range(103), carries, None), 10)
+    found = torch.cat([batch.targets.flatten() for batch in windows])
+    assert found[found != MASKED].tolist() == [n for n in range(1, 103) if carries[n]]
+    assert windows.tokens == len(found) == 102
+
+
+def test_windows_without_any_loss_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yunque.data.batches.SCANNED", 7)
+    last = write_split(tmp_path, range(30), [0] * 29 + [1], None, "last")
+    assert Batches(last, 8, 1, 8, seed=0).windows == 3
+    with pytest.raises(InputError, match="no token of the training data carries loss"):
+        Batches(write_split(tmp_path, range(30), [0] * 30, None), 8, 1, 8, seed=0)
 
 
 def test_mixer_is_splitmix64() -> None:

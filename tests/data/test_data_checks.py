@@ -36,6 +36,7 @@ def keys(**changes: Any) -> tuple[list[str], list[str]]:
         ({"train_tokens": 257, "vocab_size": 9}, [], ["data.too_few_for_batch"]),
         ({"train_tokens": 2047}, [], ["data.too_few_for_batch"]),
         ({"train_tokens": 2048}, [], []),
+        ({"train_tokens": 90, "vocab_size": 9, "val_tokens": 30, "packed": True}, [], []),
         ({"val_tokens": 256}, [], ["data.val_below_context"]),
         ({"val_tokens": 257}, [], []),
         ({"val_tokens": 1}, ["data.val_one_token"], []),

@@ -76,6 +76,28 @@ def test_padded_rows_equal_rows_alone(family: str) -> None:
         )
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_segments_of_a_row_equal_rows_alone(family: str) -> None:
+    model, reference = pair(family, std=0.08)
+    tokens, lengths = tokens_of((2, 20)), [[5, 1, 14], [12, 8, 0]]
+    positions, segments = torch.zeros(2, 20, dtype=torch.int64), torch.zeros(2, 20)
+    for row, parts in enumerate(lengths):
+        positions[row] = torch.cat([torch.arange(part) for part in parts])
+        segments[row] = torch.repeat_interleave(torch.arange(3), torch.tensor(parts))
+    with torch.no_grad():
+        together = model.head(model(tokens, positions=positions, segments=segments))
+        for row, parts in enumerate(lengths):
+            for found, alone in zip(
+                together[row].split(parts), tokens[row].split(parts), strict=True
+            ):
+                if len(alone):
+                    expected = reference(alone[None]).logits[0]
+                    torch.testing.assert_close(found, expected, rtol=0, atol=LOGIT_TOLERANCE)
+    # What the segments keep out would have been seen.
+    seen = logits_of(model, tokens, None, positions)
+    assert (seen - together).abs().max() > 0.01
+
+
 def test_a_cache_repeats_drops_forgets_and_replaces_rows() -> None:
     model, _ = pair("llama", std=0.08)
     tokens = tokens_of((3, 6))

@@ -540,7 +540,13 @@ class Run:
         return self.loss_over(model, "train", cap), self.loss_over(model, "val", limit)
 
     def loss_over(self, model: Decoder, split: str, limit: int) -> float:
-        """Loss of a split in nats per token, each process taking every world-th batch."""
+        """Loss of a split in nats per token, each process taking every world-th batch.
+
+        Where none of so few tokens carries loss, all tokens are read.
+
+        Raises:
+            InputError: no token of the split carries loss.
+        """
         sums = torch.zeros(2, dtype=torch.float64)
         for index, batch in enumerate(self.windows(split, limit)):
             if index % self.runtime.world == self.runtime.rank and (batch.targets != MASKED).any():
@@ -548,10 +554,12 @@ class Run:
                     part = evaluate.score(model, [batch])
                 sums += torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
         total, count = self.runtime.total(sums).tolist()
+        if not count and limit:
+            return self.loss_over(model, split, 0)
         if not count:
             raise InputError(
-                f"{self.data.splits[split].path}: none of the tokens that an evaluation looks at "
-                "carries loss. Raise eval_tokens, or look at the roles and answers of the records."
+                f"{self.data.splits[split].path}: no token carries loss, so there is nothing to "
+                "evaluate. Look at the roles and the answers of the records, or set val to 0."
             )
         return total / count
 

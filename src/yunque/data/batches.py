@@ -293,7 +293,8 @@ def windows_at(tokens: TokenFile, starts: Ints, context_length: int) -> Batch:
     both = read(tokens)
     inputs, targets = both[:, :-1].contiguous(), both[:, 1:].contiguous()
     if tokens.mask is not None:
-        targets[read(tokens.mask)[:, 1:] == 0] = MASKED
+        # Not in place: of a single row inputs and targets are views of the same memory.
+        targets = torch.where(read(tokens.mask)[:, 1:] == 0, MASKED, targets)
     return Batch(inputs, targets)
 
 

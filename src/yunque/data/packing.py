@@ -12,8 +12,8 @@ Which *lengths* share a row is worked out once: the best-fit-decreasing heuristi
 (Johnson 1973, "Near-optimal bin packing algorithms"), which leaves hardly any padding. Which
 *pieces* they are is drawn anew for every epoch: the pieces of one length change places by a keyed
 permutation, and so do the rows. So an epoch always has the same number of rows and holds every
-piece once, and a piece meets other neighbours in each. The place of any piece in any epoch is
-computed on its own; 24 bytes a piece are kept.
+piece once, and a piece meets other neighbours in each as far as others have its length. The place
+of any piece in any epoch is computed on its own; 24 bytes a piece are kept.
 """
 
 from __future__ import annotations
