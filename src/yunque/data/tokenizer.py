@@ -223,6 +223,8 @@ class Tokenizer:
         if self._byte_level and encoding.ids[0] not in self._added:
             # One character of such a token is one byte; offsets count whole characters.
             return min(size, len(encoding.tokens[0]))
+        if encoding.tokens[0] == "▁" and not segment[0].isspace():
+            return 0  # the space before a text
         if BYTE_TOKEN.fullmatch(encoding.tokens[0]) and encoding.ids[0] not in self._added:
             return min(size, 1)
         return size
