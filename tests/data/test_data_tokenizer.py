@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from shared_data import shared
 
 from yunque.data.tokenizer import (
-    BYTE_OF,
-    UNKNOWN,
     Tokenizer,
+    add_tokens,
+    is_path,
     load_tokenizer,
     tokenizer_for,
     train_tokenizer,
 )
+from yunque.data.vocabularies import BYTE_OF, UNKNOWN
 from yunque.errors import InputError
 
 SEP = "<|endoftext|>"
@@ -28,7 +29,7 @@ TEXT = (
     "El ingenioso hidalgo don Quijote de la Mancha.\r\n\n\tEn un lugar…  de 1605, 42 «años».\n" * 4
 )
 HARD = "  \n\r\n\t ñandú e\u0301 👩‍👩‍👧‍👦🏳️‍🌈 \x00\x07 中文 <|endoftext|> ’s \u00a0 12345 \ufeff "
-SPECS = ("char", "byte", "word", "word:30", "bpe:280")
+SPECS = ("char", "byte", "word", "word:30", "bpe:280", "unigram:290")
 
 
 def make(spec: str, text: str = TEXT, **more: object) -> Tokenizer:
@@ -61,7 +62,7 @@ def test_transformers_opens_it_with_the_same_ids(tmp_path: Path, spec: str) -> N
     assert again.encode(HARD) == ours.encode(HARD)
 
 
-@pytest.mark.parametrize("spec", ["byte", "bpe:280"])
+@pytest.mark.parametrize("spec", ["byte", "bpe:280", "unigram:290"])
 @settings(max_examples=80, deadline=None)
 @given(text=st.text(max_size=60) | st.just(HARD))
 def test_bytes_hold_every_text(spec: str, text: str) -> None:
@@ -126,6 +127,8 @@ def test_bpe_merges_and_digits() -> None:
         ("bpe:many", "whole number"),
         ("char:9", "char takes no size"),
         ("word:2", "at least 3"),
+        ("unigram:256", r"at least 257 \(256 bytes"),
+        ("unigram", "'unigram:4096'"),
         ("bpe4096", "Did you mean 'bpe:4096'"),
         ("/no/such/tokenizer.json", "path of an existing tokenizer.json"),
     ],
@@ -247,7 +250,123 @@ def test_chat_template_and_token_text(tmp_path: Path) -> None:
         ("char", "", 0),
         ("byte", "", 0),
         ("bpe:280", "", 0),
+        ("unigram:290", "日本", 1),
     ],
 )
 def test_bytes_of_the_first_token(spec: str, text: str, size: int) -> None:
     assert make(spec).first_token_bytes(text) == size
+
+
+def test_unigram_takes_the_likeliest_pieces_and_is_the_same_each_time() -> None:
+    stems = ["cas", "roj", "blanc", "cos", "rar", "llan", "gat", "perr", "niñ", "viej", "alt"]
+    text = " ".join(stem + end for stem in stems for end in ("a", "o", "as", "os", "ita", "azo"))
+    tokenizer = make("unigram:290", text)
+    assert (tokenizer.kind, tokenizer.vocab_size) == ("unigram", 290)
+    assert [tokenizer.token_text(tokenizer.vocab_size - 1)] == [SEP]
+    scores = dict(json.loads(tokenizer.backend.to_str())["model"]["vocab"])
+    piece = "Ġcasa"
+    totals = {}
+    for borders in itertools.product([0, 1], repeat=len(piece) - 1):
+        places = [0, *(at for at, border in enumerate(borders, 1) if border), len(piece)]
+        parts = tuple(piece[left:right] for left, right in itertools.pairwise(places))
+        if all(part in scores for part in parts):
+            totals[parts] = sum(scores[part] for part in parts)
+    assert len(totals) > 1
+    likeliest = max(totals, key=lambda way: totals[way])
+    assert [tokenizer.backend.id_to_token(id) for id in tokenizer.encode(" casa")] == [*likeliest]
+    assert make("unigram:290", text).fingerprint == tokenizer.fingerprint
+    shorter = len(tokenizer.encode(text))
+    assert shorter < len(make("byte").encode(text)) / 3
+    # The separator is no piece of the model: its text is never taken for it.
+    assert tokenizer.separator_id not in tokenizer.encode(f"a{SEP}b")
+
+
+def test_added_tokens_come_behind_the_others() -> None:
+    before = make("bpe:280")
+    after = add_tokens(before, ["<|user|>", SEP, "<|end|>"])
+    assert after.vocab_size == before.vocab_size + 2
+    assert after.encode("<|user|>a<|end|>", special=True) == [
+        before.vocab_size,
+        *before.encode("a"),
+        before.vocab_size + 1,
+    ]
+    assert after.encode(TEXT) == before.encode(TEXT)
+    assert after.separator_id == before.separator_id
+    assert after.fingerprint != before.fingerprint
+    assert before.encode("<|user|>", special=True) == before.encode("<|user|>")  # not changed
+
+
+def test_pad_is_never_the_end_token(tmp_path: Path) -> None:
+    make("bpe:280").save(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert "pad_token" not in settings
+    settings["pad_token"] = SEP
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert auto(tmp_path).pad_token_id == auto(tmp_path).eos_token_id  # type: ignore[attr-defined]
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.pad_is_end
+    assert loaded.named_tokens == {}
+    assert add_tokens(loaded, ["<|user|>"]).pad_is_end
+    assert tokenizer_for(str(tmp_path), lambda: iter([]), SEP).pad_is_end
+    loaded.save(tmp_path / "again")
+    assert auto(tmp_path / "again").pad_token is None  # type: ignore[attr-defined]
+    assert not load_tokenizer(tmp_path / "again").pad_is_end
+    # Qwen's case: its pad token is our separator, its end token another one.
+    both = add_tokens(loaded, ["<|im_end|>"])
+    both.save(tmp_path / "qwen")
+    settings |= {"eos_token": "<|im_end|>", "pad_token": SEP}
+    (tmp_path / "qwen" / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert not load_tokenizer(tmp_path / "qwen").pad_is_end
+    assert load_tokenizer(tmp_path / "qwen").named_tokens == {"pad_token": SEP}
+    assert tokenizer_for(str(tmp_path / "qwen"), lambda: iter([]), SEP).pad_is_end
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_hub_id_opens_from_the_cache(hub_cache: Path) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repository = hub_cache / "models--taller--yunque"
+    make("bpe:280", special_tokens=["<|user|>"], chat_template="{{ 1 }}").save(
+        repository / "snapshots" / revision
+    )
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    assert is_path("taller/yunque")
+    found = tokenizer_for("taller/yunque", lambda: iter([]), SEP)
+    assert found.fingerprint == make("bpe:280", special_tokens=["<|user|>"]).fingerprint
+    assert found.chat_template == "{{ 1 }}"
+
+
+def test_a_hub_id_that_cannot_be_fetched_says_so(hub_cache: Path) -> None:
+    for name in ("taller/nada", "hf:nada"):
+        with pytest.raises(InputError, match=rf"{name}'.*no such file.*could not be fetched"):
+            tokenizer_for(name, lambda: iter([]), SEP)
+    assert not is_path("tok/tokenizer.json")
+    assert not is_path("bpe:300/400")
+
+
+def test_a_folder_that_only_transformers_reads(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hola", "mundo", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    ours = load_tokenizer(tmp_path)
+    assert ours.encode("Hola mundos") == [5, 6, 7]
+    assert auto(tmp_path).encode("Hola mundos", add_special_tokens=False) == [5, 6, 7]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_many_blocks_at_once_have_the_ids_of_each(spec: str) -> None:
+    tokenizer = make(spec, TEXT + HARD)
+    texts = [TEXT * 3, "", HARD, " ", TEXT]
+    expected = [tokenizer.encode(text) for text in texts]
+    for threads in (1, 3):
+        assert [ids.tolist() for ids in tokenizer.encode_blocks(texts, threads)] == expected
+    assert tokenizer.encode_blocks([], 2) == []

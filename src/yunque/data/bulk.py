@@ -2,25 +2,26 @@
 
 tiktoken encodes several times faster than `tokenizers`, but by a shorter rule: it merges any two
 neighbours whose union is a token, the token with the lowest rank first, where `tokenizers` goes by
-a list of merges. The two give equal ids where each token can be made from its own bytes by the
-list, whose order is then the rank:
+a list of pairs. Yet they give equal ids, whatever the text, under conditions that are checked on
+the whole vocabulary when it is opened:
 
-- A pair that is not in the list is never found side by side in any text. Were it so, it would
-  also be when the token is encoded alone: nothing crosses its ends, so the same merges happen in
-  the same order. But alone the token is made, by a pair of the list.
-- Tokens that cannot be made from their own bytes occur in no text and are left out.
+- Let two neighbours make up a token somewhere in a text. No merge has crossed its ends so far, so
+  what happened within is what happens when the token is encoded alone. Alone, it comes down to one
+  pair before it is made. So these two are that pair: no other one ever makes this token, in the
+  list or not, and the place of that pair in the list is the token's rank.
+- Tokens that the list does not make of their own bytes occur in no text and are left out. (With
+  `ignore_merges` they occur as whole pieces: they come last, and must not arise by merging.)
 
-Each condition is checked when a vocabulary is opened, on the whole of it. Both programs split the
-text by the same regular expression in different engines; a text goes to tiktoken only where the
-engines agree about each of its characters. Otherwise the caller takes the slow way.
+Both programs split the text by the same regular expression in different engines; a text goes to
+tiktoken only where the engines agree about each of its characters. Otherwise the caller takes the
+slow way.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +44,8 @@ PART = re.compile(
     r"|[*+?](?![*+?])|\{[0-9]+(?:,[0-9]*)?\}(?![*+?])|[^\\()\[\]{}|*+?.^$&~-]"
 )
 CLASS = re.compile(r"\\p\{[A-Za-z]+\}|\\[sS]")
+
+END = 1 << 62  # behind every place in a list
 
 NEW, DOUBTFUL, TRUSTED = 0, 1, 2  # what is known of a character
 
@@ -206,69 +209,52 @@ def ids_by_rank(model: Mapping[str, Any]) -> list[int] | None:
     if not set(BYTE_OF) <= set(vocabulary):
         return None
     pairs = [(left, right) for left, right in model["merges"]]
-    places: dict[str, list[int]] = {}
-    for place, (left, right) in enumerate(pairs):
-        if any(len(part) > 1 and part not in places for part in (left, right)):
-            return None  # a part that is made later, or never
-        places.setdefault(left + right, []).append(place)
-    merges = models.BPE(vocab=vocabulary, merges=pairs)
-    made = [
-        token
-        for token in (*CHARACTER_OF.values(), *places)
-        if [part.id for part in merges.tokenize(token)] == [vocabulary[token]]
-    ]
     place_of = {pair: place for place, pair in enumerate(pairs)}
-    repeats = [places[token] for token in made if len(token) > 1]
-    if not all(merges_as_one(repeat, pairs, place_of) for repeat in repeats):
+    merges = models.BPE(vocab=vocabulary, merges=pairs)
+
+    def made(token: str) -> bool:
+        return [part.id for part in merges.tokenize(token)] == [vocabulary[token]]
+
+    if not all(map(made, CHARACTER_OF.values())):
         return None
-    if not model.get("ignore_merges"):
-        return [vocabulary[token] for token in made]
-    # Here a piece that is a token is taken whole, though no merges make it.
-    known = set(made)
-    whole = [token for token in vocabulary if token not in known and set(token) <= set(BYTE_OF)]
-    rank_of = {token: rank for rank, token in enumerate([*made, *whole])}
-
-    def by_union(pair: Pair) -> float:
-        return rank_of.get("".join(pair), math.inf)
-
-    if any(merged(token, by_union) == [token] for token in whole):
-        return None
-    return [vocabulary[token] for token in (*made, *whole)]
-
-
-def merges_as_one(places: list[int], pairs: list[Pair], place_of: Mapping[Pair, int]) -> bool:
-    """Whether the pairs that make one token act as if they were one merge of the first's rank.
-
-    Args:
-        places: of all the pairs that make this token, in the list `pairs`.
-    """
-    if len(places) == 1:
-        return True
-    first = places[0]
-
-    def before(pair: Pair) -> float:
-        place = place_of.get(pair, first)
-        return place if place < first else math.inf
-
-    if places[-1] - first >= len(places):
-        # Merges of other tokens lie between: only the first pair may ever occur.
-        return merged("".join(pairs[first]), before) == list(pairs[first])
-    for left, middle in (pairs[place] for place in places):
-        for other, right in (pairs[place] for place in places):
-            # Two overlapping pairs: the leftmost must also be the first of the list.
-            if other == middle and place_of[middle, right] < place_of[left, middle]:
-                parts = [left, middle, right]
-                if merged("".join(parts), before) == parts:
-                    return False
-    return True
+    places: dict[str, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        places.setdefault("".join(pair), []).append(place)
+    rank = {
+        token: found[0] if found[-1] - found[0] < len(found) else place_of[last(token, place_of)]
+        for token, found in places.items()
+        if made(token)
+    }
+    ranked = [*CHARACTER_OF.values(), *sorted(rank, key=rank.__getitem__)]
+    if model.get("ignore_merges"):
+        # A piece that is a token is taken whole, though no merges make it.
+        known = set(ranked)
+        whole = [token for token in vocabulary if token not in known and set(token) <= set(BYTE_OF)]
+        ranked += whole
+        unions = {token: place for place, token in enumerate(ranked)}
+        if any(arises(token, unions) for token in whole):
+            return None
+    return [vocabulary[token] for token in ranked]
 
 
-def merged(text: str, rank: Callable[[Pair], float]) -> list[str]:
-    """The tokens of a text by merging, lowest rank first, then leftmost; infinity: never."""
-    parts = list(text)
-    while len(parts) > 1:
-        lowest, at = min((rank(pair), at) for at, pair in enumerate(pairwise(parts)))
-        if lowest == math.inf:
-            break
+def last(token: str, place_of: Mapping[Pair, int]) -> Pair:
+    """The pair that makes a token of its bytes: the first of the list, then leftmost, at a time."""
+    parts = list(token)
+    while len(parts) > 2:
+        places = [place_of.get(pair, END) for pair in pairwise(parts)]
+        at = places.index(min(places))
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
+    return parts[0], parts[1]
+
+
+def arises(token: str, rank_of: Mapping[str, int]) -> bool:
+    """Whether merging any two neighbours whose union is a token makes this one of its bytes."""
+    parts = list(token)
+    while len(parts) > 1:
+        unions = [left + right for left, right in pairwise(parts)]
+        ranks = [rank_of.get(union, END) for union in unions]
+        at = ranks.index(min(ranks))
+        if ranks[at] == END:
+            return False
+        parts[at : at + 2] = [unions[at]]
+    return True

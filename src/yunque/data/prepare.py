@@ -175,12 +175,12 @@ def prepare_conversations(
 
     def build_them() -> tuple[Tokenizer, dict[str, Any]]:
         made = splits()
+
+        def texts() -> Iterator[str]:
+            for conversation in made["train"]:
+                yield from between(conversation.text, (config.separator, *CHAT_TOKENS))
+
         if loaded is None:
-            texts = lambda: (
-                text
-                for conversation in made["train"]
-                for text in between(conversation.text, (config.separator, *CHAT_TOKENS))
-            )
             tokenizer = train_tokenizer(
                 config.tokenizer, texts, config.separator, CHAT_TOKENS, template
             )

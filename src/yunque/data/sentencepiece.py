@@ -97,7 +97,10 @@ def load_sentencepiece(path: Path) -> tuple[Backend, dict[str, str]]:
             f"{path}: {fault}, which is not supported. Convert the model to a tokenizer.json and "
             "give that."
         )
-    return to_backend(model), model.roles
+    try:
+        return to_backend(model), model.roles
+    except Exception as error:  # `tokenizers` raises bare Exception for what it cannot use
+        raise InputError(f"{path}: not a SentencePiece model that can be used: {error}.") from None
 
 
 def read_model(data: bytes) -> SentencePieceModel:

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 KNOWN_CHARACTERS = 1 << 21  # in the cache of segments: about 50 MB
-BULK_CHARACTERS = 1 << 18  # from here on it pays to open the vocabulary a second time
+BULK_CHARACTERS = 16  # for each token: from here on it pays to open the vocabulary in tiktoken
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 ROLES = ("eos_token", "bos_token", "pad_token")
@@ -94,7 +94,9 @@ class Tokenizer:
         # Also where the vocabulary has it: a token keeps its id and becomes a control token.
         backend.add_special_tokens([special(separator)])
         vocabulary = backend.get_vocab(with_added_tokens=True)
-        self.backend = backend
+        written = backend.to_str(pretty=True)
+        self._json: str = settled(written)
+        self.backend = backend if self._json == written else Backend.from_str(self._json)
         self.separator = separator
         self.separator_id: int = vocabulary[separator]
         self.chat_template = chat_template
@@ -105,7 +107,6 @@ class Tokenizer:
         }
         self.pad_is_end = (named_tokens or {}).get("pad_token") == separator
         self.vocab_size: int = max(vocabulary.values()) + 1
-        self._json: str = backend.to_str(pretty=True)
         self.fingerprint: str = hashlib.sha256(self._json.encode("utf-8")).hexdigest()
         pipeline = json.loads(self._json)
         model = pipeline["model"]
@@ -151,7 +152,7 @@ class Tokenizer:
         if self.kind in ("char", "byte"):
             return [self._looked_up(text) for text in texts]
         self._encoded += sum(map(len, texts))
-        bulk = self._bulk if self._encoded > BULK_CHARACTERS else None
+        bulk = self._bulk if self._encoded > BULK_CHARACTERS * self.vocab_size else None
         parts = [self._parts(text) for text in texts]
         jobs = [(part, at > 0) for row in parts for at, part in enumerate(row)]
 
@@ -243,6 +244,8 @@ class Tokenizer:
         if self._byte_level and encoding.ids[0] not in self._added:
             # One character of such a token is one byte; offsets count whole characters.
             return min(size, len(encoding.tokens[0]))
+        if encoding.tokens[0] == "▁" and not segment[0].isspace():
+            return 0  # the space before a text
         if BYTE_TOKEN.fullmatch(encoding.tokens[0]) and encoding.ids[0] not in self._added:
             return min(size, 1)
         return size
@@ -329,6 +332,19 @@ class Tokenizer:
             if len(token) == 1:
                 table[ord(token)] = id
         return table
+
+
+def settled(pipeline: str) -> str:
+    """The JSON of a pipeline as it is written again after it was read.
+
+    Reading may change the last digit of a unigram model's scores; after a turn or two none does.
+    """
+    while '"type": "Unigram"' in pipeline:
+        again = Backend.from_str(pipeline).to_str(pretty=True)
+        if again == pipeline:
+            break
+        pipeline = again
+    return pipeline
 
 
 def train_tokenizer(

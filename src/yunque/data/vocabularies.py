@@ -217,18 +217,20 @@ def unigram(texts: Texts, controls: list[str], size: int | None) -> Backend:
     for segment, times in segments.items():
         for piece, _ in split.pre_tokenize_str(segment):
             pieces[piece] += times
-    alphabet = "".join(CHARACTER_OF.values())
-    # Sorted, so that equal texts give equal vocabularies; at least one row, for an empty text.
-    rows = [f"{piece}\t{times}" for piece, times in sorted(pieces.items())] or [f"{alphabet}\t1"]
+    # Bytes that the text does not hold get a token too, less likely than any piece.
+    present = set("".join(pieces))
+    absent = [character for character in CHARACTER_OF.values() if character not in present]
+    # Sorted, so that equal texts give equal vocabularies.
+    rows = [f"{piece}\t{times}" for piece, times in sorted(pieces.items())]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(rows),
         model_writer=model,
         input_format="tsv",
         model_type="unigram",
-        vocab_size=size - len(controls) + 1,  # its unknown token is left out again
+        # Its unknown token is left out again.
+        vocab_size=size - len(controls) - len(absent) + 1,
         hard_vocab_limit=False,  # a short text gives fewer pieces
-        required_chars=alphabet,
         character_coverage=1.0,
         max_sentence_length=1 << 30,
         # The pieces are already cut, and are taken as they are.
@@ -249,7 +251,8 @@ def unigram(texts: Texts, controls: list[str], size: int | None) -> Backend:
         for id in range(trained.get_piece_size())
         if not trained.is_unknown(id)
     ]
-    backend = Backend(models.Unigram(vocabulary))
+    least = min(score for _, score in vocabulary) - 10
+    backend = Backend(models.Unigram([*vocabulary, *((c, least) for c in absent)]))
     backend.pre_tokenizer = byte_level_pieces()
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([special(token) for token in controls])
