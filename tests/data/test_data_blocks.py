@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared
 
-from yunque.data.blocks import SAFE_CUT, Block, cut_blocks
+from yunque.data.blocks import Block, SAFE_CUT, Stretch, cut_blocks
 from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 SEP = "<|endoftext|>"
@@ -48,8 +48,8 @@ def tokenizers() -> list[Tokenizer]:
 
 
 def blocks(text: str, cuts: str, size: int = 3, feed: int = 5, limit: int = 1 << 26) -> list[Block]:
-    stream = [("train", text[at : at + feed], False) for at in range(0, len(text), feed)]
-    return list(cut_blocks([*stream, ("train", "", True)], cuts, size, limit))  # type: ignore[arg-type]
+    stream = [Stretch("train", text[at : at + feed], False) for at in range(0, len(text), feed)]
+    return list(cut_blocks([*stream, Stretch("train", "", True)], cuts, size, limit))  # type: ignore[arg-type]
 
 
 @settings(max_examples=250, deadline=None)
@@ -85,7 +85,12 @@ def test_cuts_are_where_they_are_allowed() -> None:
 
 
 def test_documents_and_splits_are_never_joined() -> None:
-    stream = [("train", "ab", True), ("train", "c", False), ("val", "d", False), ("val", "", True)]
+    stream = [
+        Stretch("train", "ab", True),
+        Stretch("train", "c", False),
+        Stretch("val", "d", False),
+        Stretch("val", "", True),
+    ]
     assert list(cut_blocks(stream, "safe")) == [
         Block("train", "ab", True),
         Block("train", "c", False),

@@ -9,7 +9,7 @@ from shared_data import shared
 
 from yunque.config import DataConfig
 from yunque.data import prepare as room
-from yunque.data import sources
+from yunque.data import encodings
 from yunque.data.prepare import Prepared, is_prepared, open_prepared, prepare
 from yunque.errors import InputError, StorageError
 
@@ -42,7 +42,7 @@ def check_ledger(facts: dict[str, object]) -> None:
 def test_tail_of_a_single_text(
     tmp_path: Path, spec: str, val: float, test: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 97)
+    monkeypatch.setattr(encodings, "BLOCK_BYTES", 97)
     text = "".join(f"línea {n} del texto\n" for n in range(57)) * 1
     source = put(tmp_path, "a.txt", text)
     made = prepare([source], DataConfig(tokenizer=spec, val=val, test=test), tmp_path / "out")
@@ -186,7 +186,7 @@ def test_interrupted_preparation_is_never_taken_for_whole(
         if at == "tokenizer":
             patch.setattr(room.Tokenizer, "save", stop)
         elif at == "tokens":
-            patch.setattr(room.Tokenizer, "encode_array", stop)
+            patch.setattr(room.Tokenizer, "encode_blocks", stop)
         else:
             patch.setattr(room, "remove_file", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -253,7 +253,7 @@ def test_empty_and_tiny_texts_are_refused(tmp_path: Path) -> None:
 def test_bpe_learns_from_an_even_sample_of_a_large_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "BPE_CHARACTERS", 200_000)
+    monkeypatch.setattr(room, "TRAINING_CHARACTERS", 200_000)
     text = "".join(f"palabra{n % 700} otra frase\n" for n in range(40_000))
     seen: list[float] = []
     made = prepare(

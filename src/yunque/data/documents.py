@@ -88,7 +88,7 @@ class Corpus:
                 size = source.path.stat().st_size
             except OSError as error:
                 raise storage_error(error, source.path, "read") from None
-            rows.append({"name": source.name, "bytes": size, "sha256": sha256(source.path)})
+            rows.append({"name": source.path.name, "bytes": size, "sha256": sha256(source.path)})
         return rows
 
     def pieces(

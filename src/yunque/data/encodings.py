@@ -236,7 +236,7 @@ def decoded(path: Path, settings: DataConfig, notes: ReadNotes) -> Iterator[str]
             if settings.skip_bad and codec in ("utf-8", "utf-8-sig"):
                 return salvaged(error.object, at, final)
             raise InputError(
-                f"{path}:{at}: not {notes.encoding}: byte 0x{bad.hex().upper()} at offset {place} "
+                f"{path}:{at}: not {notes.encoding.upper()}: byte 0x{bad.hex().upper()} at offset {place} "
                 f"({error.reason}). {advice(notes)}"
             ) from None
         offset += len(block)
