@@ -30,6 +30,10 @@ Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Optimizer = Literal["adamw", "muon", "sgd"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
+Encoding = Literal["auto", "utf-8", "utf-16", "latin-1", "windows-1252"]
+Newlines = Literal["keep", "lf"]
+Normalise = Literal["nfc", "none"]
+Header = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,20 @@ class DataConfig:
     where there are at least 20, else text."""
     stride: int = 0
     """Tokens between the starts of two training windows. 0: the context length."""
+    encoding: Encoding = "auto"
+    """Encoding of the files. auto: by their byte-order mark, else UTF-8, else Latin-1 or
+    Windows-1252 where that is clear; the ledger says which."""
+    newlines: Newlines = "keep"
+    """keep: line ends stay as they are; lf: CRLF and CR become LF."""
+    normalise: Normalise = "nfc"
+    """nfc: Unicode normalisation, so that an accented letter is written in one way; none: text as
+    it is, for code."""
+    header: Header = "auto"
+    """Whether the first row of a csv or tsv file holds the names of the columns. auto: it does
+    where it looks like names; without a header the columns are called 1, 2, 3…"""
+    skip_bad: bool = False
+    """Leave out lines and records that cannot be read, and list them, instead of stopping at the
+    first one."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from shared_data import shared
 
 from yunque.config import DataConfig
 from yunque.data import prepare as room
-from yunque.data import sources
+from yunque.data import encodings
 from yunque.data.prepare import Prepared, is_prepared, open_prepared, prepare
 from yunque.errors import InputError, StorageError
 
@@ -42,7 +42,7 @@ def check_ledger(facts: dict[str, object]) -> None:
 def test_tail_of_a_single_text(
     tmp_path: Path, spec: str, val: float, test: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 97)
+    monkeypatch.setattr(encodings, "BLOCK_BYTES", 97)
     text = "".join(f"línea {n} del texto\n" for n in range(57)) * 1
     source = put(tmp_path, "a.txt", text)
     made = prepare([source], DataConfig(tokenizer=spec, val=val, test=test), tmp_path / "out")

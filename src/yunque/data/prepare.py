@@ -26,6 +26,7 @@ import numpy as np
 from yunque.config import DataConfig
 from yunque.data.batches import TokenFile
 from yunque.data.blocks import cut_blocks
+from yunque.data.encodings import BadRecord
 from yunque.data.sources import Part, find_files, read_parts
 from yunque.data.tokenizer import (
     Ids,
@@ -106,7 +107,7 @@ def prepare(
         StorageError: reading or writing failed.
     """
     tell = progress or (lambda what, fraction: None)
-    paths = find_files(sources)
+    paths = find_files(sources, config.encoding)
     return reuse_or_build(
         out, lambda: describe(paths, config), lambda: build(paths, config, out, tell)
     )
@@ -151,6 +152,10 @@ def describe(paths: Sequence[Path], config: DataConfig) -> dict[str, Any]:
         "val": config.val,
         "test": config.test,
         "split_by": config.split_by,
+        "encoding": config.encoding,
+        "newlines": config.newlines,
+        "normalise": config.normalise,
+        "skip_bad": config.skip_bad,
     }
     try:
         content = [
@@ -229,7 +234,7 @@ def build(
     """Write the token files and the tokenizer; return the tokenizer and the facts."""
     total_bytes = sum(path.stat().st_size for path in paths)
     by_hash = config.split_by != "text" and config.val + config.test > 0
-    survey = count(paths, config.separator, by_hash, lambda done: tell("data.counting", done))
+    survey = count(paths, config, by_hash, lambda done: tell("data.counting", done))
     if not survey.characters:
         raise InputError(
             f"{', '.join(map(str, paths[:3]))}: nothing but white space; there is no text to learn."
@@ -237,7 +242,7 @@ def build(
     by_documents = by_hash and (config.split_by == "documents" or survey.documents >= MIN_DOCUMENTS)
 
     def stream() -> Iterator[tuple[str, str, bool]]:
-        parts = all_parts(paths, config.separator)
+        parts = all_parts(paths, config)
         if by_documents:
             return split_documents(parts, codes)
         return split_text(parts, bounds)
@@ -330,21 +335,28 @@ def write_tokens(
     }
 
 
-def all_parts(paths: Sequence[Path], separator: str) -> Iterator[Part]:
+def all_parts(paths: Sequence[Path], config: DataConfig) -> Iterator[Part]:
     """The documents of all files, part by part; a file always ends a document."""
     for path in paths:
-        yield from read_parts(path, separator)
+        yield from parts_of(path, config)
+
+
+def parts_of(path: Path, config: DataConfig) -> Iterator[Part]:
+    """The documents of a file; with skip_bad without the lines that cannot be read."""
+    bad: list[BadRecord] = []
+    on_bad = bad.append if config.skip_bad else None
+    return read_parts(path, config.separator, config, on_bad=on_bad)
 
 
 def count(
-    paths: Sequence[Path], separator: str, hashes: bool, tell: Callable[[float], None]
+    paths: Sequence[Path], config: DataConfig, hashes: bool, tell: Callable[[float], None]
 ) -> Survey:
     """Read everything once: how much there is, whether it is UTF-8, a hash of each document."""
     survey = Survey()
     for number, path in enumerate(paths):
         survey.separators -= 1  # a file has one document more than separators
         digest = hashlib.blake2b(key=HASH_KEY, digest_size=8)
-        for part in read_parts(path, separator):
+        for part in parts_of(path, config):
             survey.separators += part.last
             if part.blank:
                 survey.blank_documents += 1
