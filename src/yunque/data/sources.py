@@ -276,17 +276,19 @@ def read_stretches(
     on_bad: OnBad | None = None,
 ) -> Iterator[tuple[str, bool]]:
     """(text, whether the document ends behind it): the file cut at every separator."""
-    buffer = ""
+    held = ""  # may be the beginning of a separator that ends in the next block
     for block in read_text(path, config, notes, on_bad):
-        *done, buffer = (buffer + block).split(separator)
-        for text in done:
-            yield text, True
-        # The last characters may be the beginning of a separator that ends in the next block.
-        sure = len(buffer) - (len(separator) - 1)
-        if sure > 0:
-            yield buffer[:sure], False
-            buffer = buffer[sure:]
-    yield buffer, True
+        text = held + block if held else block
+        if separator in text:
+            *done, text = text.split(separator)
+            for document in done:
+                yield document, True
+        begin = text.find(separator[0], max(0, len(text) - len(separator) + 1))
+        sure = begin if begin >= 0 and len(separator) > 1 else len(text)
+        held = text[sure:]
+        if sure:
+            yield text[:sure], False
+    yield held, True
 
 
 def read_parts(
