@@ -178,9 +178,11 @@ def normalised(text: str, notes: ReadNotes) -> str:
         return text
     made = unicodedata.normalize("NFC", text)
     notes.normalised_bytes += utf8_size(text) - utf8_size(made)
-    notes.normalised_characters += sum(
-        len(unit) for unit in UNIT.findall(text) if not unicodedata.is_normalized("NFC", unit)
-    )
+    for unit in UNIT.findall(text):
+        if not unicodedata.is_normalized("NFC", unit):
+            pairs = zip(unit, unicodedata.normalize("NFC", unit), strict=False)
+            same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            notes.normalised_characters += len(unit) - same
     return made
 
 
@@ -236,11 +238,13 @@ def uncut(path: Path, blocks: Iterable[str], notes: ReadNotes) -> Iterator[str]:
             yield held
             held = block[cut:]
         elif len(held) > HELD_CHARACTERS:
+            begin = max((found.start() for found in SAFE.finditer(held)), default=0)
             line = line_at(path, notes.encoding, notes.bytes_read - utf8_size(held))
+            line += held.count("\n", 0, begin)
             raise InputError(
-                f"{path}:{line}: {len(held):,} characters from here on are nothing but accents and "
-                "signs, which cannot be normalised piece by piece. If they are meant, set "
-                'normalise = "none".'
+                f"{path}:{line}: {len(held) - begin:,} characters from here on are nothing but "
+                "accents and signs, which cannot be normalised piece by piece. If they are meant, "
+                'set normalise = "none".'
             )
     if held:
         yield held

@@ -30,7 +30,7 @@ CONVERSATION_KEYS = {"messages", "conversations", "conversation"}
 # The longest stretch without a bracket: plain characters and whole strings. Possessive, so that
 # nothing is ever tried twice.
 SKIP = re.compile(r'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-SCALAR = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[^\s,\[\]{}"]++|[\]}]', re.DOTALL)
+SCALAR = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[^ \t\r\n,\[\]{}"]++|[\]}]', re.DOTALL)
 SPACE = re.compile(r"[ \t\r\n]*+")
 
 

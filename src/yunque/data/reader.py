@@ -133,10 +133,8 @@ def named(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def lines_of(
-    blocks: Iterable[str], reader: Reader, limit: int = RECORD_CHARACTERS
-) -> Iterator[tuple[str, int]]:
-    """(line with its line feed, number), each at most `limit` characters long.
+def lines_of(blocks: Iterable[str], reader: Reader) -> Iterator[tuple[str, int]]:
+    """(line with its line feed, number), none longer than RECORD_CHARACTERS and a block.
 
     Only LF ends a line: U+2028 and the like may stand in a JSON text.
     """
@@ -150,8 +148,8 @@ def lines_of(
             yield "".join(held) + "\n", number
             number += 1
             held, length = [following], len(following)
-        if length > limit:
-            raise InputError(too_long(reader.source, number, limit, "a line"))
+        if length > RECORD_CHARACTERS:
+            raise InputError(too_long(reader.source, number, RECORD_CHARACTERS, "a line"))
     last = "".join(held)
     if last:
         yield last, number

@@ -137,13 +137,18 @@ def delimiter_of(feed: Feed, tabs: bool) -> str:
     feed.again.extend(feed.taken)
     if tabs:
         return "\t"
-    counts = {
-        delimiter: max((len(row) for row in csv.reader([first], delimiter=delimiter)), default=0)
-        for delimiter in ",;\t"
-    }
-    if counts[","] > 1:
+    widths = {delimiter: fields_in(first, delimiter) for delimiter in ",;\t"}
+    if widths[","] > 1:
         return ","
-    return ";" if counts[";"] > 1 else "\t" if counts["\t"] > 1 else ","
+    return ";" if widths[";"] > 1 else "\t" if widths["\t"] > 1 else ","
+
+
+def fields_in(line: str, delimiter: str) -> int:
+    """How many fields a first line has, 0 where it is none."""
+    try:
+        return max((len(row) for row in csv.reader([line], delimiter=delimiter)), default=0)
+    except csv.Error:
+        return 0
 
 
 def column_names(row: list[str], reader: Reader, line: int) -> list[str]:
