@@ -37,6 +37,7 @@ Loss = Literal["auto", "all", "assistant"]
 Duplicates = Literal["keep", "drop"]
 Packing = Literal["auto", "on", "off"]
 OverLong = Literal["split", "truncate"]
+Header = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,19 @@ class DataConfig:
     stride: int = 0
     """Tokens between the starts of two training windows. 0: the context length. Without packing."""
     encoding: Encoding = "auto"
-    """Of text files. auto: a byte-order mark, else UTF-8, else what the bytes clearly say, which is
-    reported."""
+    """Encoding of the files. auto: by their byte-order mark, else UTF-8, else Latin-1 or
+    Windows-1252 where that is clear; the ledger says which."""
     newlines: Newlines = "keep"
-    """keep line ends as they are, or make all of them lf."""
+    """keep: line ends stay as they are; lf: CRLF and CR become LF."""
     normalise: Normalise = "nfc"
-    """Unicode form: nfc (é is one character, however it was typed), or none (for code)."""
+    """nfc: Unicode normalisation, so that an accented letter is written in one way; none: text as
+    it is, for code."""
+    header: Header = "auto"
+    """Whether the first row of a csv or tsv file holds the names of the columns. auto: it does
+    where it looks like names; without a header the columns are called 1, 2, 3…"""
     skip_bad: bool = False
-    """Leave out records and lines that cannot be read, and list them, instead of stopping."""
+    """Leave out lines and records that cannot be read, and list them, instead of stopping at the
+    first one."""
     columns: str = ""
     """Names of a record's columns where they are not the usual ones: 'prompt=q, completion=a'."""
     loss: Loss = "auto"

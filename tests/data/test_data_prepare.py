@@ -8,8 +8,8 @@ import pytest
 from shared_data import shared
 
 from yunque.config import DataConfig
-from yunque.data import prepare as room
 from yunque.data import encodings
+from yunque.data import prepare as room
 from yunque.data.prepare import Prepared, is_prepared, open_prepared, prepare
 from yunque.errors import InputError, StorageError
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared
 
-from yunque.data import sources
-from yunque.data.sources import find_files, read_blocks, read_documents, read_parts
-from yunque.errors import InputError
+from yunque.config import DataConfig
+from yunque.data import encodings
+from yunque.data.sources import (
+    Source,
+    find_files,
+    find_sources,
+    hub_data,
+    read_documents,
+    read_parts,
+    records_of,
+)
+from yunque.errors import InputError, MissingPackageError
 
 SEP = "<|endoftext|>"
 
@@ -26,7 +38,9 @@ def put(folder: Path, name: str, text: str | bytes) -> Path:
 def test_folder_is_read_recursively_in_order_and_once(tmp_path: Path) -> None:
     b = put(tmp_path, "b.txt", "b")
     a = put(tmp_path, "sub/a.TXT", "a")
-    put(tmp_path, "notes.md", "no")
+    put(tmp_path, "notes.pdf", "no")
+    put(tmp_path, "README.md", "about the data")
+    put(tmp_path, ".cache/c.txt", "hidden")
     assert find_files([str(tmp_path)]) == [b, a]
     assert find_files([str(a), str(tmp_path)]) == [a, b]
 
@@ -36,9 +50,12 @@ def test_folder_is_read_recursively_in_order_and_once(tmp_path: Path) -> None:
     [
         ("missing.txt", None, "no such file or folder"),
         ("corpus.pdf", "x", r"unknown kind of file '.pdf'; accepted: .txt"),
+        ("corpus.txt.zip", "x", r"unknown kind of file '.txt.zip'.*plain or .gz"),
         ("corpus", "x", r"'\(no suffix\)'"),
         ("zip.txt", b"PK\x03\x04\0\0", "binary file .zero byte at offset 4"),
-        ("wide.txt", "hola".encode("utf-16"), "UTF-16"),
+        ("wide.txt", "hola".encode("utf-32"), "UTF-32"),
+        ("packed.txt", gzip.compress(b"hola"), "gzip data under a name that does not say so"),
+        ("packed.txt.gz", b"hola, that is no gzip", "damaged .gz data"),
     ],
 )
 def test_unusable_files_are_refused(
@@ -54,7 +71,7 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as caught:
         find_files([str(tmp_path / "empty"), str(tmp_path / "no.txt")])
-    assert "no text files in this folder (accepted: .txt)" in str(caught.value)
+    assert "no files to read in this folder (accepted: .txt, .md, .json" in str(caught.value)
     assert "no.txt: no such file" in str(caught.value)
     with pytest.raises(InputError, match="no sources"):
         find_files([])
@@ -84,29 +101,104 @@ def test_small_blocks_give_the_documents_of_the_whole_text(
             expected.append((piece, line))
         line += (piece + separator).count("\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "BLOCK_BYTES", block)
+        patch.setattr(encodings, "BLOCK_BYTES", block)
         found = [(item.text, item.line) for item in read_documents(path, separator)]
         blank = [part for part in read_parts(path, separator) if part.blank]
     assert found == expected
     assert len(blank) + len(found) == len(text.split(separator))
 
 
+def test_kinds_compressions_and_globs(tmp_path: Path) -> None:
+    names = ["a.txt", "b.md.gz", "c.jsonl.zst", "d.JSON.bz2", "e.csv.xz", "f.tsv", "g.parquet"]
+    for name in names:
+        put(tmp_path, name, b"")
+    for name in ("b.md.gz", "c.jsonl.zst", "d.JSON.bz2", "e.csv.xz"):
+        (tmp_path / name).unlink()
+    found = find_sources([str(tmp_path)])
+    assert [(source.path.name, source.kind) for source in found if source.path] == [
+        ("a.txt", "text"),
+        ("f.tsv", "records"),
+        ("g.parquet", "records"),
+    ]
+    assert find_sources([str(tmp_path / "*.t[xs][tv]")]) == found[:2]
+    put(tmp_path, "x[1].txt", "a name that looks like a pattern")
+    assert find_files([str(tmp_path / "x[1].txt")]) == [tmp_path / "x[1].txt"]
+    with pytest.raises(InputError, match="matches no file to read"):
+        find_sources([str(tmp_path / "*.doc")])
+    with pytest.raises(InputError, match=r"f\.tsv: records, expected plain text here"):
+        find_files([str(tmp_path / "f.tsv")])
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "configuration", "split"),
+    [
+        ("hf:owner/name", "owner/name", None, "train"),
+        ("hf:name:test", "name", None, "test"),
+        ("hf:openai/gsm8k:main:test", "openai/gsm8k", "main", "test"),
+        ("owner/name-1.0", "owner/name-1.0", None, "train"),
+    ],
+)
+def test_hub_names(source: str, name: str, configuration: str | None, split: str) -> None:
+    hub = hub_data(source)
+    assert hub is not None
+    assert (hub.name, hub.configuration, hub.split) == (name, configuration, split)
+    assert find_sources([source]) == [Source(str(hub), "records")]
+
+
+@pytest.mark.parametrize("source", ["data/missing.txt", "data/missing.json.gz", "a/b/c", "name"])
+def test_a_missing_file_is_no_hub_name(source: str) -> None:
+    assert hub_data(source) is None
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_sources([source])
+
+
+def test_hub_data_offline_and_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    (source,) = find_sources(["hf:yunque-tests/there-is-no-such-data"])
+    with pytest.raises(InputError, match=r"^hf:yunque-tests/.*: the data set cannot be read from"):
+        list(records_of(source))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingPackageError, match=r'pip install "yunque\[hub\]"'):
+        list(records_of(source))
+    with pytest.raises(InputError, match="expected hf:NAME"):
+        find_sources(["hf:"])
+
+
+def test_hub_rows_are_streamed_records(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    rows = [{"text": f"l\u0069\u0301nea {n}"} for n in range(3)]
+    content = "\n".join(json.dumps(row) for row in rows)
+    put(tmp_path, "train.jsonl", content)
+    notes = encodings.ReadNotes()
+    (source,) = find_sources([f"hf:{tmp_path}:train"])
+    found = [(r.fields["text"], r.source, r.line) for r in records_of(source, notes=notes)]
+    assert found == [(f"línea {n}", f"hf:{tmp_path}:train", n + 1) for n in range(3)]
+    assert (notes.records, notes.normalised_characters, notes.open_bytes) == (3, 6, 0)
+
+
 def test_invalid_utf8_is_named_by_line_and_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 3)
+    monkeypatch.setattr(encodings, "BLOCK_BYTES", 3)
     path = put(tmp_path, "a.txt", b"\xef\xbb\xbfa\n\xc3\xb1b\nz\xf3x")
     with pytest.raises(InputError, match=r"a\.txt:3: not UTF-8: byte 0xF3 at offset 10 "):
-        list(read_blocks(path))
+        list(read_documents(path, SEP))
     path = put(tmp_path, "cut.txt", b"ab\xc3")
     with pytest.raises(InputError, match=r"cut\.txt:1: not UTF-8: byte 0xC3 at offset 2 "):
-        list(read_blocks(path))
+        list(read_documents(path, SEP))
 
 
 def test_real_files_are_read_exactly() -> None:
     path = shared("messy/quijote_pg2000_bom_crlf.txt")
     (document,) = read_documents(path, SEP)
     assert document.text.encode() == path.read_bytes()[3:]
-    latin = shared("messy/quijote_latin1.txt")
-    with pytest.raises(InputError, match=r"not UTF-8.*iconv -f latin1"):
-        list(read_documents(latin, SEP))
+    (document,) = read_documents(shared("messy/quijote_latin1.txt"), SEP)
+    assert document.text.encode("latin-1") == shared("messy/quijote_latin1.txt").read_bytes()
+
+
+def test_settings_reach_the_documents(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.txt", "uno\r\ndos e\u0301".encode())
+    (document,) = read_documents(path, SEP, DataConfig(newlines="lf"))
+    assert document.text == "uno\ndos é"
+    (document,) = read_documents(path, SEP, DataConfig(normalise="none"))
+    assert document.text == "uno\r\ndos e\u0301"

@@ -1,12 +1,8 @@
-"""BYTES → TEXT: compression, encoding, line ends and Unicode form, as a stream and stated.
+"""BYTES → TEXT: decompresses, decodes and normalises a file as a stream, and notes what it did.
 
-| compression | .gz .bz2 .xz (standard library), .zst (package zstandard) |
-|---|---|
-| encoding | a byte-order mark; else UTF-8; else what the bytes clearly say: UTF-16, Latin-1 … |
-| line ends | kept, or "\\r\\n" and "\\r" made "\\n" where asked |
-| Unicode | NFC, or left alone where asked |
-
-Nothing is guessed in silence: `ReadNotes` says what was found and what was changed.
+The bytes are accounted for: what was read is the byte-order mark, what the change to UTF-8 added
+or took away, lines left out, structure around records, and text (see `ReadNotes.open_bytes`).
+At most one block is held, and with it what must not be cut (a base letter with its accents).
 """
 
 from __future__ import annotations
@@ -14,317 +10,680 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import itertools
 import lzma
 import re
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
+
+import numpy as np
 
 from yunque.config import DataConfig
 from yunque.errors import InputError, MissingPackageError
 from yunque.files import storage_error
 
-COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
-BLOCK_BYTES = 1 << 20
-HEAD_BYTES = 1 << 16
-BAD_EXAMPLES = 100
+BLOCK_BYTES = 1 << 17  # small enough for the processor's cache: larger blocks were slower
+HEAD_BYTES = 8192
+HELD_CHARACTERS = 1 << 26  # a line or an accented letter longer than this is no text
+XZ_MEMORY = 1 << 28  # bytes a decompressor may take; xz -9 needs 65 MB
+ZSTD_INPUT = 1 << 10  # bytes fed at once: one byte in can be 32 KB out
 
-CODECS = {
-    "utf-8": "utf-8",
-    "utf-16": "utf-16",
-    "latin-1": "latin-1",
-    "windows-1252": "cp1252",
-}
-# Bytes that Windows-1252 uses for letters of Western languages; others are rare in text.
-LETTERS = frozenset(
-    b"\xe1\xe9\xed\xf3\xfa\xf1\xfc\xc1\xc9\xcd\xd3\xda\xd1\xdc\xe0\xe8\xec\xf2\xf9"
-    b"\xe2\xea\xee\xf4\xfb\xe7\xc7\xe4\xf6\xdf\xe3\xf5\xbf\xa1\xab\xbb\xb7\xba\xaa"
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+DEFAULT = DataConfig()
+ESCAPED = re.compile("[\ud800-\udfff]")
+
+# A text may be cut before these characters and each side normalised alone: they begin a new unit
+# (combining class 0) and compose with nothing before them. A test holds them to Unicode's tables.
+# A newline is not among them, so that no cut falls between CR and LF.
+SAFE_CLASS = (
+    "\x00-\x09\x0b-\u02ff\u0400-\u0482\u048a-\u04ff\u05d0-\u05ea\u0620-\u064a\u0904-\u0939"
+    "\u2010-\u2027\u3001-\u3029\u3041-\u3094\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+    "\uff01-\uff60\U0001f000-\U0001faff"
 )
-QUOTES = frozenset(b"\x80\x85\x91\x92\x93\x94\x95\x96\x97\x99")  # in Windows-1252, not in Latin-1
-LEAST_LETTERS = 0.9  # share of the bytes above 127 that must be such letters
+FIRST_COMBINING = 0x300  # everything below is NFC and composes with nothing before it
+SAFE = re.compile(f"[{SAFE_CLASS}]")
+UNIT = re.compile(f"[{SAFE_CLASS}\n]?[^{SAFE_CLASS}\n]+")
+
+HIGH_RUN = re.compile(rb"([A-Za-z]?)([\x80-\xff]+)(?=([A-Za-z]?))")
+ACCENTS = {
+    "Spanish": "áéíóúüñ",
+    "Portuguese": "áàâãéêíóôõúüç",
+    "Catalan": "àèéíïòóúüçñ",
+    "French": "àâæçéèêëîïôœùûüÿ",
+    "Italian": "àèéìíîòóùú",
+    "German": "äöüßé",
+    "Scandinavian": "åäöæøéü",
+}
+MIN_RUNS = 8  # fewer accented letters are no clear evidence of an encoding
+CLEAR = 0.98  # so much of the evidence must point to it
+
+Decode = Callable[[bytes, str, bool], tuple[str, int]]
+
+
+class Damaged(Exception):
+    """Compressed data that cannot be unpacked; the caller knows the line."""
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record or line that was left out: where it begins, why, and its UTF-8 bytes."""
+
+    source: str
+    line: int
+    reason: str
+    size: int = 0
+    excerpt: str = ""
+
+
+OnBad = Callable[[BadRecord], None]
 
 
 @dataclass
 class ReadNotes:
-    """How one source was read; the numbers grow while it is."""
+    """What reading one file found and did; all sizes in bytes, text measured in UTF-8.
 
-    encoding: str = "utf-8"
-    found: str = "utf-8"
-    """How the encoding was known: utf-8 (it is valid), bom (a mark), named, detected."""
-    bytes_read: int = 0
-    """Bytes, decompressed."""
-    text_bytes: int = 0
-    """Bytes of the text as UTF-8, after all changes."""
-    newlines_changed: int = 0
-    characters_normalised: int = 0
-    """Characters of the stretches that NFC changed, before the change."""
-    bad_count: int = 0
-    bad_lines: list[str] = field(default_factory=list)
+    `found` says how the encoding was known: "bom", "utf-8" (the bytes are valid), "named" or
+    "detected" (with `language`, whose accents the bytes spell). `crlf` and `cr` count the line
+    ends of those kinds that newlines="lf" made LF (each CRLF a byte shorter); `has_crlf`: there
+    are some, changed or kept.
+    `normalised_characters`: characters that NFC replaced; `normalised_bytes`: how much shorter
+    (or, below 0, longer) the text became. For records, these are about the values.
 
-    def add_bad(self, sentence: str) -> None:
-        """Note a line or record that was left out."""
-        self.bad_count += 1
-        if len(self.bad_lines) < BAD_EXAMPLES:
-            self.bad_lines.append(sentence)
+    `layout`, `header`, `delimiter`: how the records of a file stand in it (see `records`).
+    """
+
+    compressed_bytes: int = 0  # size on disk where the file is compressed, else 0
+    encoding: str = ""
+    found: str = ""
+    language: str = ""
+    bytes_read: int = 0  # after decompression
+    bom_bytes: int = 0
+    transcoded_bytes: int = 0
+    text_bytes: int = 0  # text or records, as decoded
+    structure_bytes: int = 0
+    bad_bytes: int = 0
+    bad_records: int = 0
+    records: int = 0
+    has_crlf: bool = False
+    crlf: int = 0
+    cr: int = 0
+    normalised_characters: int = 0
+    normalised_bytes: int = 0
+    layout: str = ""
+    header: bool | None = None
+    delimiter: str = ""
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes that were read and are in no account; 0 once the file was read to its end."""
+        accounted = self.bom_bytes + self.transcoded_bytes + self.text_bytes
+        return self.bytes_read - accounted - self.structure_bytes - self.bad_bytes
 
 
-def suffix_of(path: Path) -> str:
-    """The suffix that says what is in the file, without its compression: ".jsonl"."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+def read_text(
+    path: Path,
+    config: DataConfig = DEFAULT,
+    notes: ReadNotes | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[str]:
+    """The text of a file in blocks, as [data] of a recipe asks (encoding, newlines, normalise).
 
+    With normalise="nfc" the blocks together are the NFC of the whole text. A byte-order mark is
+    dropped.
 
-def open_stream(path: Path) -> IO[bytes]:
-    """The bytes of a file, decompressed as they are read.
+    Args:
+        notes: what was found and done is written into it.
+        on_bad: called for each line that cannot be decoded, which then is an empty line in the
+            text; without it such a line is an error.
 
     Raises:
-        MissingPackageError: .zst without the package zstandard.
+        InputError: bytes that are no text in the encoding, with line and offset; compressed data
+            that is damaged.
+        StorageError: the file cannot be read.
+        MissingPackageError: the package for .zst is absent.
+    """
+    notes = notes if notes is not None else ReadNotes()
+    blocks = decoded(path, config, notes, escape=on_bad is not None)
+    if on_bad is not None:
+        blocks = without_bad_lines(path, blocks, notes, on_bad)
+    lf, nfc = config.newlines == "lf", config.normalise == "nfc"
+    for block in uncut(path, blocks, notes) if lf or nfc else blocks:
+        text = with_line_ends(block, lf, notes) if "\r" in block else block
+        yield normalised(text, notes) if nfc else text
+
+
+def with_line_ends(text: str, lf: bool, notes: ReadNotes) -> str:
+    """The text, with its CRLF and CR made LF and counted where that is asked."""
+    if not lf:
+        notes.has_crlf = notes.has_crlf or "\r\n" in text
+        return text
+    crlf = text.count("\r\n")
+    notes.has_crlf = notes.has_crlf or crlf > 0
+    notes.crlf += crlf
+    notes.cr += text.count("\r") - crlf
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def normalised(text: str, notes: ReadNotes) -> str:
+    """The NFC of the text; what that changed is counted."""
+    if text.isascii() or is_plain(text) or unicodedata.is_normalized("NFC", text):
+        return text
+    made = unicodedata.normalize("NFC", text)
+    notes.normalised_bytes += utf8_size(text) - utf8_size(made)
+    for unit in UNIT.findall(text):
+        if not unicodedata.is_normalized("NFC", unit):
+            pairs = zip(unit, unicodedata.normalize("NFC", unit), strict=False)
+            same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            notes.normalised_characters += len(unit) - same
+    return made
+
+
+def is_plain(text: str) -> bool:
+    """Whether each character alone shows that the text is NFC; False may mean no more than maybe.
+
+    Many times as fast as `unicodedata.is_normalized` for Latin-1, twice for other scripts.
+    """
+    try:
+        text.encode("latin-1")
+        return True
+    except UnicodeEncodeError:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    codes = codes[codes >= FIRST_COMBINING]
+    table = plain_characters()
+    return bool(codes.max(initial=0) < len(table) and table[codes].all())
+
+
+@lru_cache(maxsize=1)
+def plain_characters() -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Code → whether NFC leaves the character as it is among any neighbours of this kind.
+
+    Those of combining class 0 that are NFC themselves and compose with nothing before them
+    (Source: Unicode Standard Annex 15, quick check "yes"), in the first two planes.
+    """
+    plain = np.ones(2 << 16, dtype=np.bool_)
+    seconds = [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]  # Hangul, which no table lists
+    for code in range(FIRST_COMBINING, len(plain)):
+        character = chr(code)
+        parts = unicodedata.decomposition(character).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            seconds.append(int(parts[1], 16))
+        plain[code] = not unicodedata.combining(character) and unicodedata.is_normalized(
+            "NFC", character
+        )
+    plain[seconds] = False
+    return plain
+
+
+def uncut(path: Path, blocks: Iterable[str], notes: ReadNotes) -> Iterator[str]:
+    """The same text, cut only where both sides can be normalised alone."""
+    held = ""
+    for block in blocks:
+        if SAFE.match(block):
+            if held:
+                yield held
+            held = block
+            continue
+        place = SAFE.search(block)
+        cut = place.start() if place else len(block)
+        held += block[:cut]
+        if place:
+            yield held
+            held = block[cut:]
+        elif len(held) > HELD_CHARACTERS:
+            begin = max((found.start() for found in SAFE.finditer(held)), default=0)
+            line = line_at(path, notes.encoding, notes.bytes_read - utf8_size(held))
+            line += held.count("\n", 0, begin)
+            raise InputError(
+                f"{path}:{line}: {len(held) - begin:,} characters from here on are nothing but "
+                "accents and signs, which cannot be normalised piece by piece. If they are meant, "
+                'set normalise = "none".'
+            )
+    if held:
+        yield held
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of the text in UTF-8; an escaped byte (U+DC80 to U+DCFF) counts as the one it is."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        escaped = sum("\udc80" <= character <= "\udcff" for character in text)
+        return len(text.encode("utf-8", "surrogatepass")) - 2 * escaped
+
+
+def without_bad_lines(
+    path: Path, blocks: Iterable[str], notes: ReadNotes, on_bad: OnBad
+) -> Iterator[str]:
+    """The text in whole lines; a line with escaped bytes is told of and becomes empty."""
+    line, held = 1, ""
+    for block in itertools.chain(blocks, [None]):
+        text = held + (block or "")
+        end = len(text) if block is None else text.rfind("\n") + 1
+        whole, held = text[:end], text[end:]
+        if not whole.isascii() and ESCAPED.search(whole):
+            lines = whole.split("\n")
+            for number, content in enumerate(lines):
+                fault = byte_fault(content, notes.encoding)
+                if fault:
+                    bad = bad_record(str(path), line + number, fault, content)
+                    left_out(bad, notes, on_bad)
+                    notes.text_bytes -= bad.size
+                    lines[number] = ""
+            line += len(lines) - 1
+            whole = "\n".join(lines)
+        else:
+            line += whole.count("\n")
+        if whole:
+            yield whole
+        if len(held) > HELD_CHARACTERS:
+            raise InputError(too_long(path, line, HELD_CHARACTERS, "a line"))
+
+
+def too_long(path: object, line: int, limit: int, what: str) -> str:
+    """The message for something that never ends."""
+    return (
+        f"{path}:{line}: {what} of more than {limit >> 20} MB begins here; it would fill the "
+        "memory. Is a quote, a bracket or a line break missing? Mend the file."
+    )
+
+
+def bad_record(
+    source: str, line: int, reason: str, content: str, size: int | None = None
+) -> BadRecord:
+    """A BadRecord of the text that is left out."""
+    excerpt = content[:120].encode("utf-8", "replace").decode("utf-8")
+    return BadRecord(source, line, reason, utf8_size(content) if size is None else size, excerpt)
+
+
+def left_out(bad: BadRecord, notes: ReadNotes, on_bad: OnBad) -> None:
+    """Count what is left out and tell of it."""
+    notes.bad_records += 1
+    notes.bad_bytes += bad.size
+    on_bad(bad)
+
+
+def byte_fault(text: str, encoding: str) -> str:
+    """What is wrong where `decoded` had to escape bytes, else ""."""
+    found = ESCAPED.search(text) if not text.isascii() else None
+    if not found:
+        return ""
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF and not encoding.startswith("utf-16"):
+        return f"not {encoding}: byte 0x{code - 0xDC00:02X} at character {found.start() + 1}"
+    return f"not {encoding}: half a character at character {found.start() + 1}"
+
+
+# -- bytes → characters --------------------------------------------------------------------------
+
+
+def decoded(
+    path: Path, config: DataConfig, notes: ReadNotes, escape: bool = False
+) -> Iterator[str]:
+    """The characters of a file as they are in it.
+
+    Args:
+        escape: bytes that are no text become surrogates (U+DC80 + byte - 0x80), which no valid
+            text contains, instead of an error.
+
+    Raises:
+        As `read_text`.
+    """
+    offset, rest = 0, b""
+    undecided, ascii_only = False, True
+    decode: Decode | None = None
+    errors = "strict"
+    source = itertools.chain(byte_blocks(path, notes), [None])
+    while True:
+        try:
+            block = next(source)
+        except Damaged as fault:
+            line = line_at(path, notes.encoding or "utf-8", offset)
+            raise InputError(
+                f"{path}:{line}: {fault}. Expected a whole compressed file; copy it again or "
+                "compress it anew."
+            ) from None
+        final = block is None
+        rest += block or b""
+        if decode is None:
+            if len(rest) < 4 and not final:
+                continue  # too short to see a byte-order mark
+            wrong, mark = encoding_of(rest, config.encoding, notes)
+            if wrong:
+                raise InputError(f"{path}:1: {wrong}")
+            undecided = notes.found == "utf-8" and config.encoding == "auto"
+            rest, offset = rest[mark:], mark
+            notes.bom_bytes = mark
+            decode = DECODERS[notes.encoding]
+            if escape:
+                utf16 = notes.encoding.startswith("utf-16")
+                errors = "surrogatepass" if utf16 else "surrogateescape"
+        half = b""
+        if final and notes.encoding.startswith("utf-16") and len(rest) % 2 and escape:
+            rest, half = rest[:-1], rest[-1:]
+        try:
+            text, used = decode(rest, "strict" if undecided else errors, final)
+        except UnicodeDecodeError:
+            if undecided and examine(path, notes):
+                decode = DECODERS[notes.encoding]
+            undecided = False
+            try:
+                text, used = decode(rest, errors, final)
+            except UnicodeDecodeError as error:
+                raise InputError(not_text(path, rest, offset, error, notes, ascii_only)) from None
+        ascii_only = ascii_only and text.isascii()
+        undecided = undecided and ascii_only
+        if half:
+            text, used = text + "\udc80", used + 1
+        if text:
+            size = used if notes.encoding == "utf-8" else utf8_size(text)
+            notes.text_bytes += size
+            notes.transcoded_bytes += used - size
+            yield text
+        if final:
+            return
+        offset += used
+        rest = rest[used:]
+
+
+def decode_utf8(data: bytes, errors: str, final: bool) -> tuple[str, int]:
+    """As `codecs.utf_8_decode`."""
+    return codecs.utf_8_decode(data, errors, final)
+
+
+def decode_utf16_le(data: bytes, errors: str, final: bool) -> tuple[str, int]:
+    """As `codecs.utf_16_le_decode`."""
+    return codecs.utf_16_le_decode(data, errors, final)
+
+
+def decode_utf16_be(data: bytes, errors: str, final: bool) -> tuple[str, int]:
+    """As `codecs.utf_16_be_decode`."""
+    return codecs.utf_16_be_decode(data, errors, final)
+
+
+def decode_latin1(data: bytes, errors: str, final: bool) -> tuple[str, int]:
+    """Every byte is a character: it cannot fail."""
+    return data.decode("latin-1"), len(data)
+
+
+def decode_windows1252(data: bytes, errors: str, final: bool) -> tuple[str, int]:
+    """Five bytes are no character."""
+    return data.decode("cp1252", errors), len(data)
+
+
+DECODERS: dict[str, Decode] = {
+    "utf-8": decode_utf8,
+    "utf-16-le": decode_utf16_le,
+    "utf-16-be": decode_utf16_be,
+    "latin-1": decode_latin1,
+    "windows-1252": decode_windows1252,
+}
+
+
+def encoding_of(head: bytes, named: str, notes: ReadNotes) -> tuple[str, int]:
+    """(fault or "", length of the byte-order mark); encoding and how it was found are noted."""
+    marks = {
+        codecs.BOM_UTF8: "utf-8",
+        codecs.BOM_UTF16_LE: "utf-16-le",
+        codecs.BOM_UTF16_BE: "utf-16-be",
+    }
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32 text, which is not read. Save the file as UTF-8.", 0
+    for mark, encoding in marks.items():
+        if head.startswith(mark):
+            if named not in ("auto", encoding, encoding[:6]):
+                return (
+                    f"begins with the byte-order mark of {encoding}, but encoding is {named!r}. "
+                    'Leave encoding at "auto" for this file.',
+                    0,
+                )
+            notes.encoding, notes.found = encoding, "bom"
+            return "", len(mark)
+    wide = utf16_order(head)
+    if named == "utf-16":
+        notes.encoding, notes.found = wide or "utf-16-le", "named"
+    elif named != "auto":
+        notes.encoding, notes.found = named, "named"
+    elif wide:
+        notes.encoding, notes.found = wide, "detected"
+    else:
+        notes.encoding, notes.found = "utf-8", "utf-8"
+    return "", 0
+
+
+def utf16_order(head: bytes) -> str:
+    """utf-16-le or utf-16-be where the zero bytes of the head clearly say so, else ""."""
+    head = head[: min(len(head), HEAD_BYTES) // 2 * 2]
+    first, second = head[0::2].count(0), head[1::2].count(0)
+    pairs = len(head) // 2
+    # Western text has a zero in nearly every pair; other scripts in every blank and line end.
+    if pairs >= 4 and first == 0 and second >= 0.1 * pairs and second > 1:
+        return "utf-16-le"
+    if pairs >= 4 and second == 0 and first >= 0.1 * pairs and first > 1:
+        return "utf-16-be"
+    return ""
+
+
+def head_fault(path: Path, named: str = "auto") -> str:
+    """One sentence where the beginning of the file cannot be text, else "".
+
+    Raises:
+        InputError: compressed data that cannot be unpacked.
+        StorageError, MissingPackageError: as `read_text`.
+    """
+    head = b""
+    try:
+        for block in byte_blocks(path, ReadNotes()):
+            head += block
+            if len(head) >= HEAD_BYTES:
+                break
+    except Damaged as fault:
+        return f"{path}:1: {fault}. Expected a whole compressed file; copy it again."
+    for magic, kind in MAGIC.items():
+        if head.startswith(magic):
+            return f"{path}: {kind} data under a name that does not say so; add its suffix."
+    notes = ReadNotes()
+    wrong, _ = encoding_of(head[:HEAD_BYTES], named, notes)
+    if wrong:
+        return f"{path}: {wrong}"
+    if b"\0" in head[:HEAD_BYTES] and not notes.encoding.startswith("utf-16"):
+        return f"{path}: a binary file (zero byte at offset {head.index(0)}), expected text."
+    return ""
+
+
+def examine(path: Path, notes: ReadNotes) -> bool:
+    """Whether a file that is not UTF-8 is clearly Latin-1 or Windows-1252; if so it is noted.
+
+    Clear: hardly any byte sequence is UTF-8, and at least 98 % of the accented letters are those
+    of one Western language. Czech, Polish, Turkish or Cyrillic bytes spell none.
+    """
+    runs: Counter[tuple[bytes, bytes, bytes]] = Counter()
+    rest = b""
+    for block in byte_blocks(path, ReadNotes()):
+        data = rest + block
+        cut = data.rfind(b"\n") + 1 or len(data)
+        runs.update(HIGH_RUN.findall(data, 0, cut))
+        rest = data[cut:]
+    runs.update(HIGH_RUN.findall(rest))
+    total = utf8 = strange = 0
+    letters: Counter[str] = Counter()
+    for (before, run, after), times in runs.items():
+        total += times
+        utf8 += times * is_utf8(run)
+        try:
+            text = run.decode("cp1252")
+        except UnicodeDecodeError:
+            strange += times
+            continue
+        inside = before and after and not all(c.isalpha() or c in "·­’" for c in text)
+        strange += times * (len(run) > 3 or bool(inside))
+        for character in text:
+            if character.isalpha() and character not in "ªº":
+                letters[character.lower()] += times
+    known = {
+        language: sum(letters[letter] for letter in accents)
+        for language, accents in ACCENTS.items()
+    }
+    language = max(known, key=lambda name: known[name])
+    if (
+        total < MIN_RUNS
+        or utf8 > (1 - CLEAR) * total
+        or strange > (1 - CLEAR) * total
+        or known[language] < max(MIN_RUNS, CLEAR * letters.total())
+    ):
+        return False
+    control = any(0x80 <= byte < 0xA0 for _, run, _ in runs for byte in run)
+    notes.encoding = "windows-1252" if control else "latin-1"
+    notes.found, notes.language = "detected", language
+    return True
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def not_text(
+    path: Path,
+    data: bytes,
+    offset: int,
+    error: UnicodeDecodeError,
+    notes: ReadNotes,
+    ascii_only: bool,
+) -> str:
+    """The message for bytes that are no text: line, byte, offset, and whether encodings mix."""
+    at = offset + error.start
+    line = line_at(path, notes.encoding, at)
+    found = f"byte 0x{data[error.start]:02X} at offset {at} ({error.reason})"
+    if notes.encoding != "utf-8":
+        mend = "Name the right encoding, or mend the line."
+    elif not ascii_only or any(is_utf8(run) for _, run, _ in HIGH_RUN.findall(data)):
+        mend = (
+            "Other characters of the file are UTF-8, so it mixes encodings or is damaged here: "
+            "mend the line, or leave such lines out with skip_bad."
+        )
+    else:
+        mend = (
+            "If it is an older Western European text, name it: encoding = "
+            '"windows-1252" (or "latin-1"); else save it as UTF-8.'
+        )
+    return f"{path}:{line}: not {notes.encoding.upper()}: {found}. {mend}"
+
+
+def line_at(path: Path, encoding: str, offset: int) -> int:
+    """The line (1-based) of a byte of the file; read anew, since only errors ask for it."""
+    decoder = codecs.getincrementaldecoder(encoding.replace("windows-", "cp"))("replace")
+    line = 1
+    try:
+        for block in byte_blocks(path, ReadNotes()):
+            line += decoder.decode(block[:offset]).count("\n")
+            offset -= len(block)
+            if offset <= 0:
+                break
+    except Damaged:
+        pass
+    return line
+
+
+# -- files → bytes -------------------------------------------------------------------------------
+
+
+def byte_blocks(path: Path, notes: ReadNotes) -> Iterator[bytes]:
+    """The bytes of a file, decompressed, in blocks of bounded size.
+
+    Raises:
+        Damaged: compressed data that cannot be unpacked.
+        StorageError, MissingPackageError: as `read_text`.
     """
     suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path))
-    if suffix == ".bz2":
-        return bz2.open(path)
-    if suffix == ".xz":
-        return lzma.open(path)
-    if suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise MissingPackageError(
-                f"{path}: .zst files need a package: pip install zstandard"
-            ) from None
-        return cast(IO[bytes], zstandard.open(path, "rb"))
-    return path.open("rb")
-
-
-def read_bytes(path: Path, notes: ReadNotes) -> Iterator[bytes]:
-    """The decompressed bytes of a file in blocks of at most `BLOCK_BYTES`.
-
-    Raises:
-        InputError: the compressed data is broken or cut short.
-        StorageError: the file cannot be read.
-    """
+    readers: dict[str, Callable[[Any], Iterator[bytes]]] = {
+        ".gz": lambda handle: read_blocks(gzip.GzipFile(fileobj=handle)),
+        ".bz2": lambda handle: read_blocks(bz2.BZ2File(handle)),
+        ".xz": unpack_xz,
+        ".zst": unpack_zstd,
+    }
     try:
-        with open_stream(path) as handle:
-            while block := handle.read(BLOCK_BYTES):
+        with path.open("rb", buffering=0) as handle:
+            if suffix in readers:
+                notes.compressed_bytes = path.stat().st_size
+            for block in readers.get(suffix, read_blocks)(handle):
                 notes.bytes_read += len(block)
                 yield block
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise broken(path, notes, error) from None
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise Damaged(f"damaged {suffix} data ({str(error).rstrip('.')})") from None
     except OSError as error:
-        if error.errno is None:  # bz2 and gzip say so of broken data
-            raise broken(path, notes, error) from None
+        # Also what gzip and bz2 raise for bad data; then no system call failed.
+        if error.errno is None:
+            raise Damaged(f"damaged {suffix} data ({error})") from None
         raise storage_error(error, path, "read") from None
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":
-            raise broken(path, notes, error) from None
-        raise
 
 
-def broken(path: Path, notes: ReadNotes, error: Exception) -> InputError:
-    """The error of compressed data that cannot be unpacked."""
-    return InputError(
-        f"{path}: the compressed data is broken or cut short after {notes.bytes_read} unpacked "
-        f"bytes ({error}). Get the file again."
-    )
+def read_blocks(handle: Any) -> Iterator[bytes]:
+    """What an open file gives, in blocks."""
+    while block := handle.read(BLOCK_BYTES):
+        yield block
 
 
-def find_encoding(path: Path, head: bytes, asked: str, notes: ReadNotes) -> str:
-    """The codec of a text that begins with `head`; notes say how it was found.
+def unpack_xz(handle: Any) -> Iterator[bytes]:
+    """xz streams one behind another, with a limit on the memory that they may ask for."""
+    data, inside = b"", False
+    decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+    while True:
+        if not data and (decoder.needs_input or not inside):
+            data = handle.read(BLOCK_BYTES)
+            if not data:
+                if inside:
+                    raise EOFError("it ends in the middle")
+                return
+        if not inside:
+            data = data.lstrip(b"\0")  # padding between streams
+            if not data:
+                continue
+            decoder, inside = lzma.LZMADecompressor(memlimit=XZ_MEMORY), True
+        out = decoder.decompress(data, BLOCK_BYTES)
+        data = b""
+        if decoder.eof:
+            data, inside = decoder.unused_data, False
+        if out:
+            yield out
 
-    Raises:
-        InputError: the head is no text.
-    """
-    for mark, codec in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if head.startswith(mark):
-            if asked not in ("auto", codec):
-                raise InputError(
-                    f"{path}: begins with the mark of {codec}, but encoding is {asked!r}. Leave "
-                    "encoding at auto."
-                )
-            notes.encoding, notes.found = codec, "bom"
-            return "utf-8-sig" if codec == "utf-8" else codec
-    if asked != "auto":
-        notes.encoding, notes.found = asked, "named"
-        return "utf-16-le" if asked == "utf-16" else CODECS[asked]
-    if b"\0" in head:
-        even, odd = head[::2].count(0), head[1::2].count(0)
-        half = len(head) / 2
-        for codec, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
-            if high > 0.5 * half and low < 0.02 * half:
-                notes.encoding, notes.found = "utf-16", "detected"
-                return codec
-        raise InputError(
-            f"{path}: a binary file (zero byte at offset {head.index(0)}), expected text. If it is "
-            "text in another encoding, save it as UTF-8."
-        )
+
+def unpack_zstd(handle: Any) -> Iterator[bytes]:
+    """zstd frames one behind another, fed in small bites so that what comes out stays small."""
     try:
-        codecs.utf_8_decode(head, "strict", False)
-    except UnicodeDecodeError:
-        codec = western(head)
-        if codec:
-            notes.encoding = "windows-1252" if codec == "cp1252" else codec
-            notes.found = "detected"
-            return codec
-    notes.encoding, notes.found = "utf-8", "utf-8"
-    return "utf-8"
-
-
-def western(head: bytes) -> str:
-    """ "latin-1" or "cp1252" where the bytes above 127 are nearly all Western letters, else ""."""
-    high = [byte for byte in head if byte > 127]
-    if not high or any(byte in b"\x81\x8d\x8f\x90\x9d" for byte in high):
-        return ""
-    # Valid UTF-8 sequences among them: UTF-8 with damage, not another encoding.
-    if len(re.findall(rb"[\xc3\xc2][\x80-\xbf]", head)) > 0.02 * len(high):
-        return ""
-    quotes = sum(byte in QUOTES for byte in high)
-    letters = sum(byte in LETTERS for byte in high)
-    if letters + quotes < LEAST_LETTERS * len(high):
-        return ""
-    return "cp1252" if quotes else "latin-1"
-
-
-def read_text(path: Path, settings: DataConfig, notes: ReadNotes) -> Iterator[str]:
-    """The text of a file in blocks, as the settings want it.
-
-    Raises:
-        InputError: bytes that do not fit the encoding, with line and offset; broken compression.
-        StorageError: the file cannot be read.
-    """
-    texts: Iterable[str] = decoded(path, settings, notes)
-    if settings.newlines == "lf":
-        texts = with_line_feeds(texts, notes)
-    if settings.normalise == "nfc":
-        texts = composed(texts, notes)
-    for text in texts:
-        if text:
-            notes.text_bytes += len(text) if text.isascii() else len(text.encode("utf-8"))
-            yield text
-
-
-def decoded(path: Path, settings: DataConfig, notes: ReadNotes) -> Iterator[str]:
-    """The characters of a file, block by block."""
-    blocks = read_bytes(path, notes)
-    head = next(blocks, b"")
-    codec = find_encoding(path, head[:HEAD_BYTES], settings.encoding, notes)
-    width = 2 if codec.startswith("utf-16") else 1
-    decoder = codecs.getincrementaldecoder(codec)("strict")
-    offset, line = 0, 1
-    rest = b""  # what the decoder holds of a character
-
-    def decode(block: bytes, final: bool) -> str:
-        nonlocal offset, line, rest
-        try:
-            text = decoder.decode(block, final)
-        except UnicodeDecodeError as error:
-            # `error.object` is what the decoder held back and this block together.
-            before = error.object[: error.start]
-            place = offset - len(rest) + error.start
-            bad = error.object[error.start : error.start + 1]
-            at = line + before.count(b"\n" if width == 1 else b"\n\0")
-            if settings.skip_bad and codec in ("utf-8", "utf-8-sig"):
-                return salvaged(error.object, at, final)
-            raise InputError(
-                f"{path}:{at}: not {notes.encoding.upper()}: byte 0x{bad.hex().upper()} at offset {place} "
-                f"({error.reason}). {advice(notes)}"
-            ) from None
-        offset += len(block)
-        line += text.count("\n")
-        rest = decoder.getstate()[0]
-        return text
-
-    def salvaged(block: bytes, at: int, final: bool) -> str:
-        # Whole lines that cannot be read are left out; the rest of the block is kept.
-        nonlocal offset, line, rest, decoder
-        end = len(block) if final else block.rfind(b"\n") + 1
-        kept = []
-        number = line
-        for raw in block[:end].splitlines(keepends=True):
-            try:
-                kept.append(raw.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                bad = raw[error.start : error.start + 1].hex().upper()
-                notes.add_bad(f"{path}:{number}: not UTF-8 (byte 0x{bad}); the line was left out")
-            number += raw.count(b"\n")
-        line, offset = number, offset - len(rest) + end
-        decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        return "".join(kept) + (decode(block[end:], final) if block[end:] else "")
-
-    yield decode(head, False)
-    for block in blocks:
-        yield decode(block, False)
-    yield decode(b"", True)
-
-
-def advice(notes: ReadNotes) -> str:
-    """What to do about bytes that do not fit."""
-    if notes.found == "named":
-        return "Leave encoding at auto, or name the right one."
-    return (
-        "The file mixes encodings or is damaged there: mend the line, leave such lines out with "
-        "--skip-bad, or name the encoding of the whole file with --encoding windows-1252."
-    )
-
-
-def with_line_feeds(texts: Iterable[str], notes: ReadNotes) -> Iterator[str]:
-    """Every "\\r\\n" and "\\r" as "\\n"; a "\\r" at the end of a block waits for the next one."""
-    held = ""
-    for text in texts:
-        text = held + text
-        held = "\r" if text.endswith("\r") else ""
-        text = text[: len(text) - len(held)]
-        if "\r" in text:
-            notes.newlines_changed += text.count("\r")
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        yield text
-    if held:
-        notes.newlines_changed += 1
-        yield "\n"
-
-
-def composed(texts: Iterable[str], notes: ReadNotes) -> Iterator[str]:
-    """The text in Unicode's form NFC, equal to that of the whole text.
-
-    A block is cut where nothing before can join with what follows: before an ASCII character. (A
-    combining mark or a Hangul syllable's parts may stand at the end of a block.)
-    """
-    normalise: Callable[[str, str], str] = cast(Any, unicodedata).normalize
-    held = ""
-    for text in texts:
-        text = held + text
-        held = ""
-        if not text.isascii():
-            end = len(text)
-            while end and not text[end - 1].isascii():
-                end -= 1
-            end = max(0, end - 1)  # the ASCII letter itself may take the mark that follows
-            if len(text) - end < BLOCK_BYTES:
-                text, held = text[:end], text[end:]
-        elif text:
-            text, held = text[:-1], text[-1]
-        yield normal(text, normalise, notes)
-    yield normal(held, normalise, notes)
-
-
-def normal(text: str, normalise: Callable[[str, str], str], notes: ReadNotes) -> str:
-    """NFC of a text, counted where it differs."""
-    if text.isascii() or unicodedata.is_normalized("NFC", text):
-        return text
-    changed = normalise("NFC", text)
-    if changed != text:
-        notes.characters_normalised += sum(
-            unicodedata.combining(character) > 0 or not unicodedata.is_normalized("NFC", character)
-            for character in text
-        )
-    return changed
+        import zstandard
+    except ImportError:
+        raise MissingPackageError(
+            'reading .zst files needs the package zstandard: pip install "zstandard>=0.22"'
+        ) from None
+    decoder, inside = zstandard.ZstdDecompressor().decompressobj(), False
+    while block := handle.read(BLOCK_BYTES):
+        for start in range(0, len(block), ZSTD_INPUT):
+            data = block[start : start + ZSTD_INPUT]
+            while data:
+                inside = True
+                try:
+                    out = decoder.decompress(data)
+                except zstandard.ZstdError as error:
+                    raise Damaged(f"damaged .zst data ({error})") from None
+                data = b""
+                if decoder.eof:
+                    data, inside = decoder.unused_data, False
+                    decoder = zstandard.ZstdDecompressor().decompressobj()
+                for begin in range(0, len(out), BLOCK_BYTES):
+                    yield out[begin : begin + BLOCK_BYTES]
+    if inside:
+        raise EOFError("it ends in the middle")

@@ -1,7 +1,8 @@
-"""SOURCES → FILES → DOCUMENTS: what the user named, and plain text as a stream of its parts.
+"""SOURCES → FILES, DOCUMENTS, RECORDS: finds what the sources name and reads it as a stream.
 
-Nothing here holds more than one block of a file in memory, except `read_documents`, which holds
-the one document that it yields.
+A source is a file, a folder (recursively), a glob, or a Hub data set (`hf:NAME[:SPLIT]`). Text
+comes as documents, with the line of each; tables and JSON as records. Nothing here holds more
+than one block of a file in memory, except `read_documents`, which holds the document it yields.
 """
 
 from __future__ import annotations
@@ -11,36 +12,53 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from yunque.config import DataConfig
-from yunque.data.encodings import COMPRESSIONS, ReadNotes, read_text, suffix_of
-from yunque.errors import InputError
+from yunque.data.encodings import (
+    COMPRESSIONS,
+    DEFAULT,
+    OnBad,
+    ReadNotes,
+    head_fault,
+    read_text,
+)
+from yunque.data.reader import Reader, Record, text_size
+from yunque.data.records import read_records, record_kind
+from yunque.errors import InputError, MissingPackageError, YunqueError
 from yunque.files import storage_error
 
-KINDS = {
-    ".txt": "text",
-    ".md": "text",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
-HUB_ID = re.compile(r"(hf:)?([\w.-]+/[\w.-]+)(:[\w.-]+)?")
+TEXT_SUFFIXES = (".txt", ".md")
+RECORD_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = TEXT_SUFFIXES + RECORD_SUFFIXES
+ACCEPTED = f"{', '.join(SUFFIXES)}, plain or {', '.join(COMPRESSIONS)}"
+HUB = "hf:"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What stands in a folder beside the data and is not meant as text to learn.
+ABOUT = re.compile(r"(readme|license|licence|changelog|notice)\b.*", re.IGNORECASE)
+
+Kind = Literal["text", "records"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file, or one data set of the Hub.
-
-    `kind`: text, json, jsonl, csv, tsv, parquet or hub; `path` is None for the last, whose `name`
-    is its identity (owner/name, or owner/name:split).
-    """
+    """A file, or a Hub data set (then `path` is None); `name` is what messages call it."""
 
     name: str
-    path: Path | None
-    kind: str
+    kind: Kind
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A data set on the Hub: `hf:NAME`, `hf:NAME:SPLIT` or `hf:NAME:CONFIGURATION:SPLIT`."""
+
+    name: str
+    configuration: str | None = None
+    split: str = "train"
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, ["hf", self.name, self.configuration, self.split]))
 
 
 @dataclass(frozen=True)
@@ -67,55 +85,46 @@ class Part:
     blank: bool = False
 
 
-def find_sources(sources: Sequence[str]) -> list[Source]:
-    """What the user's words stand for, in the order given; folders and globs recursively, sorted.
+def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]:
+    """What the sources name, in the order given; folders recursively, globs and folders sorted.
 
-    A file reached twice (by name and through its folder) is listed once. In a folder, files of
-    other suffixes are left alone. `owner/name` that is no path is a data set of the Hub.
+    A file reached twice (by name and through its folder) is listed once. In folders and globs,
+    files of other suffixes are left alone; in folders also hidden files and README, LICENSE and
+    the like. `owner/name` that is no path is a data set on the Hub.
+
+    Args:
+        encoding: as in [data]; decides whether zero bytes may be text.
 
     Raises:
-        InputError: no sources; a source is missing, has an unknown suffix or is no regular file; a
-            folder or a glob without text files. All faults together.
+        InputError: no sources; a source is missing, has an unknown suffix, is binary or no
+            regular file; a folder or glob without files to read. All faults together.
+        StorageError: a file cannot be read.
+        MissingPackageError: the package for .zst is absent.
     """
     if not sources:
-        raise InputError("no sources given: name at least one file or folder with text or records.")
-    accepted = ", ".join(KINDS) + ", each also with " + ", ".join(COMPRESSIONS)
-    found: dict[Path | str, Source] = {}
-    faults = []
+        raise InputError(f"no sources given: name files or folders ({ACCEPTED}).")
+    found: dict[object, Source] = {}
+    faults: list[str] = []
     for source in sources:
         path = Path(source).expanduser()
-        hub = HUB_ID.fullmatch(source)
         try:
-            if path.is_dir():
-                candidates = [item for item in path.rglob("*") if kind_of(item)]
-                empty = "no text files in this folder"
-            elif path.is_file() and kind_of(path):
-                candidates, empty = [path], ""
-            elif path.is_file():
-                faults.append(
-                    f"{source}: unknown kind of file {path.suffix or '(no suffix)'!r}; accepted: "
-                    f"{accepted}. Plain text under another name: rename it to .txt."
-                )
+            hub = hub_data(source)
+            if hub:
+                found.setdefault(hub, Source(str(hub), "records"))
                 continue
-            elif path.exists():
-                faults.append(f"{source}: neither a regular file nor a folder.")
-                continue
-            elif glob.has_magic(source):
-                names = glob.glob(str(path), recursive=True)
-                candidates = [Path(name) for name in names if kind_of(Path(name))]
-                empty = "no text files match"
-            elif hub and (hub.group(1) or not path.suffix):
-                name = hub.group(2) + (hub.group(3) or "")
-                found.setdefault(name, Source(name, None, "hub"))
-                continue
-            else:
-                faults.append(f"{source}: no such file or folder.")
-                continue
-            files = sorted(item for item in candidates if item.is_file())
-            if not files:
-                faults.append(f"{source}: {empty} (accepted: {accepted}).")
-            for item in files:
-                found.setdefault(item.resolve(), Source(str(item), item, kind_of(item)))
+            fault, paths = files_of(source, path)
+            if fault:
+                faults.append(fault)
+            for item in paths:
+                kind = kind_of(item)
+                assert kind, item
+                packed_columns = record_kind(item) == ".parquet"
+                fault = "" if packed_columns else head_fault(item, encoding)
+                if fault:
+                    faults.append(fault)
+                found.setdefault(item.resolve(), Source(str(item), kind, item))
+        except YunqueError:
+            raise
         except OSError as error:
             raise storage_error(error, path, "read") from None
     if faults:
@@ -123,40 +132,186 @@ def find_sources(sources: Sequence[str]) -> list[Source]:
     return list(found.values())
 
 
-def kind_of(path: Path) -> str:
-    """How a file is read, by its suffix; "" where it is not."""
-    return KINDS.get(suffix_of(path), "")
+def find_files(sources: Sequence[str], encoding: str = "auto") -> list[Path]:
+    """The text files that the sources name, as `find_sources` finds them.
+
+    Raises:
+        InputError: also where a source is no text but records.
+        StorageError, MissingPackageError: as `find_sources`.
+    """
+    found = find_sources(sources, encoding)
+    records = [source.name for source in found if source.kind == "records"]
+    if records:
+        raise InputError(
+            f"{', '.join(records[:3])}: records, expected plain text here "
+            f"({', '.join(TEXT_SUFFIXES)})."
+        )
+    return [source.path for source in found if source.path]
+
+
+def files_of(source: str, path: Path) -> tuple[str, list[Path]]:
+    """(fault or "", the files) of one source that is no Hub data set."""
+    if path.is_dir():
+        inside = sorted(item for item in path.rglob("*") if is_data(item, path))
+        fault = f"{source}: no files to read in this folder (accepted: {ACCEPTED})."
+        return ("" if inside else fault), inside
+    if path.is_file():
+        if kind_of(path):
+            return "", [path]
+        shown = "".join(path.suffixes[-2:]) or "(no suffix)"
+        return (
+            f"{source}: unknown kind of file {shown!r}; accepted: {ACCEPTED}. Plain text under "
+            "another name: rename it to .txt.",
+            [],
+        )
+    if path.exists():
+        return f"{source}: neither a regular file nor a folder.", []
+    if glob.has_magic(source):
+        matched = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        files = [item for item in matched if item.is_file() and kind_of(item)]
+        fault = f"{source}: this pattern matches no file to read (accepted: {ACCEPTED})."
+        return ("" if files else fault), files
+    return f"{source}: no such file or folder.", []
+
+
+def is_data(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder is meant as data."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and not ABOUT.fullmatch(path.name) and bool(kind_of(path)) and path.is_file()
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Whether a file holds text or records, by its suffix; None for a kind that is not read."""
+    suffix = record_kind(path)
+    if suffix in TEXT_SUFFIXES:
+        return "text"
+    return "records" if suffix in RECORD_SUFFIXES else None
+
+
+def hub_data(source: str) -> HubData | None:
+    """The Hub data set that a source names, or None.
+
+    Raises:
+        InputError: `hf:` with no name or too many parts.
+    """
+    if source.startswith(HUB):
+        name, *rest = source.removeprefix(HUB).split(":")
+        if not name or len(rest) > 2 or not all(rest):
+            raise InputError(
+                f"{source}: expected hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIGURATION:SPLIT."
+            )
+        configuration = rest[0] if len(rest) == 2 else None
+        return HubData(name, configuration, rest[-1] if rest else "train")
+    looks = HUB_ID.fullmatch(source) and not kind_of(Path(source)) and not Path(source).exists()
+    return HubData(source) if looks else None
+
+
+def records_of(
+    source: Source,
+    config: DataConfig = DEFAULT,
+    notes: ReadNotes | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[Record]:
+    """The records of a file or Hub data set of the kind "records".
+
+    Raises:
+        As `read_records`; InputError where the Hub does not answer or does not know the name.
+    """
+    if source.path is not None:
+        return read_records(source.path, config, notes, on_bad)
+    hub = hub_data(source.name)
+    assert hub is not None, source
+    return read_hub(hub, config, notes, on_bad)
+
+
+def read_hub(
+    hub: HubData,
+    config: DataConfig = DEFAULT,
+    notes: ReadNotes | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[Record]:
+    """The rows of a data set on the Hub, streamed: nothing is kept on disk but small caches.
+
+    Raises:
+        InputError: no connection, no such data set, configuration or split, a bad row.
+        MissingPackageError: `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingPackageError(
+            f'{hub}: Hub data needs the package datasets: pip install "yunque[hub]"'
+        ) from None
+    notes = notes if notes is not None else ReadNotes()
+    notes.layout = "hub"
+    reader = Reader(str(hub), config, notes, on_bad)
+    row = 0
+    try:
+        rows = datasets.load_dataset(hub.name, hub.configuration, split=hub.split, streaming=True)
+        for fields in rows:
+            row += 1
+            size = text_size(fields)
+            notes.bytes_read += size
+            notes.text_bytes += size
+            record = reader.record(fields, "", row, size)
+            if record:
+                yield record
+    except YunqueError:
+        raise
+    except Exception as error:  # the library raises what its many layers raise
+        reason = str(error).strip().split("\n")[0][:300]
+        what = f"row {row + 1}: " if row else ""
+        raise InputError(
+            f"{hub}: {what}the data set cannot be read from the Hub: {type(error).__name__}: "
+            f"{reason} Check the name and the connection, or download its files and name those. "
+            "If a file or folder was meant: there is none of this name."
+        ) from None
 
 
 def read_stretches(
-    path: Path, separator: str, settings: DataConfig, notes: ReadNotes
+    path: Path,
+    separator: str,
+    config: DataConfig = DEFAULT,
+    notes: ReadNotes | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[tuple[str, bool]]:
     """(text, whether the document ends behind it): the file cut at every separator."""
-    buffer = ""
-    for block in read_text(path, settings, notes):
-        *done, buffer = (buffer + block).split(separator)
-        for text in done:
-            yield text, True
-        # The last characters may be the beginning of a separator that ends in the next block.
-        sure = len(buffer) - (len(separator) - 1)
-        if sure > 0:
-            yield buffer[:sure], False
-            buffer = buffer[sure:]
-    yield buffer, True
+    held = ""  # may be the beginning of a separator that ends in the next block
+    for block in read_text(path, config, notes, on_bad):
+        text = held + block if held else block
+        if separator in text:
+            *done, text = text.split(separator)
+            for document in done:
+                yield document, True
+        begin = text.find(separator[0], max(0, len(text) - len(separator) + 1))
+        sure = begin if begin >= 0 and len(separator) > 1 else len(text)
+        held = text[sure:]
+        if sure:
+            yield text[:sure], False
+    yield held, True
 
 
-def read_parts(path: Path, settings: DataConfig, notes: ReadNotes) -> Iterator[Part]:
-    """The documents of a file as a stream of parts; the separators themselves are not in them."""
+def read_parts(
+    path: Path,
+    separator: str,
+    config: DataConfig = DEFAULT,
+    notes: ReadNotes | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[Part]:
+    """The documents of a file as a stream of parts; the separators themselves are not in them.
+
+    Args and Raises: as `read_text`.
+    """
     line = begin = 1
     lead = ""  # white space at the start of a document, held back until we know it is not blank
     inside = False
-    breaks = settings.separator.count("\n")
-    for text, last in read_stretches(path, settings.separator, settings, notes):
+    breaks = separator.count("\n")
+    for text, last in read_stretches(path, separator, config, notes, on_bad):
         if inside:
             yield Part(text, begin, first=False, last=last)
         else:
             lead += text
-            if text.strip():
+            if text and not text.isspace():
                 yield Part(lead, begin, first=True, last=last)
                 lead, inside = "", True
             elif last:
@@ -166,3 +321,24 @@ def read_parts(path: Path, settings: DataConfig, notes: ReadNotes) -> Iterator[P
         if last:
             line += breaks
             begin, inside = line, False
+
+
+def read_documents(
+    path: Path,
+    separator: str,
+    config: DataConfig = DEFAULT,
+    notes: ReadNotes | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[Document]:
+    """The documents of a file, each whole; documents of nothing but white space are left out.
+
+    Args and Raises: as `read_text`.
+    """
+    texts: list[str] = []
+    for part in read_parts(path, separator, config, notes, on_bad):
+        if part.blank:
+            continue
+        texts.append(part.text)
+        if part.last:
+            yield Document("".join(texts), str(path), part.line)
+            texts = []
