@@ -13,7 +13,7 @@ from tokenizers import models, pre_tokenizers
 
 from yunque.config import SEPARATOR, DataConfig
 from yunque.data import prepare as room
-from yunque.data.conversations import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
 from yunque.data.prepare import Prepared, prepare
 from yunque.data.rendered import prepare_rendered
 from yunque.data.tokenizer import Tokenizer, load_tokenizer

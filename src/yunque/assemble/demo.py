@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yunque.config import DataConfig, GenerateConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
 from yunque.data import tutor
-from yunque.data.conversations import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, render
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, render_text
 from yunque.data.prepare import Prepared, Progress
 from yunque.data.rendered import prepare_rendered
 from yunque.data.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
         return {
             split: [
                 # The template ends a reply with the end token; encoding adds it to every document.
-                render(tutor.messages(problem), end_token=config.separator).removesuffix(
+                render_text(tutor.messages(problem), end_token=config.separator).removesuffix(
                     config.separator
                 )
                 for problem in tutor.make(split, count, seed=1)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def tutor_exam(model: Decoder, tokenizer: Tokenizer, count: int = EVALUATION_EXA
     """Sit an exam of problems that no training text holds, with greedy answers."""
     questions = []
     for problem in tutor.make("exam", count, EXAM_SEEDS[count]):
-        text = render(tutor.messages(problem)[:1], add_generation_prompt=True)
+        text = render_text(tutor.messages(problem)[:1], add_generation_prompt=True)
         prompt = tuple(tokenizer.encode(text, special=True))
         questions.append(Question(prompt, str(problem.answer), problem.kind, problem.question))
     settings = GenerateConfig(temperature=0.0, max_new_tokens=ANSWER_TOKENS)

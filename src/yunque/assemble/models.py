@@ -14,7 +14,10 @@ import torch
 from yunque import evaluate, runtime
 from yunque.assemble.sources import listed
 from yunque.config import GenerateConfig, MachineConfig, raise_faults, typed, unknown_name
-from yunque.data.conversations import render
+from yunque.data.alignment import render_prompt
+from yunque.data.chat_template import chat_template_of
+from yunque.data.conversations import Message
+from yunque.data.rendered import encode_rendered
 from yunque.data.sources import find_files, read_documents
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
@@ -116,10 +119,9 @@ class Model:
                 f"{self.folder}: this model has no chat template, it continues plain text. "
                 "Leave out --chat."
             )
-        messages = [{"role": "user", "content": message}]
-        end = self.tokenizer.decode([self.tokenizer.separator_id], skip_special=False)
-        text = render(messages, self.tokenizer.chat_template, end, add_generation_prompt=True)
-        return self.tokenizer.encode(text, special=True)
+        asked = render_prompt([Message("user", message)], chat_template_of(self.tokenizer))
+        ids, _ = encode_rendered(self.tokenizer, asked)
+        return ids.tolist()
 
     def evaluate(self, sources: Sequence[str] | str) -> Score:
         """Loss, perplexity and bits per byte over text files, sums and counts pooled.
