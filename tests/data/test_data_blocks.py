@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared
 
-from yunque.data.blocks import Block, SAFE_CUT, Stretch, cut_blocks
+from yunque.data.blocks import SAFE_CUT, Block, Stretch, cut_blocks
 from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 SEP = "<|endoftext|>"

@@ -151,7 +151,9 @@ def test_cuts_and_blocks_have_the_ids_of_the_whole(tmp_path: Path, kind: str) ->
         [],
         whole,
     ]
-    blocks = [block.text for block in cut_blocks([Stretch("train", text, True)], tokenizer.cuts, 50)]
+    blocks = [
+        block.text for block in cut_blocks([Stretch("train", text, True)], tokenizer.cuts, 50)
+    ]
     assert (len(blocks) > 10) == (tokenizer.cuts == "safe")
     assert [id for ids in tokenizer.encode_blocks(blocks) for id in ids.tolist()] == whole
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from yunque.config import DataConfig, GenerateConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
 from yunque.data import tutor
-from yunque.data.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate, Message, Rendered
+from yunque.data.alignment import Rendered, render, render_prompt
+from yunque.data.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate, chat_template_of
+from yunque.data.conversations import Message
 from yunque.data.prepare import Prepared, Progress, prepare_conversations
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer
@@ -65,14 +67,19 @@ RECIPE = Recipe(
 )
 
 
+def talk(problem: tutor.Problem) -> list[Message]:
+    """A problem of the tutor as a conversation."""
+    return [Message(**message) for message in tutor.messages(problem)]  # type: ignore[arg-type]
+
+
 def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = None) -> Prepared:
     """Token files of the tutor's conversations."""
-    chat = ChatTemplate(tokens=(("eos_token", config.separator),))
+    chat = ChatTemplate(end_token=config.separator)
 
     def splits() -> dict[str, list[Rendered]]:
         return {
             split: [
-                chat.render([Message(**message) for message in tutor.messages(problem)])
+                render(talk(problem), chat)
                 for problem in tutor.make(split, count, seed=1)  # type: ignore[arg-type]
             ]
             for split, count in CONVERSATIONS.items()
@@ -84,10 +91,10 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
 
 def tutor_exam(model: Decoder, tokenizer: Tokenizer, count: int = EVALUATION_EXAM) -> ExamResult:
     """Sit an exam of problems that no training text holds, with greedy answers."""
-    chat = ChatTemplate.of(tokenizer)
+    chat = chat_template_of(tokenizer)
     questions = []
     for problem in tutor.make("exam", count, EXAM_SEEDS[count]):
-        asked = chat.prompt([Message(**message) for message in tutor.messages(problem)[:1]])
+        asked = render_prompt(talk(problem)[:1], chat)
         prompt = tuple(encode_rendered(tokenizer, asked)[0].tolist())
         questions.append(Question(prompt, str(problem.answer), problem.kind, problem.question))
     settings = GenerateConfig(temperature=0.0, max_new_tokens=ANSWER_TOKENS)

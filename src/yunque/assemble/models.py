@@ -22,7 +22,9 @@ from yunque.config import (
     typed,
     unknown_name,
 )
-from yunque.data.chat_template import ChatTemplate, Message
+from yunque.data.alignment import render_prompt
+from yunque.data.chat_template import chat_template_of
+from yunque.data.conversations import Message
 from yunque.data.documents import Corpus
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
@@ -125,7 +127,7 @@ class Model:
                 f"{self.folder}: this model has no chat template, it continues plain text. "
                 "Leave out --chat."
             )
-        asked = ChatTemplate.of(self.tokenizer).prompt([Message("user", message)])
+        asked = render_prompt([Message("user", message)], chat_template_of(self.tokenizer))
         return [int(id) for id in encode_rendered(self.tokenizer, asked)[0]]
 
     def evaluate(self, sources: Sequence[str] | str) -> Score:

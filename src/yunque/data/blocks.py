@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from yunque.data.chat_template import Rendered
+    from yunque.data.alignment import Rendered
 
 BLOCK_CHARACTERS = 1 << 16
 LIMIT_CHARACTERS = 1 << 26

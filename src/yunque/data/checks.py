@@ -145,6 +145,7 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         warn("val_in_train", seen=seen, lines=lines, percent=100 * seen / lines)
     if facts.get("bytes_per_token", 1.0) < 1:
         warn("tokens_per_byte", tokens=1 / facts["bytes_per_token"])
+    warnings += [Check(key, numbers) for key, numbers in doubts.get("template", [])]
     for source in facts.get("sources", []):
         if source["languages"]:
             warn("languages", name=source["name"], languages=", ".join(source["languages"]))

@@ -1,273 +1,491 @@
-"""RECORD → MESSAGES or TEXT, by the shape of the record, never by a guess in silence.
+"""RECORDS → CONVERSATIONS: what a record is, is seen by its columns and never guessed.
 
-| shape | keys |
-|---|---|
-| messages | `messages`: [{`role`, `content`}] (OpenAI) |
-| sharegpt | `conversations`: [{`from`, `value`}], `system` |
-| alpaca | `instruction`, `input`, `output`, `system`, `history` |
-| completion | `prompt`, `completion` or `response` (texts or lists of messages) |
-| question | `question`, `answer` or `pregunta`, `respuesta` |
-| text | `text` (or `content`): no conversation |
+| shape             | columns                                       | becomes                     |
+|-------------------|-----------------------------------------------|-----------------------------|
+| messages          | messages: role, content (tool_calls, …)       | as it stands                |
+| sharegpt          | conversations: from, value (human, gpt,       | user, assistant, a call of  |
+|                   | function_call, observation, …)                | a tool, what it returned    |
+| alpaca            | instruction, output (input, system, history)  | instruction + input, answer |
+| prompt/completion | prompt, completion or response (system);      | prompt, answer              |
+|                   | texts or lists of messages                    |                             |
+| question/answer   | question, answer or pregunta, respuesta       | question, answer            |
+| text              | text, or one column of text                   | plain text, no conversation |
 
-The shape of a file is that of its first record, and every other record must have it. Columns with
-other names are mapped: `columns = "prompt=q, completion=a"`.
+A shape is decided for a file from its first record and then demanded of all its records. Where two
+fit, or none does, the error says so and how to name the columns. `tools`, where there is such a
+column, goes to the chat template with every shape that is a conversation.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NoReturn
 
-from yunque.data.chat_template import Message
+from yunque.config import unknown_name
 from yunque.data.records import Record
 from yunque.errors import InputError
 
-# Shape → (keys that must be there, keys that may). Of the same shape, several sets of names.
-SHAPES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("messages", ("messages",), ("tools",)),
-    ("sharegpt", ("conversations",), ("system", "tools")),
-    ("alpaca", ("instruction", "output"), ("input", "system", "history")),
-    ("completion", ("prompt", "completion"), ("system",)),
-    ("completion", ("prompt", "response"), ("system",)),
-    ("question", ("question", "answer"), ("system",)),
-    ("question", ("pregunta", "respuesta"), ("system",)),
-    ("text", ("text",), ()),
-    ("text", ("content",), ()),
-)
-KNOWN_KEYS = tuple(dict.fromkeys(key for _, need, may in SHAPES for key in (*need, *may)))
+Role = str
+ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
-ROLES = {
+SHAREGPT_ROLES: Mapping[str, Role] = {
     "system": "system",
-    "developer": "system",
-    "user": "user",
     "human": "user",
-    "assistant": "assistant",
+    "user": "user",
     "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",  # what the model writes to call a tool
-    "tool": "tool",
-    "function": "tool",
+    "assistant": "assistant",
+    "function_call": "function_call",
+    "tool_call": "function_call",
     "observation": "tool",
-    "ipython": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+    "tool": "tool",
 }
-SHOWN_SHAPES = (
-    "messages; conversations; instruction + output; prompt + completion; question + answer; text"
-)
+
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names that a message's reasoning goes by; templates read the first two."""
 
 
-def column_map(columns: str) -> dict[str, str]:
-    """{"q": "prompt"} of "prompt=q": the record's own name → ours.
+class Shape(StrEnum):
+    """What the records of a file are."""
+
+    MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
+    ALPACA = "alpaca"
+    PROMPT_COMPLETION = "prompt/completion"
+    QUESTION_ANSWER = "question/answer"
+    TEXT = "text"
+
+
+# Shape → the sets of columns that make it; every one of a set must be there.
+NEEDED: Mapping[Shape, tuple[tuple[str, ...], ...]] = {
+    Shape.MESSAGES: (("messages",),),
+    Shape.SHAREGPT: (("conversations",),),
+    Shape.ALPACA: (("instruction", "output"),),
+    Shape.PROMPT_COMPLETION: (("prompt", "completion"), ("prompt", "response")),
+    Shape.QUESTION_ANSWER: (("question", "answer"), ("pregunta", "respuesta")),
+    Shape.TEXT: (("text",),),
+}
+OPTIONAL = ("input", "system", "history", "tools")
+INSIDE = ("role", "content", "from", "value")
+COLUMNS = (*dict.fromkeys(c for sets in NEEDED.values() for s in sets for c in s), *OPTIONAL)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `extra` is what the template may use besides: tool_calls, reasoning_content, …
+
+    `loss`: whether the model shall learn to write it; only asked of the assistant's turns.
+    """
+
+    role: Role
+    content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    loss: bool = True
+
+    @property
+    def trained(self) -> bool:
+        return self.loss and self.role == "assistant"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As chat templates take it."""
+        return {"role": self.role, "content": self.content, **self.extra}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in order, the tools that they may call, and where they come from (file:line)."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Any, ...] | None = None
+    where: str = ""
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+
+def columns_of(setting: str) -> dict[str, str]:
+    """The names that a user gives to columns: "prompt=q,completion=a" → {"prompt": "q", …}.
 
     Raises:
-        InputError: no such form, or a name that no shape has.
+        InputError: not of that form, a name of ours that does not exist, or one named twice.
     """
-    mapped: dict[str, str] = {}
-    for pair in filter(None, (item.strip() for item in columns.split(","))):
-        ours, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (equals and ours and theirs):
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in setting.split(","))):
+        ours, equals, theirs = (piece.strip() for piece in part.partition("="))
+        if not equals or not ours or not theirs:
             raise InputError(
-                f"columns: expected NAME=COLUMN pairs such as 'prompt=q, completion=a', "
-                f"got {pair!r}."
+                f"columns {setting!r}: {part!r} is not NAME=COLUMN, as in "
+                "'prompt=q,completion=a' (our name, then the name in the file)."
             )
-        if ours not in KNOWN_KEYS:
-            raise InputError(
-                f"columns: {ours!r} is no name that a record can have; known: "
-                f"{', '.join(KNOWN_KEYS)}."
-            )
-        if theirs in mapped:
-            raise InputError(f"columns: {theirs!r} is mapped twice.")
-        mapped[theirs] = ours
-    return mapped
+        if ours not in (*COLUMNS, *INSIDE):
+            raise InputError("columns: " + unknown_name(ours, (*COLUMNS, *INSIDE), "name"))
+        if ours in found:
+            raise InputError(f"columns {setting!r}: {ours} is named twice; keep one of them.")
+        found[ours] = theirs
+    return found
 
 
-def renamed(record: Record, columns: Mapping[str, str]) -> Mapping[str, Any]:
-    """The fields under our names.
+def recognise(fields: Mapping[str, Any], columns: Mapping[str, str], where: str = "") -> Shape:
+    """The one shape that the columns of a record have.
 
-    Raises:
-        InputError: a mapped column is not there.
-    """
-    missing = [name for name in columns if name not in record.fields]
-    if missing:
-        raise fault(
-            record,
-            f"no column {missing[0]!r}, which `columns` maps to {columns[missing[0]]!r}; it has "
-            f"{keys_of(record.fields)}. Correct the mapping.",
-        )
-    targets = set(columns.values())
-    kept = {key: value for key, value in record.fields.items() if key not in targets}
-    return {columns.get(key, key): value for key, value in kept.items()}
-
-
-def recognise(record: Record, columns: Mapping[str, str]) -> str:
-    """The shape of a record: messages, sharegpt, alpaca, completion, question or text.
+    Args:
+        columns: our name → name in the file; where a mapped name belongs to one shape only, the
+            mapping decides.
+        where: file and line for the message.
 
     Raises:
-        InputError: none fits, or two do.
+        InputError: none fits, or two do; a mapped column is not there.
     """
-    fields = renamed(record, columns)
-    found: dict[str, tuple[str, ...]] = {}
-    for shape, need, _ in SHAPES:
-        if all(key in fields for key in need):
-            found.setdefault(shape, need)
-    if len(found) > 1 and columns:  # who names columns of one shape has chosen it
-        chosen = set(columns.values())
-        found = {shape: need for shape, need in found.items() if chosen & set(need)} or found
-    if len(found) > 1:
-        first = next(iter(found.values()))[0]
-        raise fault(
-            record,
-            f"it can be read in two ways: as {' and as '.join(found)}. Say which by naming a "
-            f"column of it, for example --columns {first}={first}. It has {keys_of(fields)}.",
+    for ours, theirs in columns.items():
+        if ours in COLUMNS and theirs not in fields:
+            fail(where, f"no column {theirs!r} (named for {ours}); the columns are {seen(fields)}.")
+    here = {name for name in COLUMNS if column(name, columns) in fields}
+    fitting = [
+        (shape, needed) for shape, sets in NEEDED.items() for needed in sets if here >= {*needed}
+    ]
+    meant = [(shape, needed) for shape, needed in fitting if set(needed) & set(columns)]
+    fitting = meant or fitting
+    if len(fitting) > 1:
+        names = [f"{shape} ({', '.join(needed)})" for shape, needed in fitting]
+        shape, needed = fitting[0]
+        mapping = ",".join(f"{name}={column(name, columns)}" for name in needed)
+        fail(
+            where,
+            f"the columns {seen(fields)} fit more than one shape: {' and '.join(names)}. Say which "
+            f"is meant by naming its columns, for example --columns {mapping}.",
         )
-    if not found:
-        raise fault(
-            record,
-            f"no known shape: it has {keys_of(fields)}, expected one of: {SHOWN_SHAPES}. Name your "
-            "columns with --columns, for example 'prompt=q, completion=a' or 'text=body'.",
-        )
-    return next(iter(found))
+    if fitting:
+        shape = fitting[0][0]
+        if shape in (Shape.MESSAGES, Shape.SHAREGPT):
+            return list_shape(fields[column(fitting[0][1][0], columns)], columns, shape)
+        return shape
+    if len(fields) == 1 and isinstance(next(iter(fields.values())), str):
+        return Shape.TEXT
+    known = "; ".join(f"{shape}: {' or '.join(map(', '.join, s))}" for shape, s in NEEDED.items())
+    return fail(
+        where,
+        f"no known shape has the columns {seen(fields)}. Known are {known}. Name yours, for "
+        "example --columns prompt=q,completion=a (our name, then the name in the file).",
+    )
 
 
-def messages_of(record: Record, shape: str, columns: Mapping[str, str]) -> list[Message] | str:
-    """The messages of a conversation, or the text of a record of plain text.
+def list_shape(items: Any, columns: Mapping[str, str], otherwise: Shape) -> Shape:
+    """Whether a list of turns speaks of role and content or of from and value."""
+    first = items[0] if isinstance(items, list) and items else None
+    if isinstance(first, Mapping):
+        if column("role", columns) in first:
+            return Shape.MESSAGES
+        if column("from", columns) in first:
+            return Shape.SHAREGPT
+    return otherwise
+
+
+def messages_of(
+    record: Record, columns: Mapping[str, str], shape: Shape | None = None
+) -> Conversation | str:
+    """The conversation that a record holds, or its text.
+
+    Args:
+        columns: our name → name in the file (see `columns_of`).
+        shape: what the file's first record was recognised as; None: recognise this record.
 
     Raises:
-        InputError: the record has another shape, or a part of it is not what the shape demands.
+        InputError: file and line, what is wrong, and what to do.
     """
-    fields = renamed(record, columns)
-    needs = [need for name, need, _ in SHAPES if name == shape]
-    need = next((keys for keys in needs if all(key in fields for key in keys)), None)
-    if need is None:
-        raise fault(
-            record,
-            f"not of the shape {shape}, which the first record of this file has: it has "
-            f"{keys_of(fields)}, expected {' and '.join(needs[0])}. Mend it or leave it out with "
-            "--skip-bad.",
-        )
-    if shape == "text":
-        return text_of(record, need[0], fields[need[0]])
-    messages: list[Message] = []
-    if fields.get("system") and shape != "messages":
-        messages.append(Message("system", text_of(record, "system", fields["system"])))
-    if shape in ("messages", "sharegpt"):
-        role, content = ("role", "content") if shape == "messages" else ("from", "value")
-        messages += turns_of(record, need[0], fields[need[0]], role, content)
-    elif shape == "completion" and isinstance(fields["prompt"], list):
-        for key in need:
-            messages += turns_of(record, key, fields[key], "role", "content")
+    where = f"{record.source}:{record.line}"
+    fields = record.fields
+    if shape is None:
+        shape = recognise(fields, columns, where)
+    if shape is Shape.TEXT:
+        return text_of(fields, columns, where)
+    get = Columns(fields, columns, where)
+    if shape is Shape.MESSAGES or shape is Shape.SHAREGPT:
+        name = get.first("messages", "conversations")
+        read = openai_messages if shape is Shape.MESSAGES else sharegpt_messages
+        messages = [*get.system(), *read(get.turns(name), columns, where)]
+    elif shape is Shape.ALPACA:
+        messages = alpaca_messages(get)
+    elif shape is Shape.PROMPT_COMPLETION:
+        messages = prompt_messages(get, columns, where)
     else:
-        if shape == "alpaca":
-            messages += history_of(record, fields.get("history"))
-            asked = text_of(record, need[0], fields[need[0]])
-            extra = text_of(record, "input", fields.get("input") or "")
-            asked = f"{asked}\n\n{extra}" if extra.strip() else asked
-        else:
-            asked = text_of(record, need[0], fields[need[0]])
-        messages += [
-            Message("user", asked),
-            Message("assistant", text_of(record, need[1], fields[need[1]])),
+        question, answer = get.pair(("question", "answer"), ("pregunta", "respuesta"))
+        messages = [
+            *get.system(),
+            Message("user", get.text(question)),
+            Message("assistant", get.text(answer)),
         ]
-    check_turns(record, messages)
-    return messages
+    check_messages(messages, where)
+    return Conversation(tuple(messages), tools_of(get), where)
 
 
-def turns_of(
-    record: Record, key: str, turns: Any, role_key: str, content_key: str
-) -> list[Message]:
-    """Messages from a list of objects with a role and a content."""
-    if not isinstance(turns, list) or not turns:
-        raise fault(record, f"{key}: expected a list of messages, got {shown(turns)}.")
-    messages = []
+class Columns:
+    """The columns of one record by our names, each checked when it is taken."""
+
+    def __init__(self, fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -> None:
+        self.fields, self.columns, self.where = fields, columns, where
+
+    def __contains__(self, name: str) -> bool:
+        return column(name, self.columns) in self.fields
+
+    def first(self, *names: str) -> str:
+        """The first of the names that is there."""
+        for name in names:
+            if name in self:
+                return name
+        return fail(
+            self.where,
+            f"no column {' or '.join(column(name, self.columns) for name in names)}, which the "
+            f"first record of the file has; the columns are {seen(self.fields)}. Keep records of "
+            "different shapes in different files.",
+        )
+
+    def pair(self, *pairs: tuple[str, str]) -> tuple[str, str]:
+        """The first pair that is there; the error speaks of the first one."""
+        for pair in pairs:
+            if all(name in self for name in pair):
+                return pair
+        return self.first(pairs[0][0]), self.first(pairs[0][1])
+
+    def text(self, name: str) -> str:
+        """A column that must hold text; a whole number is the text of its digits."""
+        value = self.fields[column(self.first(name), self.columns)]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str):
+            fail(self.where, f"{self.shown(name)} is {kind(value)}, expected text.")
+        return value
+
+    def optional(self, name: str) -> str:
+        """The same for a column that may be missing, null or empty."""
+        value = self.fields.get(column(name, self.columns)) if name in self else None
+        return "" if value is None or value == "" else self.text(name)
+
+    def turns(self, name: str) -> list[Any]:
+        """A column that must hold a list of messages."""
+        value = self.fields[column(name, self.columns)]
+        if not isinstance(value, list) or not value:
+            fail(self.where, f"{self.shown(name)} is {kind(value)}, expected a list of messages.")
+        return value
+
+    def system(self) -> list[Message]:
+        """A system message from a column of that name, where it holds one."""
+        text = self.optional("system")
+        return [Message("system", text)] if text.strip() else []
+
+    def shown(self, name: str) -> str:
+        theirs = column(name, self.columns)
+        return name if name == theirs else f"{name} (column {theirs!r})"
+
+
+def text_of(fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -> str:
+    """The text of a record without a conversation."""
+    name = column("text", columns)
+    if name not in fields and len(fields) == 1:
+        name = next(iter(fields))
+    if name not in fields:
+        Columns(fields, columns, where).first("text")
+    if not isinstance(fields[name], str):
+        fail(where, f"{name} is {kind(fields[name])}, expected text.")
+    text: str = fields[name]
+    return text
+
+
+def openai_messages(turns: list[Any], columns: Mapping[str, str], where: str) -> list[Message]:
+    """Messages with role and content."""
+    role_key, content_key = columns.get("role", "role"), columns.get("content", "content")
+    found = []
     for number, turn in enumerate(turns, 1):
-        where = f"{key}[{number}]"
+        place = f"message {number}"
         if not isinstance(turn, Mapping):
-            raise fault(record, f"{where}: expected an object, got {shown(turn)}.")
-        if role_key not in turn:
-            raise fault(record, f"{where}: no {role_key!r}; it has {keys_of(turn)}.")
-        name = turn[role_key]
-        if not isinstance(name, str) or name.lower() not in ROLES:
-            raise fault(
-                record,
-                f"{where}: unknown role {shown(name)}, expected one of {', '.join(ROLES)}.",
+            fail(where, f"{place} is {kind(turn)}, expected an object with role and content.")
+        role = turn.get(role_key)
+        if role is None:
+            fail(where, f"{place} has no {role_key!r}; its keys are {seen(turn)}.")
+        role = "tool" if role == "function" else role
+        if role not in ROLES:
+            fail(where, f"{place}: {unknown_name(str(turn[role_key]), ROLES, 'role')}")
+        extra = {
+            key: value
+            for key, value in turn.items()
+            if key not in (role_key, content_key, "weight", "function_call") and value is not None
+        }
+        if turn.get("function_call") is not None:  # how one tool call was written formerly
+            extra.setdefault(
+                "tool_calls", [{"type": "function", "function": turn["function_call"]}]
             )
-        content = turn.get(content_key)
-        if content is None and turn.get("tool_calls"):
-            content = json.dumps(turn["tool_calls"], ensure_ascii=False)
-        messages.append(
-            Message(ROLES[name.lower()], text_of(record, f"{where}.{content_key}", content))
-        )
-    return messages
+        reasoning = next((extra[name] for name in REASONING if name in extra), None)
+        if reasoning is not None:
+            extra = {"thinking": reasoning, **extra, "reasoning_content": reasoning}
+        weight = turn.get("weight")
+        if weight not in (None, 0, 1):
+            fail(where, f"{place}: weight is {weight!r}, expected 0 (no loss) or 1.")
+        content = content_of(turn.get(content_key), where, f"{place} ({role}): {content_key}")
+        found.append(Message(role, content, extra, loss=weight != 0))
+    return found
 
 
-def history_of(record: Record, history: Any) -> list[Message]:
-    """Earlier turns of Alpaca records: [[question, answer], …]."""
-    if not history:
+def content_of(value: Any, where: str, place: str) -> str:
+    """Text, or the text parts of a list of parts joined; null is nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        texts = []
+        for part in value:
+            if isinstance(part, Mapping) and part.get("type", "text") != "text":
+                fail(
+                    where,
+                    f"{place} holds a part of type {part['type']!r}; only text can be trained on. "
+                    "Take such records out.",
+                )
+            if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+                fail(where, f"{place} holds {kind(part)}, expected a part with text.")
+            texts.append(part["text"])
+        return "".join(texts)
+    if not isinstance(value, str):
+        fail(where, f"{place} is {kind(value)}, expected text.")
+    return value
+
+
+def sharegpt_messages(turns: list[Any], columns: Mapping[str, str], where: str) -> list[Message]:
+    """Messages with from and value."""
+    from_key, value_key = columns.get("from", "from"), columns.get("value", "value")
+    found = []
+    for number, turn in enumerate(turns, 1):
+        place = f"message {number}"
+        if not isinstance(turn, Mapping):
+            fail(where, f"{place} is {kind(turn)}, expected an object with from and value.")
+        if turn.get(from_key) is None:
+            fail(where, f"{place} has no {from_key!r}; its keys are {seen(turn)}.")
+        speaker = str(turn[from_key])
+        if speaker not in SHAREGPT_ROLES:
+            fail(where, f"{place}: {unknown_name(speaker, SHAREGPT_ROLES, 'role')}")
+        role = SHAREGPT_ROLES[speaker]
+        text = content_of(turn.get(value_key), where, f"{place} ({speaker}): {value_key}")
+        if role == "function_call":
+            calls = [{"type": "function", "function": call} for call in calls_of(text)]
+            if not calls:
+                fail(
+                    where,
+                    f"{place} ({speaker}): expected a JSON object with name and arguments, or a "
+                    f"list of them, got {text[:60]!r}.",
+                )
+            found.append(Message("assistant", "", {"tool_calls": calls}))
+        else:
+            found.append(Message(role, text))
+    return found
+
+
+def calls_of(text: str) -> list[dict[str, Any]]:
+    """The calls that a function_call turn holds as JSON; [] where it holds something else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
         return []
-    messages = []
+    calls = value if isinstance(value, list) else [value]
+    sound = all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls)
+    return calls if sound else []
+
+
+def alpaca_messages(get: Columns) -> list[Message]:
+    """instruction, then input on a new line where there is one; output is the answer."""
+    messages = get.system()
+    history = get.fields.get(column("history", get.columns)) or []
     for number, pair in enumerate(history if isinstance(history, list) else [history], 1):
-        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            raise fault(
-                record, f"history[{number}]: expected [question, answer], got {shown(pair)}."
-            )
-        messages += [
-            Message("user", text_of(record, f"history[{number}]", pair[0])),
-            Message("assistant", text_of(record, f"history[{number}]", pair[1])),
-        ]
-    return messages
+        fits = isinstance(pair, (list, tuple)) and len(pair) == 2
+        if not fits or not all(isinstance(text, str) for text in pair):
+            fail(get.where, f"history, item {number}: expected [question, answer], got {pair!r}.")
+        messages += [Message("user", pair[0]), Message("assistant", pair[1])]
+    question = get.text("instruction")
+    more = get.optional("input")
+    if more.strip():
+        question = f"{question}\n{more}" if question.strip() else more
+    return [*messages, Message("user", question), Message("assistant", get.text("output"))]
 
 
-def check_turns(record: Record, messages: Sequence[Message]) -> None:
-    """What makes a conversation useless for learning to answer.
+def prompt_messages(get: Columns, columns: Mapping[str, str], where: str) -> list[Message]:
+    """prompt and completion, each a text or a list of messages; only the completion is learnt."""
+    prompt, completion = get.pair(("prompt", "completion"), ("prompt", "response"))
+    messages = get.system()
+    if isinstance(get.fields[column(prompt, columns)], list):
+        given = openai_messages(get.turns(prompt), columns, where)
+        messages += [Message(m.role, m.content, m.extra, loss=False) for m in given]
+    else:
+        messages.append(Message("user", get.text(prompt)))
+    if isinstance(get.fields[column(completion, columns)], list):
+        return messages + openai_messages(get.turns(completion), columns, where)
+    return [*messages, Message("assistant", get.text(completion))]
 
-    Raises:
-        InputError: no assistant, nothing said by it, or a conversation that begins with it.
-    """
-    if not any(message.role == "assistant" for message in messages):
-        raise fault(
-            record,
-            "no turn of the assistant, so there is nothing to learn to say. Add the answer, or "
-            "leave the record out with --skip-bad.",
-        )
+
+def tools_of(get: Columns) -> tuple[Any, ...] | None:
+    """The tools of a record: a list of descriptions, or that list as JSON text."""
+    value = get.fields.get(column("tools", get.columns))
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as fault:
+            fail(get.where, f"tools: not JSON ({fault}).")
+    if not value:
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        fail(get.where, f"tools is {kind(value)}, expected a list of objects.")
+    return tuple(value)
+
+
+def check_messages(messages: Sequence[Message], where: str) -> None:
+    """Faults that no template can mend."""
     for number, message in enumerate(messages, 1):
-        if message.role == "assistant" and not message.content.strip():
-            raise fault(
-                record,
-                f"message {number}: the assistant's answer is empty. Write the answer, or leave "
-                "the record out with --skip-bad.",
-            )
+        if message.extra.get("tool_calls"):
+            if message.role != "assistant":
+                fail(where, f"message {number}: tool_calls of {message.role}, not the assistant.")
+            if not isinstance(message.extra["tool_calls"], list):
+                fail(where, f"message {number}: tool_calls must be a list.")
+        elif message.role in ("user", "assistant") and not message.content.strip():
+            what = {"user": "question", "assistant": "answer"}[message.role]
+            fail(where, f"the {what} is empty (message {number}, {message.role}).")
+    if not any(message.role == "assistant" for message in messages):
+        fail(where, "no turn of the assistant, so there is nothing to learn.")
+    if not any(message.trained for message in messages):
+        fail(where, "no turn of the assistant carries loss (weight is 0 in all).")
 
 
-def text_of(record: Record, key: str, value: Any) -> str:
-    """A field that must be text; the text parts of a list of parts are joined."""
-    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
-        kinds = [str(part.get("type", "text")) for part in value]
-        if any(kind != "text" for kind in kinds):
-            raise fault(
-                record,
-                f"{key}: a part of the kind {next(k for k in kinds if k != 'text')!r}; only text "
-                "can be trained on.",
-            )
-        value = "".join(text_of(record, key, part.get("text")) for part in value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise fault(record, f"{key}: expected text, got {shown(value)}.")
-    return value if isinstance(value, str) else str(value)
+def column(name: str, columns: Mapping[str, str]) -> str:
+    """What the file calls our column `name`.
+
+    A column that the user gave another meaning no longer has its own one.
+    """
+    if name in columns:
+        return columns[name]
+    return "\0" if name in columns.values() else name  # no file has a column of that name
 
 
-def fault(record: Record, what: str) -> InputError:
-    """An error that names file and line."""
-    return InputError(f"{record.source}:{record.line}: {what}")
+def seen(fields: Mapping[str, Any]) -> str:
+    """The columns of a record for a message."""
+    names = [str(name)[:40] for name in fields]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def keys_of(fields: Mapping[str, Any]) -> str:
-    """The keys of an object for a message, not too many."""
-    names = [repr(str(key))[:60] for key in list(fields)[:12]]
-    return (", ".join(names) or "no columns") + (", …" if len(fields) > 12 else "")
+def kind(value: Any) -> str:
+    """A value for a message: "null", "a number (3.5)", "an empty list"."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return f"a truth value ({str(value).lower()})"
+    if isinstance(value, (int, float)):
+        return f"a number ({value})"
+    if isinstance(value, str):
+        return f"text ({value[:40]!r})"
+    if isinstance(value, (list, tuple)):
+        return "a list" if value else "an empty list"
+    return "an object" if isinstance(value, Mapping) else type(value).__name__
 
 
-def shown(value: Any) -> str:
-    """A value for a message, not too long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+def fail(where: str, what: str) -> NoReturn:
+    """An error that begins with file and line, where they are known."""
+    raise InputError(f"{where}: {what}" if where else what)

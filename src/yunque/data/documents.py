@@ -12,11 +12,14 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from yunque.config import DataConfig
-from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, Rendered
-from yunque.data.conversations import column_map, messages_of, recognise
-from yunque.data.encodings import ReadNotes
-from yunque.data.records import BadRecord, Record, read_records
-from yunque.data.sources import Source, find_sources, read_parts
+from yunque.data.alignment import Rendered, render
+from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, chat_template_of
+from yunque.data.checks import Check
+from yunque.data.conversations import Shape, columns_of, messages_of, recognise
+from yunque.data.encodings import BadRecord, OnBad, ReadNotes
+from yunque.data.reader import Record
+from yunque.data.sources import Source, find_sources, read_parts, records_of
+from yunque.data.template_manner import check_template
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.files import sha256, storage_error
@@ -61,19 +64,21 @@ class Corpus:
         self, sources: Sequence[str], config: DataConfig, tokenizer: Tokenizer | None
     ) -> None:
         self.config = config
-        self.sources = find_sources(sources)
+        self.sources = find_sources(sources, config.encoding)
         self.names = [source.name for source in self.sources]
-        self.columns = column_map(config.columns)
+        self.columns = columns_of(config.columns)
         self.control_tokens: tuple[str, ...] = CHAT_TOKENS
         end = tokenizer.separator if tokenizer else config.separator
-        self.chat = ChatTemplate(tokens=(("eos_token", end),), controls=(end, *CHAT_TOKENS))
+        self.chat = ChatTemplate(end_token=end, special_tokens=(end, *CHAT_TOKENS))
         if tokenizer is not None and tokenizer.chat_template is not None:
-            self.chat = ChatTemplate.of(tokenizer)
+            self.chat = chat_template_of(tokenizer)
             self.control_tokens = ()
         self.template = self.chat.source
         self.notes = [ReadNotes() for _ in self.sources]
-        self.bad: list[str] = []
+        self.bad: list[BadRecord] = []
         self.bad_count = 0
+        self.template_doubts: list[Check] = []
+        self.render_notes: dict[str, int] = {}
         self._checked = False
 
     def content(self) -> list[dict[str, Any]]:
@@ -105,16 +110,19 @@ class Corpus:
         """
         if survey:
             self.notes = [ReadNotes() for _ in self.sources]
-            self.bad, self.bad_count = [], 0
+            self.bad, self.bad_count, self.render_notes = [], 0, {}
         for number, source in enumerate(self.sources):
             notes = self.notes[number] if survey else ReadNotes()
-            if source.kind == "text":
-                yield from self.of_text(number, source, notes)
-            else:
-                yield from self.of_records(number, source, notes, survey)
-            if survey and notes.bad_count:
-                self.bad_count += notes.bad_count
-                self.bad += notes.bad_lines[: BAD_EXAMPLES - len(self.bad)]
+
+            def skip(record: BadRecord) -> None:
+                if survey:
+                    self.bad_count += 1
+                    if len(self.bad) < BAD_EXAMPLES:
+                        self.bad.append(record)
+
+            on_bad = skip if self.config.skip_bad else None
+            read = self.of_text if source.kind == "text" else self.of_records
+            yield from read(number, source, notes, on_bad)
             if tell:
                 tell((number + 1) / len(self.sources))
 
@@ -128,71 +136,62 @@ class Corpus:
                     yield "".join(texts), piece.rendered
                 texts = []
 
-    def of_text(self, number: int, source: Source, notes: ReadNotes) -> Iterator[Piece]:
+    def of_text(
+        self, number: int, source: Source, notes: ReadNotes, on_bad: OnBad | None
+    ) -> Iterator[Piece]:
         """The documents of a plain text."""
-        documents = 0
         assert source.path is not None
-        for part in read_parts(source.path, self.config, notes):
-            separator = part.first and documents > 0
+        documents = 0
+        separator = self.config.separator
+        for part in read_parts(source.path, separator, self.config, notes, on_bad):
+            behind = part.first and documents > 0
             documents += part.first
-            yield Piece(number, part.text, part.line, part.first, part.last, part.blank, separator)
+            yield Piece(number, part.text, part.line, part.first, part.last, part.blank, behind)
 
     def of_records(
-        self, number: int, source: Source, notes: ReadNotes, survey: bool
+        self, number: int, source: Source, notes: ReadNotes, on_bad: OnBad | None
     ) -> Iterator[Piece]:
         """The records of a source: texts as they are, conversations rendered."""
-
-        def skip(record: BadRecord) -> None:
-            if survey:
-                self.bad_count += 1
-                if len(self.bad) < BAD_EXAMPLES:
-                    self.bad.append(f"{record.source}:{record.line}: {record.reason}")
-
-        on_bad = skip if self.config.skip_bad else None
-        shape = ""
-        for record in read_records(
-            source.kind, source.name, source.path, self.config, notes, on_bad
-        ):
+        shape: Shape | None = None
+        for record in records_of(source, self.config, notes, on_bad):
+            where = f"{record.source}:{record.line}"
+            if shape is None:  # of the whole file; where none fits, no record can be skipped to
+                shape = recognise(record.fields, self.columns, where)
             try:
-                if not shape:
-                    shape = recognise(record, self.columns)
                 piece = self.of_record(number, record, shape)
             except InputError as fault:
-                # A first record of no known shape is no fault of one record: nothing else fits.
-                if on_bad is None or not shape:
+                if on_bad is None:
                     raise
-                place = f"{record.source}:{record.line}: "
-                skip(BadRecord(record.source, record.line, str(fault).removeprefix(place)))
+                reason = str(fault).removeprefix(f"{where}: ")
+                on_bad(BadRecord(record.source, record.line, reason, record.size))
                 continue
             yield piece
 
-    def of_record(self, number: int, record: Record, shape: str) -> Piece:
+    def of_record(self, number: int, record: Record, shape: Shape) -> Piece:
         """One record as a document."""
-        messages = messages_of(record, shape, self.columns)
-        if isinstance(messages, str):
-            return Piece(number, messages, record.line, blank=not messages.strip())
+        found = messages_of(record, self.columns, shape)
+        if isinstance(found, str):
+            return Piece(number, found, record.line, blank=not found.strip())
         if not self._checked:
-            self.chat.check()
+            self.template_doubts = check_template(self.chat)
             self._checked = True
-        try:
-            rendered = self.chat.render(messages)
-        except InputError as fault:
-            raise InputError(f"{record.source}:{record.line}: {fault}") from None
+        rendered = render(found, self.chat)
+        for note in rendered.notes:
+            self.render_notes[note] = self.render_notes.get(note, 0) + 1
         return Piece(number, rendered.text, record.line, rendered=rendered)
 
     def notes_of(self, number: int) -> dict[str, Any]:
         """How a source was read."""
-        notes = asdict(self.notes[number])
-        del notes["bad_lines"]
-        return {"kind": self.sources[number].kind, **notes}
+        return {"kind": self.sources[number].kind, **asdict(self.notes[number])}
 
     def bytes_read(self) -> int:
         """Bytes of all sources, decompressed."""
         return sum(notes.bytes_read for notes in self.notes)
 
     def bad_records(self) -> dict[str, Any]:
-        """What was left out because it could not be read."""
-        return {"count": self.bad_count, "examples": self.bad}
+        """What was left out because it could not be read or used."""
+        examples = [f"{bad.source}:{bad.line}: {bad.reason}" for bad in self.bad]
+        return {"count": self.bad_count, "examples": examples}
 
     def place(self, code: int) -> str:
         """`file:line` of source << LINE_BITS | line."""

@@ -28,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from yunque.config import DataConfig
+from yunque.data.alignment import Rendered
 from yunque.data.batches import TokenFile, open_split
 from yunque.data.blocks import Block, Stretch, cut_blocks
-from yunque.data.chat_template import CHAT_TOKENS, Rendered
+from yunque.data.chat_template import CHAT_TOKENS
 from yunque.data.documents import LINE_BITS, Corpus
 from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
@@ -126,6 +127,7 @@ class Survey:
     places: array[int] = field(default_factory=lambda: array("Q"))  # source << 40 | line
     languages: dict[int, LanguageSurvey] = field(default_factory=dict)
     documents_by_source: dict[int, int] = field(default_factory=dict)
+    bytes_by_source: dict[int, int] = field(default_factory=dict)  # with blanks and separators
 
 
 def prepare(
@@ -264,9 +266,7 @@ def reuse_or_build(
 
 def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> dict[str, Any]:
     """What the result depends on: the content of the sources, the settings, the format."""
-    names = (
-        "separator val test split_by encoding newlines normalise skip_bad columns loss duplicates"
-    )
+    names = "separator val test split_by encoding newlines normalise header skip_bad columns loss duplicates"
     settings = {
         "tokenizer": tokenizer_identity(config.tokenizer, loaded),
         **{name: getattr(config, name) for name in names.split()},
@@ -436,6 +436,7 @@ def build(
         **written,
     }
     bad = corpus.bad_records()
+    check_bytes(corpus, survey, str(out))
     ledger = {"documents": Account("documents"), "bytes": Account("bytes")}
     documents, sizes = ledger["documents"], ledger["bytes"]
     documents.read = survey.documents + survey.blank_documents + bad["count"]
@@ -457,16 +458,41 @@ def build(
     return tokenizer, facts
 
 
+def check_bytes(corpus: Corpus, survey: Survey, where: str) -> None:
+    """Every byte of every file: marks, structure, changes, bad lines, or text of a document.
+
+    Raises:
+        LedgerError: one is unaccounted for.
+    """
+    for number, (name, notes) in enumerate(zip(corpus.names, corpus.notes, strict=True)):
+        account = Account("bytes of files", notes.bytes_read)
+        account.add("mark", notes.bom_bytes)
+        account.add("transcoded", notes.transcoded_bytes)
+        account.add("structure", notes.structure_bytes)
+        account.add("bad", notes.bad_bytes)
+        if corpus.sources[number].kind == "text":
+            account.add("documents", survey.bytes_by_source.get(number, 0))
+            account.add("normalised", notes.normalised_bytes)
+            account.add("line ends", notes.crlf)
+        else:
+            account.add("records", notes.text_bytes)
+        account.check(f"{where}: {name}")
+
+
 def count(corpus: Corpus, keys: bool, tell: Callable[[float], None]) -> Survey:
     """Read everything once: how much there is, whether it can be read, keys of each document."""
     survey = Survey()
     digest = DocumentKeys()
+    separator_bytes = len(corpus.config.separator.encode("utf-8"))
     for piece in corpus.pieces(survey=True, tell=tell):
         if piece.first:
             languages = survey.languages.setdefault(piece.source, LanguageSurvey())
         if piece.separator:
             survey.separators += 1
         size = digest.update(piece.text) if keys else len(piece.text.encode("utf-8"))
+        between = separator_bytes if piece.separator else 0
+        by_source = survey.bytes_by_source
+        by_source[piece.source] = by_source.get(piece.source, 0) + size + between
         if piece.blank:
             survey.blank_documents += 1
             survey.blank_characters += len(piece.text)
@@ -719,7 +745,19 @@ def source_rows(
 
 def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any]) -> dict[str, Any]:
     """Copies, near copies across the split, and records that could not be read."""
-    doubts: dict[str, Any] = {"bad": bad, "copies": 0, "near_copies": 0, "near_copies_at": []}
+    template = [[doubt.key, doubt.numbers] for doubt in corpus.template_doubts]
+    template += [
+        [f"data.{note}", {"count": count}]
+        for note, count in corpus.render_notes.items()
+        if note != "end_added"  # said once, of the template
+    ]
+    doubts: dict[str, Any] = {
+        "template": template,
+        "bad": bad,
+        "copies": 0,
+        "near_copies": 0,
+        "near_copies_at": [],
+    }
     if not survey.exact:
         return doubts
     doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))

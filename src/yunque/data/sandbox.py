@@ -1,238 +1,422 @@
-"""A Jinja template run so that it can neither reach anything nor hold the program up.
+"""FOREIGN TEMPLATES, RUN SAFELY: Jinja without access to Python, with limits of time and size.
 
-The sandbox of Jinja keeps a template from attributes and functions that are not its business. It
-does not keep it from nested loops of 10^10 steps, from `x ~ x` doubled forty times, or from a macro
-that calls itself twice. So every step of a loop, every call and every joining of texts is counted
-here against a time and a size.
+A chat template comes with a model and is a program. Jinja's sandbox keeps it from the interpreter;
+what it does not keep it from is running for ever or filling the memory. Here every turn of a loop,
+every call and every filter is a step, every text that it makes is counted, and operations whose
+result can be far larger than what goes in are weighed before they are done. So no single operation
+between two steps is long, and the limits hold in any thread, without signals.
+
+The functions and the white-space settings are those of `transformers.apply_chat_template`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
 
 from yunque.errors import InputError
 
-if TYPE_CHECKING:
-    import jinja2
+TEMPLATE_CHARACTERS = 100_000  # the longest published ones have about 30,000
+SECONDS = 3.0
+STEPS = 5_000_000
+WORK_CHARACTERS = 64_000_000  # written in passing, beside a thousand times the input
+OUTPUT_CHARACTERS = 1_000_000  # beside a hundred times the input
+LARGEST_NUMBER = 1_000_000  # that may be handed to a function: widths, counts, powers
 
-TEMPLATE_CHARACTERS = 1 << 20
-OUTPUT_CHARACTERS = 1 << 22  # beside 20 times the characters of the messages
-SECONDS = 2.0
-
-# What the templates of public models use; filters that make long texts of short ones are not here.
-FILTERS = tuple(
-    """abs batch capitalize count d default dictsort e escape first float groupby indent int items
-    join last length list lower map max min reject rejectattr replace reverse round safe select
-    selectattr slice sort string sum title trim unique upper""".split()  # noqa: SIM905
+# Methods and filters whose result may be as large as the product of what they are given.
+MULTIPLYING = {"replace", "join", "format", "expandtabs", "indent"}
+# Filters that look at items and write none of them; all others write what they are given.
+LOOKING = (
+    {"attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last"}
+    | {"length", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "select"}
+    | {"selectattr", "slice", "sort", "unique"}
 )
-GROWING_METHODS = frozenset(("center", "ljust", "rjust", "zfill", "expandtabs", "format_map"))
+# Slow on long texts, or not the same every time; no chat template needs them.
+LEFT_OUT: tuple[str, ...] = ("center", "filesizeformat", "pprint", "random", "striptags", "sum")
+LEFT_OUT += ("urlize", "wordwrap", "xmlattr")
 
 
-class Limits(threading.local):
-    """What is left to the template that this thread runs."""
-
-    deadline = 0.0
-    characters = 0
-
-    def check(self, size: int = 0) -> None:
-        """Refuse more time or a longer text than a template may have."""
-        import jinja2
-
-        if time.monotonic() > self.deadline:
-            raise jinja2.TemplateError(f"it did not end within {SECONDS:g} seconds")
-        if size > self.characters:
-            raise jinja2.TemplateError(f"it makes a text of more than {self.characters} characters")
+class LimitError(jinja2.TemplateError):
+    """A template went over a limit."""
 
 
-LIMITS = Limits()
+class Budget:
+    """What one rendering may still use."""
+
+    __slots__ = ("characters", "deadline", "steps")
+
+    def __init__(self, input_characters: int) -> None:
+        self.steps = STEPS
+        self.characters = WORK_CHARACTERS + 1000 * input_characters
+        self.deadline = time.monotonic() + SECONDS
+
+    def spend(self, characters: int = 0) -> None:
+        """One step, and so many characters written."""
+        self.steps -= 1
+        self.characters -= characters
+        if self.steps < 0:
+            raise LimitError(f"it takes more than {STEPS:,} steps, as a loop without end would")
+        if self.characters < 0:
+            raise LimitError("it writes far more text than it was given")
+        if not self.steps & 15 and time.monotonic() > self.deadline:
+            raise LimitError(f"it was not done after {SECONDS:g} seconds")
 
 
-def run_template(
-    source: str,
-    messages: Sequence[Mapping[str, Any]],
-    tokens: Mapping[str, str],
-    add_generation_prompt: bool,
-) -> str:
-    """The text that a chat template makes of messages.
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox with a budget for each rendering; one thread renders one text at a time."""
 
-    Args:
-        tokens: `eos_token`, `bos_token` … as the template calls them.
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[GenerationTag, loopcontrols],
+            finalize=self.written,
+        )
+        self.running = threading.local()
+        for name in LEFT_OUT:
+            del self.filters[name]
+        self.filters["tojson"] = to_json
+        self.filters = {name: self.guarded(name, call) for name, call in self.filters.items()}
+        for name in ("tick", "joined", "made"):
+            # Reached by `Ticks` alone: no template can name a filter with a space in it.
+            self.filters[f"yunque {name}"] = getattr(self, name)
+        del self.globals["lipsum"]
+        self.globals.update(
+            raise_exception=refuse, strftime_now=now, dict=plain_dict, namespace=SafeNamespace
+        )
+
+    def spend(self, characters: int = 0) -> None:
+        """Charge the rendering that is going on in this thread, if there is one."""
+        budget: Budget | None = getattr(self.running, "budget", None)
+        if budget is not None:
+            budget.spend(characters)
+
+    def written(self, value: Any) -> Any:
+        """What `{{ … }}` is about to write."""
+        self.spend(len(value) if isinstance(value, str) else written_out(value, {}, self.spend))
+        return value
+
+    @jinja2.pass_context
+    def tick(self, context: Context, characters: int) -> None:
+        """At the start of each turn of a loop or body of a macro with so much text of its own."""
+        self.spend(characters)
+
+    @jinja2.pass_context
+    def joined(self, context: Context, *parts: Any) -> str:
+        """The operator `~`."""
+        self.spend(written_out(parts, {}, self.spend))
+        return "".join(map(str, parts))
+
+    @jinja2.pass_context
+    def made(self, context: Context, value: Any) -> Any:
+        """A list, tuple or dictionary that was just put together.
+
+        A list that holds another one twice, and so on for sixty turns, is small in memory and
+        without end when it is written or compared: what counts is its size written out.
+        """
+        if written_out(value, {}, self.spend) > WORK_CHARACTERS:
+            raise LimitError("a list holds itself too often")
+        return value
+
+    def weigh(self, name: str, value: Any, arguments: tuple[Any, ...]) -> None:
+        """Refuse a call whose numbers, or whose product of sizes, are out of all proportion."""
+        for argument in arguments:
+            if isinstance(argument, int) and abs(argument) > LARGEST_NUMBER:
+                raise LimitError(f"{name} is given the number {argument}")
+        if name in MULTIPLYING:
+            budget: Budget | None = getattr(self.running, "budget", None)
+            most = budget.characters if budget else WORK_CHARACTERS
+            if (1 + size(value)) * (1 + sum(map(size, arguments))) > most:
+                raise LimitError(f"{name} would write far more text than it was given")
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        __self.spend()
+        name = getattr(__obj, "__name__", "a function")
+        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
+        if isinstance(owner, str):
+            if name == "join" and args and not isinstance(args[0], (str, list, tuple)):
+                args = (list(args[0]), *args[1:])
+            __self.weigh(name, owner, (*args, *kwargs.values()))
+            if name == "format":
+                check_widths(owner)
+                __self.spend(written_out((*args, *kwargs.values()), {}, __self.spend))
+        else:
+            __self.weigh(name, None, args)
+        result = super().call(__context, __obj, *args, **kwargs)
+        __self.spend(length(result))
+        return __self.made(__context, result) if isinstance(result, (dict, Namespace)) else result
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "*":
+            if isinstance(left, int) and isinstance(right, int):
+                small = left.bit_length() + right.bit_length() < 4096
+            else:
+                times = left if isinstance(left, int) else right
+                small = not isinstance(times, int) or times * (length(left) + length(right)) < 1e7
+            if not small:
+                raise LimitError("a product is too large")
+            return self.made(context, super().call_binop(context, operator, left, right))
+        elif operator == "**" and max(abs(left), abs(right)) > 1000:
+            raise LimitError("a power is too large")
+        elif operator == "%" and isinstance(left, str):
+            values = right if isinstance(right, tuple) else (right,)
+            self.spend(written_out(values, {}, self.spend))
+            self.weigh("format", left, values)
+            check_widths(left)
+        elif operator == "+":
+            self.spend(length(left) + length(right))
+        return super().call_binop(context, operator, left, right)
+
+    def guarded(self, name: str, filter: Callable[..., Any]) -> Callable[..., Any]:
+        """The same filter, with a budget."""
+        # Such filters are handed the environment, the context or the like before the value.
+        first = 1 if hasattr(filter, "jinja_pass_arg") else 0
+
+        @functools.wraps(filter)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if name == "join" and not isinstance(args[first], (str, list, tuple)):
+                args = (*args[:first], list(args[first]), *args[first + 1 :])
+            if name not in LOOKING and not isinstance(args[first], str):
+                self.spend(written_out(args[first], {}, self.spend))
+            self.weigh(name, args[first], (*args[first + 1 :], *kwargs.values()))
+            if name == "format":
+                check_widths(str(args[first]))
+            result = filter(*args, **kwargs)
+            self.spend(length(result))
+            return result
+
+        return guarded
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # A table of replacements multiplies like `replace`; no chat template uses it.
+        return attr not in ("translate", "format_map") and super().is_safe_attribute(
+            obj, attr, value
+        )
+
+
+class GenerationTag(Extension):
+    """`{% generation %} … {% endgeneration %}` writes what is inside.
+
+    Some templates mark the assistant's words so. The loss mask does not need it.
+    """
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+class SafeNamespace(Namespace):
+    """`namespace()` of Jinja, without names of Python's inside."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *rest = args
+        values = dict(*rest, **kwargs)
+        if any(str(name).startswith("_") for name in values):
+            raise jinja2.TemplateError("names in a namespace may not begin with an underscore")
+        Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise jinja2.TemplateError("names in a namespace may not begin with an underscore")
+        super().__setitem__(name, value)
+
+
+class Ticks(NodeTransformer):
+    """Puts a step into each body that can be run many times, and counts what `~` writes."""
+
+    def own(self, name: str, first: nodes.Expr, rest: list[nodes.Expr]) -> nodes.Expr:
+        """A call of a method of the sandbox; as a filter, which is not itself a step."""
+        return nodes.Filter(first, f"yunque {name}", rest, [], None, None, lineno=first.lineno)
+
+    def visit_body(self, node: Any) -> Any:
+        own = sum(
+            len(text.data)
+            for child in node.body
+            for text in [child, *child.find_all(nodes.TemplateData)]
+            if isinstance(text, nodes.TemplateData)
+        )
+        self.generic_visit(node)
+        count = nodes.Const(own, lineno=node.lineno)
+        step = nodes.ExprStmt(self.own("tick", count, []), lineno=node.lineno)
+        node.body.insert(0, step)
+        return node
+
+    visit_For = visit_Macro = visit_CallBlock = visit_body
+
+    def visit_collection(self, node: Any) -> Any:
+        self.generic_visit(node)
+        if getattr(node, "ctx", "load") != "load" or not list(node.find_all(nodes.Name)):
+            return node
+        return self.own("made", node, [])
+
+    visit_List = visit_Tuple = visit_Dict = visit_collection
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self.own("joined", node.nodes[0], node.nodes[1:])
+
+
+def compile_template(source: str) -> jinja2.Template:
+    """The template made ready to run; the same one for the same source.
 
     Raises:
-        InputError: it is no Jinja, does something forbidden, exceeds its limits, or refuses the
-            messages.
+        InputError: it is too long, or no Jinja.
     """
-    import jinja2
-
-    template = compiled(source)
-    spoken = sum(len(str(value)) for message in messages for value in message.values())
-    LIMITS.deadline = time.monotonic() + SECONDS
-    LIMITS.characters = OUTPUT_CHARACTERS + 20 * spoken
-    parts: list[str] = []
-    size = 0
-    try:
-        for part in template.generate(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=add_generation_prompt,
-            **tokens,
-        ):
-            size += len(part)
-            LIMITS.check(size)
-            parts.append(part)
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as fault:
-        raise InputError(
-            f"chat template: {fault}. Change the messages or use a template that takes them."
-        ) from fault
-    except (RecursionError, MemoryError, AttributeError) as fault:
-        raise InputError(f"chat template: {type(fault).__name__}. Use another template.") from fault
-    return "".join(parts)
-
-
-@lru_cache(maxsize=8)
-def compiled(source: str) -> jinja2.Template:
-    """The template made ready; compiling costs about as much as rendering a hundred messages.
-
-    Raises:
-        InputError: it is no Jinja, or too long.
-    """
-    import jinja2
-
     if len(source) > TEMPLATE_CHARACTERS:
         raise InputError(
-            f"chat template: {len(source)} characters, at most {TEMPLATE_CHARACTERS} are read."
+            f"chat template: {len(source):,} characters, at most {TEMPLATE_CHARACTERS:,} are "
+            "taken. Use a shorter one, or leave it out to use the default one."
         )
-    environment = environment_for_templates()
+    return compiled(source)
+
+
+@lru_cache(maxsize=16)
+def compiled(source: str) -> jinja2.Template:
+    """Compiling costs about as much as rendering a hundred messages."""
+    sandbox = Sandbox()
     try:
-        tree = counted(environment.parse(source))
-        code = environment.compile(tree)
+        tree = Ticks().visit(sandbox.parse(source))
+        tree.set_environment(sandbox)
+        return jinja2.Template.from_code(sandbox, sandbox.compile(tree), dict(sandbox.globals))
     except jinja2.TemplateSyntaxError as fault:
         raise InputError(
             f"chat template, line {fault.lineno}: {fault.message}. Expected a Jinja template; "
             "mend it or leave it out to use the default one."
         ) from fault
-    except (jinja2.TemplateError, RecursionError) as fault:
-        raise InputError(f"chat template: {fault}. Use another template.") from fault
-    made: jinja2.Template = environment.template_class.from_code(
-        environment, code, environment.make_globals(None)
+    except Exception as fault:  # the parser is foreign code that meets foreign text
+        raise InputError(
+            f"chat template: it cannot be read as Jinja ({type(fault).__name__}: {fault}). "
+            "Mend it or leave it out to use the default one."
+        ) from fault
+
+
+def run_template(template: jinja2.Template, values: Mapping[str, Any], characters: int) -> str:
+    """What the template writes.
+
+    Args:
+        values: what it sees; plain JSON types only.
+        characters: size of the input, which the limits are measured by.
+
+    Raises:
+        InputError: the template refuses the values, fails, or goes over a limit.
+    """
+    environment = template.environment
+    assert isinstance(environment, Sandbox)
+    running = environment.running
+    running.budget = Budget(characters)
+    try:
+        text = template.render(values)
+    except LimitError as fault:
+        raise InputError(
+            f"chat template: stopped, {fault}. Mend the template or leave it out to use the "
+            "default one."
+        ) from None
+    except jinja2.TemplateError as fault:
+        raise InputError(
+            f"chat template: {str(fault).rstrip('.')}. Change the messages or use a template that "
+            "takes them."
+        ) from fault
+    except Exception as fault:  # foreign code: whatever goes wrong in it is the template's fault
+        raise InputError(
+            f"chat template: fails on these messages ({type(fault).__name__}: {fault}). "
+            "Change the messages or use a template that takes them."
+        ) from fault
+    finally:
+        running.budget = None
+    if len(text) > OUTPUT_CHARACTERS + 100 * characters:
+        raise InputError(
+            f"chat template: {len(text):,} characters come of {characters:,}; at most "
+            f"{OUTPUT_CHARACTERS + 100 * characters:,} are taken. Mend the template or leave it "
+            "out to use the default one."
+        )
+    return text
+
+
+def written_out(value: Any, known: dict[int, int], step: Callable[[int], None]) -> int:
+    """Items and characters that a nested value has when it is written; each part is met once."""
+    if isinstance(value, Namespace):
+        value = object.__getattribute__(value, "_Namespace__attrs")
+    if not isinstance(value, (dict, list, tuple)):
+        return 1 + length(value)
+    if id(value) not in known:
+        step(len(value))
+        known[id(value)] = 0  # of a value inside itself, whose writing Python cuts short
+        parts = (*value, *value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(written_out(part, known, step) for part in parts)
+    return known[id(value)]
+
+
+def size(value: Any) -> int:
+    """What a value can add to the result of a call: characters, or the number itself."""
+    if isinstance(value, int):
+        return abs(value)
+    if isinstance(value, (list, tuple)):
+        return sum(1 + length(item) for item in value)
+    return length(value)
+
+
+def length(value: Any) -> int:
+    """Characters of a text, items of a list; 0 for the rest."""
+    return len(value) if isinstance(value, (str, list, tuple, dict)) else 0
+
+
+def check_widths(form: str) -> None:
+    """Refuse "{:1000000000}" and "%1000000000d"."""
+    digits = 0
+    for character in form:
+        digits = digits + 1 if character.isdigit() else 0
+        if digits > 6:
+            raise LimitError("a format asks for more than 999,999 characters")
+
+
+def refuse(reason: str) -> NoReturn:
+    """`raise_exception` of chat templates."""
+    raise jinja2.TemplateError(reason)
+
+
+def now(form: str) -> str:
+    """`strftime_now` of chat templates."""
+    check_widths(form)
+    return datetime.now().strftime(form)
+
+
+def plain_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    """`dict(…)` without the class."""
+    return dict(*args, **kwargs)
+
+
+def to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """`tojson` of chat templates; Jinja's own escapes HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
     )
-    return made
-
-
-def counted(tree: jinja2.nodes.Template) -> jinja2.nodes.Template:
-    """The template with every loop and every `~` made to count."""
-    from jinja2 import nodes
-    from jinja2.visitor import NodeTransformer
-
-    class Counter(NodeTransformer):
-        def visit_For(self, node: nodes.For) -> nodes.Node:
-            self.generic_visit(node)
-            node.iter = nodes.Filter(node.iter, "counted_steps", [], [], None, None)
-            return node
-
-        def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-            self.generic_visit(node)
-            listed = nodes.List(node.nodes)
-            return nodes.Filter(listed, "counted_join", [], [], None, None)
-
-    made: nodes.Template = Counter().visit(tree)
-    return made
-
-
-@lru_cache(maxsize=1)
-def environment_for_templates() -> jinja2.Environment:
-    """The sandbox with the functions that chat templates expect."""
-    import jinja2
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}…{% endgeneration %}`: a mark of transformers, without effect here."""
-
-        tags = frozenset(("generation",))  # type: ignore[assignment]
-
-        def parse(self, parser: Any) -> Any:
-            lineno = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=lineno)
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset(("*", "**", "+", "%"))
-
-        def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-            LIMITS.check()
-            grown = 0
-            if getattr(__obj, "__name__", "") == "replace" and len(args) >= 2:
-                grown = (len(str(__obj.__self__)) + 1) * len(str(args[1]))
-            LIMITS.check(grown)
-            value = super().call(__context, __obj, *args, **kwargs)
-            LIMITS.check(len(value) if isinstance(value, (str, list)) else 0)
-            return value
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            sizes = [len(value) for value in (left, right) if hasattr(value, "__len__")]
-            if operator == "*" and sizes:
-                counts = [value for value in (left, right) if isinstance(value, int)]
-                LIMITS.check(sizes[0] * max(1, *counts, 0) if counts else 0)
-            elif operator == "**" and (abs(left) > 1 << 32 or abs(right) > 64):
-                raise jinja2.TemplateError("a power that large")
-            elif operator == "%" and isinstance(left, str):
-                raise jinja2.TemplateError("formatting with %")
-            else:
-                LIMITS.check(sum(sizes))
-            return super().call_binop(context, operator, left, right)
-
-        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-            if isinstance(obj, str) and attr in GROWING_METHODS:
-                return False
-            return bool(super().is_safe_attribute(obj, attr, value))
-
-    def refuse(reason: str) -> NoReturn:
-        raise jinja2.TemplateError(reason)
-
-    def join(items: Sequence[Any]) -> str:
-        texts = [str(item) for item in items]
-        LIMITS.check(sum(map(len, texts)))
-        return "".join(texts)
-
-    def tojson(value: Any, indent: int | None = None, **settings: Any) -> str:
-        # Without the escapes that Jinja's own filter adds for web pages.
-        return json.dumps(value, ensure_ascii=False, indent=indent, **settings)
-
-    def strftime_now(layout: str) -> str:
-        return datetime.now().strftime(layout)
-
-    # The two whitespace settings are those of transformers; without them the text differs.
-    environment = Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    known: dict[str, Callable[..., Any]] = environment.filters
-    environment.filters = {name: known[name] for name in FILTERS if name in known}
-    environment.filters |= {"counted_join": join, "tojson": tojson, "counted_steps": counted_loop}
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = strftime_now
-    return environment
-
-
-def counted_loop(items: Any) -> Any:
-    """What a loop goes through, counted; lists are only measured, so that `loop.last` is known."""
-    import jinja2
-
-    if isinstance(items, jinja2.Undefined):
-        return items
-    return CountedList(items)
-
-
-class CountedList(list[Any]):
-    """A list that asks for the time at every step."""
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in super().__iter__():
-            LIMITS.check()
-            yield item

@@ -133,4 +133,37 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
         "letra sale mal, indica la codificación.",
     ),
+    "data.tools_dropped": (
+        "The chat template writes nothing of the tools that {count:,} conversations list; what "
+        "they say about tools is not learnt.",
+        "La plantilla no escribe nada de las herramientas que enumeran {count:,} conversaciones; "
+        "lo que dicen de ellas no se aprende.",
+    ),
+    "data.extra_dropped": (
+        "The chat template leaves out a part of {count:,} conversations beside their contents "
+        "(reasoning, names, calls of tools).",
+        "La plantilla deja fuera una parte de {count:,} conversaciones además de sus contenidos "
+        "(razonamientos, nombres, llamadas a herramientas).",
+    ),
+    "data.template_no_end": (
+        "The chat template ends no answer with a control token. {token} is put behind the last "
+        "answer of each conversation and learnt, so that the model stops.",
+        "La plantilla de chat no cierra las respuestas con ningún token de control. Se añade "
+        "{token} tras la última respuesta de cada conversación, y se aprende, para que el modelo "
+        "sepa parar.",
+    ),
+    "data.template_prompt_differs": (
+        "In training an answer stands behind {trained!r}, but the template asks for one with "
+        "{prompt!r}: the model may answer worse than it has learnt to. Mend the template's "
+        "add_generation_prompt part.",
+        "En el entrenamiento la respuesta va tras {trained!r}, pero la plantilla la pide con "
+        "{prompt!r}: el modelo podría responder peor de lo que ha aprendido. Corrige la parte "
+        "add_generation_prompt de la plantilla.",
+    ),
+    "data.template_date": (
+        "The chat template writes today's date, so that preparing the same data tomorrow gives "
+        "other tokens.",
+        "La plantilla de chat escribe la fecha de hoy: los mismos datos preparados mañana darán "
+        "otros tokens.",
+    ),
 }
