@@ -25,7 +25,7 @@ from enum import StrEnum
 from typing import Any, NoReturn
 
 from yunque.config import unknown_name
-from yunque.data.records import Record
+from yunque.data.reader import Record
 from yunque.errors import InputError
 
 Role = str

@@ -266,7 +266,8 @@ def reuse_or_build(
 
 def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> dict[str, Any]:
     """What the result depends on: the content of the sources, the settings, the format."""
-    names = "separator val test split_by encoding newlines normalise header skip_bad columns loss duplicates"
+    names = "separator val test split_by encoding newlines normalise header skip_bad columns"
+    names += " loss duplicates"
     settings = {
         "tokenizer": tokenizer_identity(config.tokenizer, loaded),
         **{name: getattr(config, name) for name in names.split()},
