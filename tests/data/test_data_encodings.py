@@ -293,6 +293,8 @@ def test_cuts_are_safe_by_unicodes_own_tables() -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=COMPOSING + "ñ—", max_size=12) | st.text(max_size=12))
 def test_plain_text_is_nfc(text: str) -> None:
+    long = text * (1 + (1 << 14) // max(1, len(text)))
+    assert not is_plain(long) or unicodedata.is_normalized("NFC", long)
     if is_plain(text):
         assert unicodedata.is_normalized("NFC", text)
 

@@ -15,10 +15,12 @@ from shared_data import shared
 from yunque.config import DataConfig
 from yunque.data import encodings
 from yunque.data.sources import (
+    HubData,
     Source,
     find_files,
     find_sources,
     hub_data,
+    hub_revision,
     read_documents,
     read_parts,
     records_of,
@@ -157,6 +159,8 @@ def test_hub_data_offline_and_without_the_package(monkeypatch: pytest.MonkeyPatc
     (source,) = find_sources(["hf:yunque-tests/there-is-no-such-data"])
     with pytest.raises(InputError, match=r"^hf:yunque-tests/.*: the data set cannot be read from"):
         list(records_of(source))
+    with pytest.raises(InputError, match=r"cannot be read from the Hub: OfflineModeIsEnabled"):
+        hub_revision(HubData("yunque-tests/there-is-no-such-data"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingPackageError, match=r'pip install "yunque\[hub\]"'):
         list(records_of(source))

@@ -48,11 +48,12 @@ SAFE_CLASS = (
     "\u2010-\u2027\u3001-\u3029\u3041-\u3094\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
     "\uff01-\uff60\U0001f000-\U0001faff"
 )
+PLAIN_CHARACTERS = 1 << 14  # for less the table is not worth its making
 FIRST_COMBINING = 0x300  # everything below is NFC and composes with nothing before it
 SAFE = re.compile(f"[{SAFE_CLASS}]")
 UNIT = re.compile(f"[{SAFE_CLASS}\n]?[^{SAFE_CLASS}\n]+")
 
-HIGH_RUN = re.compile(rb"([A-Za-z]?)([\x80-\xff]+)(?=([A-Za-z]?))")
+HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 ACCENTS = {
     "Spanish": "áéíóúüñ",
     "Portuguese": "áàâãéêíóôõúüç",
@@ -195,6 +196,8 @@ def is_plain(text: str) -> bool:
         text.encode("latin-1")
         return True
     except UnicodeEncodeError:
+        if len(text) < PLAIN_CHARACTERS:
+            return False
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     codes = codes[codes >= FIRST_COMBINING]
     table = plain_characters()
@@ -511,9 +514,9 @@ def examine(path: Path, notes: ReadNotes) -> bool:
     for block in byte_blocks(path, ReadNotes()):
         data = rest + block
         cut = data.rfind(b"\n") + 1 or len(data)
-        runs.update(HIGH_RUN.findall(data, 0, cut))
+        runs.update(high_runs(data[:cut]))
         rest = data[cut:]
-    runs.update(HIGH_RUN.findall(rest))
+    runs.update(high_runs(rest))
     total = utf8 = strange = 0
     letters: Counter[str] = Counter()
     for (before, run, after), times in runs.items():
@@ -524,8 +527,9 @@ def examine(path: Path, notes: ReadNotes) -> bool:
         except UnicodeDecodeError:
             strange += times
             continue
-        inside = before and after and not all(c.isalpha() or c in "·­’" for c in text)
-        strange += times * (len(run) > 3 or bool(inside))
+        inside = before.isalpha() and after.isalpha()
+        inside = inside and not all(c.isalpha() or c in "·\xad’" for c in text)
+        strange += times * (len(run) > 3 or inside)
         for character in text:
             if character.isalpha() and character not in "ªº":
                 letters[character.lower()] += times
@@ -545,6 +549,13 @@ def examine(path: Path, notes: ReadNotes) -> bool:
     notes.encoding = "windows-1252" if control else "latin-1"
     notes.found, notes.language = "detected", language
     return True
+
+
+def high_runs(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(byte before, bytes from 0x80 on, byte behind) of each run of such bytes."""
+    for found in HIGH_RUN.finditer(data):
+        begin, end = found.span()
+        yield data[begin - 1 : begin], found[0], data[end : end + 1]
 
 
 def is_utf8(data: bytes) -> bool:
@@ -570,7 +581,7 @@ def not_text(
     found = f"byte 0x{data[error.start]:02X} at offset {at} ({error.reason})"
     if notes.encoding != "utf-8":
         mend = "Name the right encoding, or mend the line."
-    elif not ascii_only or any(is_utf8(run) for _, run, _ in HIGH_RUN.findall(data)):
+    elif not ascii_only or any(map(is_utf8, HIGH_RUN.findall(data))):
         mend = (
             "Other characters of the file are UTF-8, so it mixes encodings or is damaged here: "
             "mend the line, or leave such lines out with skip_bad."

@@ -224,6 +224,30 @@ def records_of(
     return read_hub(hub, config, notes, on_bad)
 
 
+def hub_revision(hub: HubData) -> str:
+    """The commit that the data set is at: what stands for its content in a fingerprint.
+
+    Raises:
+        InputError: no connection, or no such data set.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(hub.name).sha)
+    except Exception as error:  # as in read_hub
+        raise InputError(hub_fault(hub, error, "")) from None
+
+
+def hub_fault(hub: HubData, error: Exception, where: str) -> str:
+    """The message for anything that the libraries of the Hub raise."""
+    reason = str(error).strip().split("\n")[0][:300]
+    return (
+        f"{hub}: {where}the data set cannot be read from the Hub: {type(error).__name__}: {reason} "
+        "Check the name and the connection, or download its files and name those. If a file or "
+        "folder was meant: there is none of this name."
+    )
+
+
 def read_hub(
     hub: HubData,
     config: DataConfig = DEFAULT,
@@ -259,13 +283,8 @@ def read_hub(
     except YunqueError:
         raise
     except Exception as error:  # the library raises what its many layers raise
-        reason = str(error).strip().split("\n")[0][:300]
-        what = f"row {row + 1}: " if row else ""
-        raise InputError(
-            f"{hub}: {what}the data set cannot be read from the Hub: {type(error).__name__}: "
-            f"{reason} Check the name and the connection, or download its files and name those. "
-            "If a file or folder was meant: there is none of this name."
-        ) from None
+        where = f"row {row + 1}: " if row else ""
+        raise InputError(hub_fault(hub, error, where)) from None
 
 
 def read_stretches(
