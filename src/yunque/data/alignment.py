@@ -304,24 +304,33 @@ def by_prompts(
             )
     loss: list[Span] = []
     notes: tuple[Note, ...] = ()
-    last = max(n for n, m in enumerate(messages) if m.role == "assistant" or asking)
     for number, message in enumerate(messages):
-        if asking or not message.trained:
+        if not message.trained:
+            # Of the assistant's turns without loss, a template may throw the reasoning away.
+            if message.role != "assistant" and message.content.strip() not in text:
+                raise InputError(unmatched(number, message))
             continue
         entries = [item.as_dict() for item in messages[: number + 1]]
-        until = text if number == last else template.run(entries, conversation.tools)
+        last = number == len(messages) - 1
+        until = text if last else template.run(entries, conversation.tools)
         asked = template.run(entries[:-1], conversation.tools, True)
         begin = len(shared_start(until, asked))
         answer = message.content.rpartition("</think>")[2].strip()
         if not text.startswith(until.rstrip()) or answer not in until[begin:] or begin == 0:
-            raise InputError(
-                "chat template: the text that it writes cannot be matched with the messages "
-                f"(message {number + 1}, {message.role}). {MEND}"
-            )
+            raise InputError(unmatched(number, message))
+        if asking:
+            continue
         tokens = [token.end() for token in template.control.finditer(until, begin)]
         end = tokens[-1] if tokens and not until[tokens[-1] :].strip() else len(until)
-        if not tokens and number == last:
+        if not tokens and last:
             text, end = text + template.end_token, len(text) + len(template.end_token)
             notes = ("end_added",)
         loss.append((begin, end))
     return Rendered(text, (), tuple(loss), notes)
+
+
+def unmatched(number: int, message: Message) -> str:
+    return (
+        "chat template: the text that it writes cannot be matched with the messages "
+        f"(message {number + 1}, {message.role}). {MEND}"
+    )

@@ -333,7 +333,8 @@ def run_template(template: jinja2.Template, values: Mapping[str, Any], character
         ) from None
     except jinja2.TemplateError as fault:
         raise InputError(
-            f"chat template: {fault}. Change the messages or use a template that takes them."
+            f"chat template: {str(fault).rstrip('.')}. Change the messages or use a template that "
+            "takes them."
         ) from fault
     except Exception as fault:  # foreign code: whatever goes wrong in it is the template's fault
         raise InputError(
