@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 from yunque.data.alignment import render, render_prompt
 from yunque.data.chat_template import ChatTemplate, chat_template_of
 from yunque.data.conversations import Conversation, Message, messages_of
-from yunque.data.records import Record
+from yunque.data.reader import Record
 from yunque.data.rendered import encode_rendered
 from yunque.data.template_manner import check_template, manner_of
 from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer

@@ -18,7 +18,7 @@ from yunque.data.conversations import (
     messages_of,
     recognise,
 )
-from yunque.data.records import Record
+from yunque.data.reader import Record
 from yunque.errors import InputError
 
 

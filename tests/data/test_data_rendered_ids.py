@@ -17,7 +17,7 @@ from tokenizers import models, pre_tokenizers
 from yunque.data.alignment import Rendered, render
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, chat_template_of
 from yunque.data.conversations import Conversation, Message, messages_of
-from yunque.data.records import Record
+from yunque.data.reader import Record
 from yunque.data.rendered import encode_rendered, encode_rendered_many
 from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from yunque.errors import InputError
