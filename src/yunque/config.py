@@ -45,8 +45,9 @@ class DataConfig:
     """Text to tokens."""
 
     tokenizer: str = "bpe:4096"
-    """char, byte, word, word:SIZE, bpe:SIZE (trained on the training text), or the path of a
-    tokenizer.json, of a folder with one, or of a folder with encoder.json and vocab.bpe."""
+    """char, byte, word, word:SIZE, bpe:SIZE, unigram:SIZE (trained on the training text); the path
+    of a tokenizer.json, of a SentencePiece .model, or of a folder with one of them or with GPT-2's
+    encoder.json and vocab.bpe; or a Hub id (owner/name)."""
     separator: str = SEPARATOR
     """Token between documents. Where it stands in a .txt file, a new document begins."""
     val: float = 0.1

@@ -40,7 +40,7 @@ def tokenizers() -> list[Tokenizer]:
     text = "".join(PIECES) * 3 + "hola hola x y z don't don't\nhola.\n" * 5
     made = [
         train_tokenizer(spec, lambda: iter([text]), SEP)
-        for spec in ("char", "byte", "word", "word:20", "bpe:300")
+        for spec in ("char", "byte", "word", "word:20", "bpe:300", "unigram:300")
     ]
     for name in ("gpt2", "phi-2", "minimind"):
         made.append(load_tokenizer(shared(f"tokenizers/{name}")))

@@ -98,17 +98,17 @@ class Bulk:
         except ValueError:  # its regex engine gives up on very long runs of white space
             return None
         size = len(text) if text.isascii() else len(text.encode("utf-8"))
-        if int(self.sizes.take(ranks).sum()) != size:  # the expression leaves something out
-            return None
-        return self.ids.take(ranks)
+        if int(self.sizes.take(ranks, mode="clip").sum()) != size:
+            return None  # the expression leaves something out
+        return self.ids.take(ranks, mode="clip")
 
     def trusts(self, text: str) -> bool:
         """Whether both regex engines agree about every character of the text."""
         codes = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
-        known = self.known.take(codes)
+        known = self.known.take(codes, mode="clip")
         if (known == NEW).any():
             self.examine("".join(map(chr, np.unique(codes[known == NEW]))))
-            known = self.known.take(codes)
+            known = self.known.take(codes, mode="clip")
         return bool((known == TRUSTED).all())
 
     def examine(self, characters: str) -> None:

@@ -174,10 +174,14 @@ class Tokenizer:
         return found
 
     def _looked_up(self, text: str) -> Ids:
-        """The ids of a text of the kinds that are nothing but a table."""
+        """The ids of a text of the kinds that are nothing but a table.
+
+        No index can be out of range; "clip" is numpy's fastest way of not checking that.
+        """
         if self.kind == "byte":
-            return self._table.take(np.frombuffer(text.encode("utf-8"), np.uint8))
-        return self._table.take(np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4")))
+            return self._table.take(np.frombuffer(text.encode("utf-8"), np.uint8), mode="clip")
+        codes = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+        return self._table.take(codes, mode="clip")
 
     def _parts(self, text: str) -> list[str]:
         """A text in blocks that are encoded one by one; at least one."""
