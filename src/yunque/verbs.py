@@ -131,8 +131,7 @@ class Prepare:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.assemble.sources import prepare
-        from yunque.data.checks import check_data
+        from yunque.assemble.sources import doubts, prepare
         from yunque.screen.ledger import ledger_lines, print_examples
 
         if not self.out:
@@ -164,8 +163,7 @@ class Prepare:
             ),
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
-        doubts = [doubt.text(lang) for found in check_data(facts, 0) for doubt in found]
-        lines += [f"  ! {doubt}" for doubt in doubts]
+        lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
         if not facts["reused"]:
             speed = number(facts["megabytes_per_second"], lang, 1)
             lines.append(

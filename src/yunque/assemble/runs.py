@@ -47,6 +47,7 @@ from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
 from yunque.weights.folder import save_folder
 from yunque.words import say
+from yunque.words.ledger import equations
 
 DEFAULT_STEPS = 2_000
 SAMPLE = GenerateConfig(temperature=0.8)
@@ -285,7 +286,10 @@ class Run:
         elif self.runtime.main:
             files.write_text(folder / "recipe.toml", to_toml(recipe))
             files.write_json(folder / "environment.json", environment(self.runtime, recipe))
-            files.write_json(folder / "ledger.json", self.ledger())
+            ledger = self.ledger()
+            files.write_json(folder / "ledger.json", ledger)
+            for line in equations(ledger, self.lang):
+                self.screen.phase(line)
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()

@@ -10,12 +10,14 @@ from typing import Any
 from yunque.assemble.demo import TUTOR, marks_of, prepare_tutor
 from yunque.assemble.recipes import recipe_with
 from yunque.config import DataConfig, Recipe, raise_faults, validate
+from yunque.data.checks import Check, check_data
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
-from yunque.files import read_json
+from yunque.files import read_json, write_text
 from yunque.model.decoder import Decoder
+from yunque.reports.ledger_page import ledger_html
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
 
@@ -41,6 +43,26 @@ def prepare(
     recipe = recipe_with({**options, "sources": listed(sources)})
     validate(recipe)
     return tokens_for(recipe, Path(out), screen or SilentScreen(), lang)
+
+
+def doubts(made: Prepared) -> list[Check]:
+    """What a preparation leaves to doubt, faults first."""
+    errors, warnings = check_data(made.facts, 0)
+    return errors + warnings
+
+
+def write_ledger(made: Prepared, lang: str) -> None:
+    """The ledger as a page beside the token files: OUT/ledger.html."""
+    facts = made.facts
+    page = ledger_html(
+        facts["ledger"],
+        facts["sources"],
+        facts["examples"],
+        [doubt.text(lang) for doubt in doubts(made)],
+        lang,
+        made.folder.name,
+    )
+    write_text(made.folder / "ledger.html", page)
 
 
 def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> None:
@@ -88,10 +110,14 @@ def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared
         screen.progress(say(what, lang), fraction)
 
     if recipe.sources == (TUTOR,):
-        return prepare_tutor(recipe.data, out, progress)
+        made = prepare_tutor(recipe.data, out, progress)
+        write_ledger(made, lang)
+        return made
     if TUTOR in recipe.sources:
         raise InputError(f"sources: {TUTOR} is trained on alone, not together with other sources.")
-    return prepare_tokens(recipe.sources, recipe.data, out, progress)
+    made = prepare_tokens(recipe.sources, recipe.data, out, progress)
+    write_ledger(made, lang)
+    return made
 
 
 def exam_for(
