@@ -31,7 +31,7 @@ from yunque.config import (
 )
 from yunque.data.batches import Batches, EvaluationWindows, WindowCounts
 from yunque.data.checks import Check, check_data, check_sizes
-from yunque.data.ledger import Account
+from yunque.data.ledger import token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
@@ -467,26 +467,13 @@ class Run:
         Raises:
             LedgerError: an equation does not hold.
         """
-        facts, counts = self.data.facts, self.counts
-        tokens, epoch = Account("tokens"), Account("epoch")
-        duplicates = facts["dropped"]["tokens"]
-        tokens.read = sum(item["tokens"] for item in facts["splits"].values()) + duplicates
-        held_out = sum(t.length for name, t in self.data.splits.items() if name != "train")
-        for name, count in dataclasses.asdict(counts).items():
-            if name in ("trained", "masked", "first", "unused", "truncated"):
-                tokens.add(name, count)
-        tokens.add("held_out", held_out)
-        tokens.add("duplicate", duplicates)
-        tokens.check(str(self.folder))
-        accounts = {**facts["ledger"], "tokens": tokens.to_json()}
-        if isinstance(counts, PackedCounts):
-            epoch.read = self.batches.windows * self.batches.context_length
-            for name in ("trained", "masked", "padding"):
-                epoch.add(name, getattr(counts, name))
-            epoch.check(str(self.folder))
-            accounts["epoch"] = epoch.to_json()
+        facts, context = self.data.facts, self.batches.context_length
+        accounts = token_accounts(facts, self.counts, self.batches.windows, context)
+        for account in accounts.values():
+            account.check(str(self.folder))
         return {
-            **accounts,
+            **facts["ledger"],
+            **{name: account.to_json() for name, account in accounts.items()},
             "rows": self.batches.windows,
             "sources": facts["sources"],
             "doubts": facts["doubts"],

@@ -14,6 +14,7 @@ counting on their own, wrote, trained or left out:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +62,29 @@ class Account:
         return {"read": self.read, **self.parts, "error": self.error}
 
 
-def account_of(unit: str, values: Mapping[str, Any]) -> Account:
-    """The account that `to_json` wrote."""
-    parts = {name: int(n) for name, n in values.items() if name not in ("read", "error")}
-    return Account(unit, int(values["read"]), parts)
+def token_accounts(
+    facts: Mapping[str, Any], counts: object, rows: int, context_length: int
+) -> dict[str, Account]:
+    """The account of tokens and, where documents are packed, of the places of an epoch.
+
+    Args:
+        facts: of a preparation.
+        counts: of the batches of its training split; a dataclass with some of trained, masked,
+            first, unused, truncated, padding.
+        rows: rows of `context_length` places in an epoch.
+    """
+    booked = dataclasses.asdict(counts)  # type: ignore[call-overload]
+    duplicates = facts["dropped"]["tokens"]
+    splits = {name: item["tokens"] for name, item in facts["splits"].items()}
+    tokens = Account("tokens", sum(splits.values()) + duplicates)
+    for part in ("trained", "masked", "first", "unused", "truncated"):
+        if part in booked:
+            tokens.add(part, booked[part])
+    tokens.add("held_out", sum(n for name, n in splits.items() if name != "train"))
+    tokens.add("duplicate", duplicates)
+    accounts = {"tokens": tokens}
+    if "padding" in booked:
+        accounts["epoch"] = Account("epoch", rows * context_length)
+        for part in ("trained", "masked", "padding"):
+            accounts["epoch"].add(part, booked[part])
+    return accounts

@@ -622,12 +622,18 @@ class TokenWriter:
         self._separator = packed(np.array([tokenizer.separator_id]), dtype)
         self._stack = contextlib.ExitStack()
         self._files: dict[str, IO[bytes]] = {}
+        self._ends: dict[str, int] = {}  # of the last document written, by split
 
     def __enter__(self) -> TokenWriter:
         self._stack.__enter__()
         return self
 
     def __exit__(self, *fault: Any) -> None:
+        if fault[0] is None and self.layout.apart:
+            for split, end in self._ends.items():
+                # A document that the split cuts ends here, too.
+                if end < self.counts[split]["tokens"]:
+                    self._end(split)
         self._stack.__exit__(*fault)
         if fault[0] is None:
             for name in (f"{split}{part}" for split in SPLITS for part in PARTS_OF_A_SPLIT):
@@ -664,9 +670,9 @@ class TokenWriter:
         if self.layout.mask:
             carried = np.ones(len(ids), np.uint8) if mask is None else mask
             self._file(f"{block.split}.mask.bin").write(carried.tobytes() + b"\1" * ends)
+        self._ends.setdefault(block.split, 0)
         if self.layout.apart and block.ends:
-            end = np.array([counted["tokens"]], dtype="<u8")
-            self._file(f"{block.split}.documents.bin").write(end.tobytes())
+            self._end(block.split)
         if block.rendered is None:
             self.overlap.add(block.split, block.text)
         else:
@@ -709,6 +715,12 @@ class TokenWriter:
                     "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
                 }
             )
+
+    def _end(self, split: str) -> None:
+        """Write where a document ends."""
+        self._ends[split] = self.counts[split]["tokens"]
+        end = np.array([self._ends[split]], dtype="<u8")
+        self._file(f"{split}.documents.bin").write(end.tobytes())
 
     def _file(self, name: str) -> IO[bytes]:
         if name not in self._files:
