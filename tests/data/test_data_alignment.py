@@ -250,9 +250,8 @@ def test_any_conversation_is_rendered_exactly_or_refused(name: str) -> None:
     template, dice = template_of(name), random.Random(5)
 
     def text() -> str:
-        return "".join(dice.choices(pieces, k=dice.randint(0, 5))) + dice.choice(
-            ["b", "b ", " b\n"]
-        )
+        words = "".join(dice.choices(PIECES, k=dice.randint(0, 5)))
+        return words + dice.choice(["b", "b ", " b\n"])
 
     done = 0
     for _ in range(60):
