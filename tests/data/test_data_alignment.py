@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -224,3 +225,57 @@ def test_long_conversations_are_taken_up_to_a_limit() -> None:
     assert learnt(made) == [f"{n}<|im_end|>" for n in range(1, 2000, 2)]
     with pytest.raises(InputError, match=r"16,384 messages in one conversation, at most 16,382"):
         render([Message("user", "a")] * 16_384, template_of("chatml"))
+
+
+PIECES: tuple[str, ...] = (
+    "a",
+    "ñ",
+    "\n",
+    " ",
+    "\r\n",
+    "👍",
+    "{{",
+    '"',
+    "\U000f0000",
+    "<think>",
+    "</think>",
+    "[INST]",
+)
+PIECES += ("<|im_end|>", "<|im_start|>", "<|user|>", "</s>", "<s>", "<tool_response>")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_any_conversation_is_rendered_exactly_or_refused(name: str) -> None:
+    """Whatever the messages hold: one span a turn, in order, with its words and nobody else's."""
+    template, dice = template_of(name), random.Random(5)
+
+    def text() -> str:
+        words = "".join(dice.choices(PIECES, k=dice.randint(0, 5)))
+        return words + dice.choice(["b", "b ", " b\n"])
+
+    done = 0
+    for _ in range(60):
+        talk = [Message("user", text())] if dice.random() < 0.9 else []
+        for _ in range(dice.randint(1, 3)):
+            thought = {"reasoning_content": text()} if dice.random() < 0.2 else {}
+            talk += [Message("assistant", text(), thought, dice.random() < 0.9)]
+            talk += [Message("user", text())]
+        try:
+            made = render(talk[:-1], template)
+        except InputError:
+            continue
+        done += 1
+        plain = template.run([message.as_dict() for message in talk[:-1]])
+        assert made.text == plain + (template.end_token if "end_added" in made.notes else "")
+        trained = [message for message in talk[:-1] if message.trained]
+        assert len(made.loss) == len(trained)
+        behind = 0
+        for (start, end), message in zip(made.loss, trained, strict=True):
+            assert behind <= start < end
+            behind = end
+            assert message.content.split("</think>")[-1].strip() in made.text[start:end]
+        for start, end in made.content:
+            inside = [low <= start and end <= high for low, high in made.loss]
+            apart = [end <= low or high <= start for low, high in made.loss]
+            assert any(inside) or all(apart)
+    assert done >= 40

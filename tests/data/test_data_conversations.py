@@ -8,6 +8,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shared_data import shared
 
 from yunque.data.conversations import (
@@ -262,6 +264,16 @@ def turns(*pairs: tuple[str, Any]) -> dict[str, Any]:
             r"no turn of the assistant carries loss \(weight is 0 in all\)",
         ),
         (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": ""}}]}]},
+            "",
+            r"message 1: tool_calls, item 1 has no name; expected function: name, arguments",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": "f()"}]},
+            "",
+            r"message 1: tool_calls is text \('f\(\)'\), expected a list",
+        ),
+        (
             {"messages": [{"role": "user", "content": "a", "weight": 2}]},
             "",
             r"message 1: weight is 2, expected 0 \(no loss\) or 1",
@@ -284,6 +296,36 @@ def test_a_record_of_another_shape_than_the_first_is_a_bad_one() -> None:
         read({"prompt": "a", "completion": "b"}, shape=Shape.ALPACA)
     with pytest.raises(InputError, match=r"message 1 has no 'role'; its keys are from, value"):
         read({"messages": [{"from": "human", "value": "a"}]}, shape=Shape.MESSAGES)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "tool_calls", "function", "name"]),
+            inner | st.sampled_from(["user", "assistant", "human", "gpt", "function_call", "tool"]),
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+NAMES = "messages conversations instruction output input prompt completion history tools text q"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES.split()), JSON, max_size=4))
+def test_any_record_becomes_a_conversation_or_a_text_or_an_error_with_its_place(
+    fields: dict[str, Any],
+) -> None:
+    try:
+        found = read(fields)
+    except InputError as error:
+        found = error
+    if isinstance(found, InputError):
+        assert str(found).startswith("a.jsonl:7: ")
+    else:
+        assert isinstance(found, str) or any(message.trained for message in found)
 
 
 def test_the_shared_files_have_the_shapes_that_they_are_known_for() -> None:

@@ -234,5 +234,5 @@ def test_a_broken_forbidden_or_unwilling_template_is_named() -> None:
         render_text(TALK, "text\n{% for %}")
     with pytest.raises(InputError, match=r"chat template: .*__class__"):
         render_text(TALK, "{{ messages.__class__.__mro__ }}")
-    with pytest.raises(InputError, match="system, user or assistant, got tool"):
-        render_text([{"role": "tool", "content": "x"}])
+    with pytest.raises(InputError, match="system, user, assistant or tool, got narrator"):
+        render_text([{"role": "narrator", "content": "x"}])

@@ -444,8 +444,7 @@ def check_messages(messages: Sequence[Message], where: str) -> None:
         if message.extra.get("tool_calls"):
             if message.role != "assistant":
                 fail(where, f"message {number}: tool_calls of {message.role}, not the assistant.")
-            if not isinstance(message.extra["tool_calls"], list):
-                fail(where, f"message {number}: tool_calls must be a list.")
+            check_calls(message.extra["tool_calls"], where, f"message {number}: tool_calls")
         elif message.role in ("user", "assistant") and not message.content.strip():
             what = {"user": "question", "assistant": "answer"}[message.role]
             fail(where, f"the {what} is empty (message {number}, {message.role}).")
@@ -453,6 +452,19 @@ def check_messages(messages: Sequence[Message], where: str) -> None:
         fail(where, "no turn of the assistant, so there is nothing to learn.")
     if not any(message.trained for message in messages):
         fail(where, "no turn of the assistant carries loss (weight is 0 in all).")
+
+
+def check_calls(calls: Any, where: str, place: str) -> None:
+    """Each call of a tool has a name, by itself or inside `function`."""
+    if not isinstance(calls, list):
+        fail(where, f"{place} is {kind(calls)}, expected a list.")
+    for number, call in enumerate(calls, 1):
+        if not isinstance(call, Mapping):
+            fail(where, f"{place}, item {number} is {kind(call)}, expected an object.")
+        inner = call.get("function", call)
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+        if not isinstance(name, str) or not name.strip():
+            fail(where, f"{place}, item {number} has no name; expected function: name, arguments.")
 
 
 def column(name: str, columns: Mapping[str, str]) -> str:
