@@ -511,11 +511,14 @@ def examine(path: Path, notes: ReadNotes) -> bool:
     """
     runs: Counter[tuple[bytes, bytes, bytes]] = Counter()
     rest = b""
-    for block in byte_blocks(path, ReadNotes()):
-        data = rest + block
-        cut = data.rfind(b"\n") + 1 or len(data)
-        runs.update(high_runs(data[:cut]))
-        rest = data[cut:]
+    try:
+        for block in byte_blocks(path, ReadNotes()):
+            data = rest + block
+            cut = data.rfind(b"\n") + 1 or len(data)
+            runs.update(high_runs(data[:cut]))
+            rest = data[cut:]
+    except Damaged:
+        pass  # whoever reads on comes upon it and says where
     runs.update(high_runs(rest))
     total = utf8 = strange = 0
     letters: Counter[str] = Counter()

@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from yunque.data.encodings import byte_fault, too_long, utf8_size
-from yunque.data.reader import MAX_DEPTH, RECORD_CHARACTERS, Fault, Reader, Record, lines_of
+from yunque.data.reader import (
+    MAX_BLANK,
+    MAX_DEPTH,
+    RECORD_CHARACTERS,
+    Fault,
+    Reader,
+    Record,
+    lines_of,
+)
 from yunque.errors import InputError
 
 CONVERSATION_KEYS = {"messages", "conversations", "conversation"}
@@ -117,7 +125,7 @@ def without_blank_end(
                 reader.bad("a blank line, expected a record", at, text)
             blank = []
             yield line, number
-        elif len(blank) < 1000:
+        elif len(blank) < MAX_BLANK:
             blank.append((line, number))
         else:
             reader.bad("a blank line, expected a record", number, line)

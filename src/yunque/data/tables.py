@@ -19,7 +19,15 @@ from yunque.data.encodings import (
     byte_fault,
     utf8_size,
 )
-from yunque.data.reader import RECORD_CHARACTERS, Fault, Reader, Record, lines_of, text_size
+from yunque.data.reader import (
+    MAX_BLANK,
+    RECORD_CHARACTERS,
+    Fault,
+    Reader,
+    Record,
+    lines_of,
+    text_size,
+)
 from yunque.errors import InputError, MissingPackageError, StorageError
 from yunque.files import storage_error
 
@@ -31,9 +39,8 @@ NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?")
 class Feed:
     """Lines for a table reader, which remembers those of the present row."""
 
-    def __init__(self, lines: Iterator[tuple[str, int]], source: str) -> None:
+    def __init__(self, lines: Iterator[tuple[str, int]]) -> None:
         self.lines = lines
-        self.source = source
         self.again: deque[tuple[str, int]] = deque()
         self.taken: list[tuple[str, int]] = []
         self.length = 0
@@ -62,14 +69,14 @@ class Feed:
 
 def read_table(blocks: Iterable[str], reader: Reader, tabs: bool) -> Iterator[Record]:
     """The rows of a csv or tsv file, quoted as RFC 4180 says, as texts under column names."""
-    feed = Feed(lines_of(blocks, reader), reader.source)
+    feed = Feed(lines_of(blocks, reader))
     # One limit for all of Python; the largest record is ours to bound.
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_CHARACTERS))
     reader.notes.layout = "table"
     delimiter = delimiter_of(feed, tabs)
     reader.notes.delimiter = delimiter
     names: list[str] = []
-    blank: list[tuple[str, int]] = []
+    blank: list[int] = []  # lines; not a fault at the end of the file
     rows = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.next_row()
@@ -93,9 +100,12 @@ def read_table(blocks: Iterable[str], reader: Reader, tabs: bool) -> Iterator[Re
         text = line.rstrip("\r\n")
         reader.structure(len(line) - len(text))
         if not row:
-            blank.append(("", number))
+            if len(blank) < MAX_BLANK:
+                blank.append(number)
+            else:
+                reader.bad("a blank line, expected a row", number)
             continue
-        for _, at in blank:
+        for at in blank:
             reader.bad("a blank line, expected a row", at)
         blank = []
         if not names:
