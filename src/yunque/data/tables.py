@@ -32,6 +32,7 @@ from yunque.errors import InputError, MissingPackageError, StorageError
 from yunque.files import storage_error
 
 PARQUET_ROWS = 256
+ROW_LINES = 50_000  # a field of more lines is a forgotten quote
 HEADER_CHARACTERS = 80  # a longer first field is data, not the name of a column
 NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?")
 
@@ -54,6 +55,8 @@ class Feed:
         self.length += len(item[0])
         if self.length > RECORD_CHARACTERS:
             raise Fault(f"a row of more than {RECORD_CHARACTERS >> 20} MB; is a quote missing?")
+        if len(self.taken) > ROW_LINES:
+            raise Fault(f"a quote that opens here is not closed in {ROW_LINES:,} lines")
         return item[0]
 
     def next_row(self) -> None:
@@ -95,8 +98,9 @@ def read_table(blocks: Iterable[str], reader: Reader, tabs: bool) -> Iterator[Re
             reader.bad(table_fault(error), number, text)
             rows = csv.reader(feed, delimiter=delimiter, strict=True)
             continue
-        line = "".join(text for text, _ in feed.taken)
-        number = feed.taken[0][1]
+        line, number = feed.taken[0]
+        if len(feed.taken) > 1:
+            line = "".join(text for text, _ in feed.taken)
         text = line.rstrip("\r\n")
         reader.structure(len(line) - len(text))
         if not row:
