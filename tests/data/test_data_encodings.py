@@ -187,6 +187,12 @@ def test_damaged_compression_is_named(tmp_path: Path, suffix: str, fault: str) -
         whole(path)
 
 
+def test_damage_behind_latin1_text_is_named_too(tmp_path: Path) -> None:
+    packed = gzip.compress((SPANISH * 2000).encode("latin-1"))[:-9]
+    with pytest.raises(InputError, match=r"a\.txt\.gz:\d+: damaged \.gz data"):
+        whole(put(tmp_path, "a.txt.gz", packed))
+
+
 @pytest.mark.parametrize("suffix", PACK)
 def test_a_decompression_bomb_stays_small_in_memory(tmp_path: Path, suffix: str) -> None:
     pieces = 48  # of 1 MB of one letter with line ends

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -332,6 +333,24 @@ def test_what_would_fill_the_memory_is_refused(
     ]:
         with pytest.raises(InputError, match=rf"{name}:2: a \w+ of more than .* memory"):
             read_some(put(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("bomb", ["[", "[{", "[[],", '[{"a":', '"', "\\", "[1,"])
+def test_brackets_and_quotes_without_end_are_no_hang(tmp_path: Path, bomb: str) -> None:
+    path = put(tmp_path, "a.json", '[{"a": ' + bomb * (1_000_000 // len(bomb)))
+    began = time.perf_counter()
+    found, bad, _ = read_some(path)
+    assert (found, bad[0].line) == ([], 1)
+    assert time.perf_counter() - began < 5
+
+
+def test_a_forgotten_quote_costs_one_row(tmp_path: Path) -> None:
+    rows = 60_000
+    path = put(tmp_path, "a.csv", 'a,b\n1,"x\n' + "2,y\n" * rows)
+    with pytest.raises(InputError, match=r"a\.csv:2: a quote .* not closed in 50,000 lines"):
+        read(path)
+    found, bad, _ = read_some(path)
+    assert (len(found), [item.line for item in bad]) == (rows, [2])
 
 
 def test_a_ten_megabyte_line_is_read(tmp_path: Path) -> None:

@@ -179,11 +179,11 @@ def normalised(text: str, notes: ReadNotes) -> str:
         return text
     made = unicodedata.normalize("NFC", text)
     notes.normalised_bytes += utf8_size(text) - utf8_size(made)
-    for unit in UNIT.findall(text):
+    for unit, times in Counter(UNIT.findall(text)).items():
         if not unicodedata.is_normalized("NFC", unit):
             pairs = zip(unit, unicodedata.normalize("NFC", unit), strict=False)
             same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-            notes.normalised_characters += len(unit) - same
+            notes.normalised_characters += times * (len(unit) - same)
     return made
 
 
@@ -511,11 +511,14 @@ def examine(path: Path, notes: ReadNotes) -> bool:
     """
     runs: Counter[tuple[bytes, bytes, bytes]] = Counter()
     rest = b""
-    for block in byte_blocks(path, ReadNotes()):
-        data = rest + block
-        cut = data.rfind(b"\n") + 1 or len(data)
-        runs.update(high_runs(data[:cut]))
-        rest = data[cut:]
+    try:
+        for block in byte_blocks(path, ReadNotes()):
+            data = rest + block
+            cut = data.rfind(b"\n") + 1 or len(data)
+            runs.update(high_runs(data[:cut]))
+            rest = data[cut:]
+    except Damaged:
+        pass  # whoever reads on comes upon it and says where
     runs.update(high_runs(rest))
     total = utf8 = strange = 0
     letters: Counter[str] = Counter()

@@ -21,15 +21,25 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from yunque.data.encodings import byte_fault, too_long, utf8_size
-from yunque.data.reader import MAX_DEPTH, RECORD_CHARACTERS, Fault, Reader, Record, lines_of
+from yunque.data.reader import (
+    MAX_BLANK,
+    MAX_DEPTH,
+    RECORD_CHARACTERS,
+    Fault,
+    Reader,
+    Record,
+    lines_of,
+)
 from yunque.errors import InputError
 
 CONVERSATION_KEYS = {"messages", "conversations", "conversation"}
 """A list under one of these is one conversation, not a list of records."""
 
-# The longest stretch without a bracket: plain characters and whole strings. Possessive, so that
-# nothing is ever tried twice.
-SKIP = re.compile(r'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+# What can be passed over inside a value without counting brackets: plain characters, whole strings,
+# and lists and objects with no other inside. Possessive, so that nothing is tried again and again.
+FLAT = r'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")'
+SKIP = re.compile(rf"(?:{FLAT}|[\[{{]{FLAT}*+[\]}}])*+", re.DOTALL)
+OPENING = re.compile(r"[\[{]++")
 SCALAR = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[^ \t\r\n,\[\]{}"]++|[\]}]', re.DOTALL)
 SPACE = re.compile(r"[ \t\r\n]*+")
 
@@ -117,7 +127,7 @@ def without_blank_end(
                 reader.bad("a blank line, expected a record", at, text)
             blank = []
             yield line, number
-        elif len(blank) < 1000:
+        elif len(blank) < MAX_BLANK:
             blank.append((line, number))
         else:
             reader.bad("a blank line, expected a record", number, line)
@@ -186,6 +196,8 @@ class Cursor:
         """The next value up to its last bracket; what is inside is not looked at."""
         line, depth, end = self.line, 0, self.at
         nested = self.text[end] in "[{"
+        if nested:
+            depth, end = 1, end + 1
         while True:
             found = (SKIP if nested else SCALAR).match(self.text, end)
             assert found is not None, self.text[end : end + 20]
@@ -200,11 +212,14 @@ class Cursor:
                 if not self.more():
                     return Raw(self.take(len(self.text)), line, cut=True)
                 end = self.at + held if nested else self.at
-                continue
-            depth += 1 if self.text[end] in "[{" else -1
-            end += 1
-            if depth == 0:
-                return Raw(self.take(end), line)
+            elif opening := OPENING.match(self.text, end):
+                depth += opening.end() - end
+                end = opening.end()
+            else:
+                depth -= 1
+                end += 1
+                if depth == 0:
+                    return Raw(self.take(end), line)
 
 
 def read_json(blocks: Iterable[str], reader: Reader) -> Iterator[Record]:

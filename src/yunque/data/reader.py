@@ -22,6 +22,7 @@ from yunque.errors import InputError
 
 RECORD_CHARACTERS = 1 << 26
 MAX_DEPTH = 64
+MAX_BLANK = 1000  # so many blank lines may end a file
 
 
 @dataclass(frozen=True)

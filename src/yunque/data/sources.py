@@ -264,7 +264,8 @@ def read_hub(
         import datasets
     except ImportError:
         raise MissingPackageError(
-            f'{hub}: Hub data needs the package datasets: pip install "yunque[hub]"'
+            f'{hub}: Hub data needs the package datasets: pip install "yunque[hub]". If a file or '
+            "folder was meant: there is none of this name."
         ) from None
     notes = notes if notes is not None else ReadNotes()
     notes.layout = "hub"

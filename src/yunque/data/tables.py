@@ -19,11 +19,20 @@ from yunque.data.encodings import (
     byte_fault,
     utf8_size,
 )
-from yunque.data.reader import RECORD_CHARACTERS, Fault, Reader, Record, lines_of, text_size
+from yunque.data.reader import (
+    MAX_BLANK,
+    RECORD_CHARACTERS,
+    Fault,
+    Reader,
+    Record,
+    lines_of,
+    text_size,
+)
 from yunque.errors import InputError, MissingPackageError, StorageError
 from yunque.files import storage_error
 
 PARQUET_ROWS = 256
+ROW_LINES = 50_000  # a field of more lines is a forgotten quote
 HEADER_CHARACTERS = 80  # a longer first field is data, not the name of a column
 NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?")
 
@@ -31,9 +40,8 @@ NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?")
 class Feed:
     """Lines for a table reader, which remembers those of the present row."""
 
-    def __init__(self, lines: Iterator[tuple[str, int]], source: str) -> None:
+    def __init__(self, lines: Iterator[tuple[str, int]]) -> None:
         self.lines = lines
-        self.source = source
         self.again: deque[tuple[str, int]] = deque()
         self.taken: list[tuple[str, int]] = []
         self.length = 0
@@ -47,6 +55,8 @@ class Feed:
         self.length += len(item[0])
         if self.length > RECORD_CHARACTERS:
             raise Fault(f"a row of more than {RECORD_CHARACTERS >> 20} MB; is a quote missing?")
+        if len(self.taken) > ROW_LINES:
+            raise Fault(f"a quote that opens here is not closed in {ROW_LINES:,} lines")
         return item[0]
 
     def next_row(self) -> None:
@@ -62,14 +72,14 @@ class Feed:
 
 def read_table(blocks: Iterable[str], reader: Reader, tabs: bool) -> Iterator[Record]:
     """The rows of a csv or tsv file, quoted as RFC 4180 says, as texts under column names."""
-    feed = Feed(lines_of(blocks, reader), reader.source)
+    feed = Feed(lines_of(blocks, reader))
     # One limit for all of Python; the largest record is ours to bound.
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_CHARACTERS))
     reader.notes.layout = "table"
     delimiter = delimiter_of(feed, tabs)
     reader.notes.delimiter = delimiter
     names: list[str] = []
-    blank: list[tuple[str, int]] = []
+    blank: list[int] = []  # lines; not a fault at the end of the file
     rows = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.next_row()
@@ -88,14 +98,18 @@ def read_table(blocks: Iterable[str], reader: Reader, tabs: bool) -> Iterator[Re
             reader.bad(table_fault(error), number, text)
             rows = csv.reader(feed, delimiter=delimiter, strict=True)
             continue
-        line = "".join(text for text, _ in feed.taken)
-        number = feed.taken[0][1]
+        line, number = feed.taken[0]
+        if len(feed.taken) > 1:
+            line = "".join(text for text, _ in feed.taken)
         text = line.rstrip("\r\n")
         reader.structure(len(line) - len(text))
         if not row:
-            blank.append(("", number))
+            if len(blank) < MAX_BLANK:
+                blank.append(number)
+            else:
+                reader.bad("a blank line, expected a row", number)
             continue
-        for _, at in blank:
+        for at in blank:
             reader.bad("a blank line, expected a row", at)
         blank = []
         if not names:
