@@ -4,7 +4,8 @@
 
 One process, one machine, the contenders in turn within each round, the same text and the same
 vocabulary; every contender's ids are compared first. Prints the median of MB/s (UTF-8 bytes, wall
-time) with the lowest and highest of the rounds, and the median of the ratios within each round.
+time) with the lowest and highest of the rounds, MB per second of CPU time (all processes), which
+other work on the machine disturbs less, and the median of the ratios within each round.
 
 The job of `datasets` is the usual one of fine-tuning scripts: rows of text, `map` with the
 tokenizer of `transformers`, `map` again to join the rows and cut them into windows, both written
@@ -39,6 +40,7 @@ WINDOW = 1024
 ROW_CHARACTERS = 2000  # of a row of `datasets`: a few paragraphs
 
 Job = Callable[[], object]
+Seconds = dict[str, list[float]]
 
 
 def main() -> None:
@@ -63,13 +65,15 @@ def main() -> None:
         jobs = contenders(tokenizer, text, blocks, Path(folder))
         for job in jobs.values():
             job()  # caches, imports
-        seconds: dict[str, list[float]] = {name: [] for name in jobs}
+        wall: Seconds = {name: [] for name in jobs}
+        cpu: Seconds = {name: [] for name in jobs}
         for _ in range(options.rounds):
             for name, job in jobs.items():
-                began = time.perf_counter()
+                began, used = time.perf_counter(), sum(os.times()[:4])
                 job()
-                seconds[name].append(time.perf_counter() - began)
-    table(seconds, megabytes)
+                wall[name].append(time.perf_counter() - began)
+                cpu[name].append(sum(os.times()[:4]) - used)
+    table(wall, cpu, megabytes)
 
 
 def contenders(tokenizer: Tokenizer, text: str, blocks: list[str], folder: Path) -> dict[str, Job]:
@@ -167,13 +171,15 @@ def mapped(tokenizer: Tokenizer, text: str, processes: int, folder: Path) -> Job
     return job
 
 
-def table(seconds: dict[str, list[float]], megabytes: float) -> None:
+def table(wall: Seconds, cpu: Seconds, megabytes: float) -> None:
     """Speeds, and ratios to the contenders that a user would compare with."""
-    print(f"\n{'':62} MB/s   lowest–highest")
-    for name, times in seconds.items():
-        speeds = [megabytes / time for time in times]
-        print(f"{name:60} {statistics.median(speeds):6.2f}   {min(speeds):.2f}–{max(speeds):.2f}")
-    print()
+    print(f"\n{'':60}   MB/s  lowest–highest  MB/CPU s")
+    for name, times in wall.items():
+        speeds = [megabytes / seconds for seconds in times]
+        spread = f"{min(speeds):.2f}–{max(speeds):.2f}"
+        used = statistics.median(megabytes / seconds for seconds in cpu[name])
+        print(f"{name:60} {statistics.median(speeds):6.2f}  {spread:>14}  {used:8.2f}")
+    print("\nratios: wall time (lowest–highest), CPU time")
     ours, files = "yunque, {}", "yunque to a token file, {}"
     one, two = "1 thread", "2 threads"
     maps = "datasets + transformers, tokenise and group, {} process(es)"
@@ -185,11 +191,12 @@ def table(seconds: dict[str, list[float]], megabytes: float) -> None:
         (files.format(one), maps.format(1)),
         (files.format(two), maps.format(2)),
     ):
-        if fast in seconds and slow in seconds:
-            ratios = np.array(seconds[slow]) / np.array(seconds[fast])
+        if fast in wall and slow in wall:
+            ratios = np.array(wall[slow]) / np.array(wall[fast])
+            used = np.median(np.array(cpu[slow]) / np.array(cpu[fast]))
             print(
-                f"{fast} / {slow}: {np.median(ratios):.2f} times "
-                f"({ratios.min():.2f}–{ratios.max():.2f})"
+                f"{fast} / {slow}: {np.median(ratios):.2f} "
+                f"({ratios.min():.2f}–{ratios.max():.2f}), {used:.2f}"
             )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared
@@ -119,6 +120,14 @@ def test_ids_equal_the_slow_way(families: list[tuple[Tokenizer, Bulk]], text: st
     for tokenizer, bulk in families:
         ids = bulk.encode(text)
         assert ids is None or ids.tolist() == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("pattern", room.QUICKER)
+@settings(max_examples=300, deadline=None)
+@given(text=HARD)
+def test_the_quicker_expressions_split_alike(pattern: str, text: str) -> None:
+    assert regex.findall(room.QUICKER[pattern], text) == regex.findall(pattern, text)
+    assert "".join(regex.findall(pattern, text)) == text
 
 
 def test_most_texts_go_the_quick_way(families: list[tuple[Tokenizer, Bulk]]) -> None:

@@ -32,12 +32,21 @@ from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from yunque.data.pipelines import steps_of
-from yunque.data.vocabularies import BYTE_OF, CHARACTER_OF
+from yunque.data.vocabularies import BPE_PATTERN, BYTE_OF, CHARACTER_OF
 
 Ids = npt.NDArray[np.int64]
 Pair = tuple[str, str]
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# The same alternatives with words first, which are met most: up to twice as fast. Only
+# alternatives that no character can begin both of have changed their order.
+QUICKER = {
+    GPT2_PATTERN: (r" ?\p{L}+| ?\p{N}+|'s|'t|'re|'ve|'m|'ll|'d| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
+    BPE_PATTERN: (
+        r" ?[\p{L}\p{M}]+|\p{N}|['’]\p{L}{1,2}(?![\p{L}\p{M}])| ?[^\s\p{L}\p{M}\p{N}]+"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
 # Expressions made of these parts alone mean the same in both engines, given the same classes.
 PART = re.compile(
     r"\\p\{[A-Za-z]+\}|\\[sSnrt]|\\[^\w\s]|\(\?:|\(\?i:|\(\?!|\(\?=|\[\^?|[\])|]"
@@ -163,7 +172,7 @@ def bulk_of(pipeline: Mapping[str, Any], plain: Backend) -> Bulk | None:
         return None
     tokens = {id: token for token, id in pipeline["model"]["vocab"].items()}
     found = Bulk(
-        pattern,
+        QUICKER.get(pattern, pattern),
         {raw_bytes(tokens[id]): rank for rank, id in enumerate(ids)},
         np.array(ids, dtype=np.int64),
         normalizer is not None,
