@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -90,7 +91,8 @@ def close(case: dict[str, Any]) -> bool:
         try:
             made = prepare(sources, config, folder / "out")
         except InputError as fault:
-            assert "cannot be split" in str(fault) or "no character left" in str(fault)
+            if not re.search("cannot be split|no character left", str(fault)):
+                raise
             return False
         check(made, case)
     return True
@@ -132,11 +134,12 @@ def batches_of(made: Prepared, case: dict[str, Any]) -> list[Batches | PackedBat
             found.append(make())
         except InputError as fault:
             # Too short for a window, or nothing carries loss: refused by name before step 1.
-            assert any(word in str(fault) for word in ("one window needs", "carries loss", "two"))
+            if not re.search("one window needs|carries loss|two tokens", str(fault)):
+                raise
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CASES)
 def test_the_ledger_closes(case: dict[str, Any]) -> None:
     close(case)
@@ -173,10 +176,10 @@ def talk(question: str, answer: str) -> dict[str, Any]:
     }
 
 
-TOPICS = (
-    "el río el monte la ciudad un caballo dos barcas tres molinos la venta el rey un libro la luna "
-    "el mar una carta el pan la sal un árbol el viento la torre el puente una espada el escudo"
-).split(" ")
+TOPICS = """
+    el río el monte la ciudad un caballo dos barcas tres molinos la venta el rey un libro la luna "
+    "el mar una carta el pan la sal un árbol el viento la torre el puente una espada el escudo
+""".split()  # noqa: SIM905
 
 
 def clean(number: int) -> list[dict[str, Any]]:
@@ -212,7 +215,7 @@ def doubts(
         return [str(fault)]
     lost = tokens_lost
     if options.get("over_long") == "truncate":
-        lost = PackedBatches(made.splits["train"], 24, 1, 1, "truncate").counts.truncated
+        lost = PackedBatches(made.splits["train"], 40, 1, 1, "truncate").counts.truncated
     return [found.key for part in check_data(made.facts, lost) for found in part]
 
 
@@ -247,7 +250,7 @@ def test_all_labels_masked_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}{% endif %}{% endfor %}",
+        ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
          "answer"),
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "nothing marks"),
         ("{% for m in messages %}<|{{ 'user' if m.role == 'assistant' else 'assistant' }}|>"
@@ -308,7 +311,7 @@ def test_validation_that_stands_in_the_training_text_is_named(tmp_path: Path) ->
 def test_wrong_columns_are_named(tmp_path: Path) -> None:
     rows = [{"q": "hola", "a": "adiós"} for _ in range(20)]
     (found,) = doubts(rows, tmp_path)
-    assert "'q', 'a'" in found
+    assert "columns q, a" in found
     assert "--columns" in found
     (found,) = doubts(rows, tmp_path, columns="prompt=q,completion=b")
     assert "'b'" in found
@@ -345,6 +348,5 @@ def test_two_languages_in_one_file_are_named(tmp_path: Path) -> None:
 
 
 def test_a_line_of_ten_megabytes_is_read_or_named(tmp_path: Path) -> None:
-    rows = clean(6) + [talk("larga", "a" * 10_000_000)]
-    found = doubts(rows, tmp_path, tokenizer="byte")
-    assert found == ["data.long_record"]
+    rows = [{"text": f"corta {name}"} for name in "abcdefgh"] + [{"text": "a" * 10_000_000}]
+    assert doubts(rows, tmp_path, tokenizer="byte", val=0.0) == ["data.long_record"]

@@ -132,6 +132,11 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         found.append(Check("data.no_loss", numbers))
     if conversations > without and facts.get("masked") and not doubts.get("end_with_loss"):
         warn("end_without_loss", count=conversations)
+    if conversations and facts.get("pad_is_end"):
+        warn("pad_is_end")
+    if doubts.get("long_records"):
+        places = ", ".join(doubts["long_records_at"])
+        warn("long_record", count=doubts["long_records"], places=places)
     train = facts.get("tokens", {}).get("train", 0)
     if tokens_lost > LOST_FRACTION * train:
         warn("lost_to_length", lost=tokens_lost, tokens=train, percent=100 * tokens_lost / train)

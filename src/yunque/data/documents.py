@@ -43,6 +43,7 @@ class Piece(NamedTuple):
     blank: bool = False
     separator: bool = False
     rendered: Rendered | None = None
+    record: bool = False
 
 
 class Corpus:
@@ -171,14 +172,14 @@ class Corpus:
         """One record as a document."""
         found = messages_of(record, self.columns, shape)
         if isinstance(found, str):
-            return Piece(number, found, record.line, blank=not found.strip())
+            return Piece(number, found, record.line, blank=not found.strip(), record=True)
         if not self._checked:
             self.template_doubts = check_template(self.chat)
             self._checked = True
         rendered = render(found, self.chat)
         for note in rendered.notes:
             self.render_notes[note] = self.render_notes.get(note, 0) + 1
-        return Piece(number, rendered.text, record.line, rendered=rendered)
+        return Piece(number, rendered.text, record.line, rendered=rendered, record=True)
 
     def notes_of(self, number: int) -> dict[str, Any]:
         """How a source was read."""

@@ -19,6 +19,7 @@ WORDS = {
 LEAST_HITS = 12  # words of one language in a sample
 CLEAR = 2.0  # times the words of the next language
 SAMPLE_CHARACTERS = 2_000
+SPACING = 8_000  # characters from one sample to the next
 
 _ALL = {language: frozenset(words.split()) for language, words in WORDS.items()}
 _OWN = {
@@ -49,18 +50,25 @@ class LanguageSurvey:
         self._skip = 0
 
     def update(self, text: str) -> None:
-        """Look at one sample of every stretch, or of the short ones together."""
+        """Look at samples of a stretch; short ones are put together first."""
+        if len(text) <= SAMPLE_CHARACTERS:
+            self._buffer += text
+            if len(self._buffer) >= SAMPLE_CHARACTERS:
+                self._look(self._buffer)
+                self._buffer = ""
+            return
+        for start in range(0, len(text), SPACING):
+            self._look(text[start : start + SAMPLE_CHARACTERS])
+
+    def _look(self, sample: str) -> None:
         if self._skip:
             self._skip -= 1
             return
-        self._buffer += text[:SAMPLE_CHARACTERS]
-        if len(self._buffer) >= SAMPLE_CHARACTERS:
-            language = language_of(self._buffer)
-            self._buffer = ""
-            self._samples += 1
-            self._skip = self._samples // 64  # ever fewer in a long file
-            if language:
-                self.counts[language] = self.counts.get(language, 0) + 1
+        self._samples += 1
+        self._skip = self._samples // 64  # ever fewer in a long file
+        language = language_of(sample)
+        if language:
+            self.counts[language] = self.counts.get(language, 0) + 1
 
     def mixed(self) -> list[str]:
         """The languages that make up at least a tenth of the samples each, where two or more do."""

@@ -77,6 +77,7 @@ MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
 TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
 GROUP = 16  # blocks that are tokenized at once, for every thread
 GROUP_CHARACTERS = 1 << 21  # at most so much text at once, for every thread
+LONG_RECORD = 1_000_000  # characters; hardly meant as one document
 EXAMPLES = 3  # records that are shown token by token, of each kind
 EXAMPLE_TOKENS = 300
 
@@ -128,6 +129,7 @@ class Survey:
     languages: dict[int, LanguageSurvey] = field(default_factory=dict)
     documents_by_source: dict[int, int] = field(default_factory=dict)
     bytes_by_source: dict[int, int] = field(default_factory=dict)  # with blanks and separators
+    long_records: array[int] = field(default_factory=lambda: array("Q"))
 
 
 def prepare(
@@ -503,6 +505,8 @@ def count(corpus: Corpus, keys: bool, tell: Callable[[float], None]) -> Survey:
         survey.characters += len(piece.text)
         survey.bytes += size
         languages.update(piece.text)
+        if piece.record and len(piece.text) > LONG_RECORD:
+            survey.long_records.append(piece.source << LINE_BITS | piece.line)
         if piece.last:
             survey.documents += 1
             survey.conversations += piece.rendered is not None
@@ -559,6 +563,7 @@ def write_tokens(
         "vocab_size": tokenizer.vocab_size,
         "tokenizer_kind": tokenizer.kind,
         "tokenizer_fingerprint": tokenizer.fingerprint,
+        "pad_is_end": tokenizer.pad_is_end,
         "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
         "forced_cuts": writer.forced,
         "by_source": writer.by_source,

@@ -133,6 +133,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
         "letra sale mal, indica la codificación.",
     ),
+    "data.pad_is_end": (
+        "This tokenizer pads with its end token. Trainers that mask padding by its id would mask "
+        "every end and the model would never stop; here padding is masked by its place, the end "
+        "keeps its loss, and the tokenizer is saved without that padding token.",
+        "Este tokenizador rellena con su token de fin. Quien enmascara el relleno por su id "
+        "enmascara todos los finales, y el modelo no aprende a callar; aquí el relleno se "
+        "enmascara por su lugar, el fin cuenta para la pérdida y el tokenizador se guarda sin ese "
+        "token de relleno.",
+    ),
+    "data.long_record": (
+        "{count:,} records of more than a million characters, at {places}: is a whole file in one "
+        "line? They are kept.",
+        "{count:,} registros de más de un millón de caracteres, en {places}: ¿hay un archivo "
+        "entero en una línea? Se conservan.",
+    ),
     "data.tools_dropped": (
         "The chat template writes nothing of the tools that {count:,} conversations list; what "
         "they say about tools is not learnt.",
