@@ -776,6 +776,8 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
         "near_copies": 0,
         "near_copies_at": [],
     }
+    doubts["long_records"] = len(survey.long_records)
+    doubts["long_records_at"] = [corpus.place(place) for place in survey.long_records[:EXAMPLES]]
     if not survey.exact:
         return doubts
     doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))
