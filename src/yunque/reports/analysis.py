@@ -33,7 +33,7 @@ from yunque.reports.findings import (
     too_short_to_judge,
     worse_than_base,
 )
-from yunque.reports.read import Log
+from yunque.reports.log import Log
 from yunque.words.report import tell
 
 

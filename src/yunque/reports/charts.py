@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.analysis import Analysis
-from yunque.reports.read import Log, Record
+from yunque.reports.log import Log, Record
 from yunque.words import LANGUAGES, say
 from yunque.words.report import tell
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from yunque.reports.read import Record
+from yunque.reports.log import Record
 
 SIGMAS = 4.0
 """A change counts from here on: by chance alone 1 in 30,000 where noise is normal."""

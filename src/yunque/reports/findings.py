@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
-from yunque.reports.read import Log, Record
+from yunque.reports.log import Log, Record
 from yunque.words.report import WORDS, tell
 
 FREE_PASSES = 4

@@ -20,7 +20,7 @@ import numpy as np
 from yunque.reports.analysis import Analysis
 from yunque.reports.charts import AXES, POINTS, figures
 from yunque.reports.findings import Text, exam_score
-from yunque.reports.read import Log, Record
+from yunque.reports.log import Log, Record
 from yunque.words.report import tell
 from yunque.words.writing import visible
 

@@ -12,7 +12,8 @@ from yunque.errors import InputError
 from yunque.files import write_bytes, write_json, write_text
 from yunque.reports import charts, page
 from yunque.reports.analysis import Analysis, analyse
-from yunque.reports.read import Log, read
+from yunque.reports.log import Log
+from yunque.reports.read import read
 from yunque.words import say
 from yunque.words.report import tell
 
