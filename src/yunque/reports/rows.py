@@ -77,7 +77,9 @@ def log_of(
                 own = {**values, **metrics, "val_loss": figure(cells[theirs])}
                 others[name].append(record(row, own, {**names, "val_loss": theirs}))
         if any(k in values for k in ("train_loss", "learning_rate", "grad_norm")):
-            steps.append(record(row, {**values, **{k: rest[k] for k in rest if k not in metrics}}, names))
+            steps.append(
+                record(row, {**values, **{k: rest[k] for k in rest if k not in metrics}}, names)
+            )
     others = {name: found for name, found in others.items() if found}
     first = next(iter(others), "") if not any("val_loss" in r.values for r in evals) else ""
     if first:

@@ -53,7 +53,9 @@ def read_csv(
     except csv.Error:
         return None
     lightning = {"epoch", "step"} <= set(names) and file.name == "metrics.csv"
-    log = log_of("lightning_csv" if lightning else "csv", str(file), len(rows), sha256, rows, mapped)
+    log = log_of(
+        "lightning_csv" if lightning else "csv", str(file), len(rows), sha256, rows, mapped
+    )
     return counted_epochs(log) if held(log) and placed(names, mapped) else None
 
 
@@ -164,9 +166,11 @@ def read_json(
         longest = max(map(len, equal.values()), default=0)
         same = {k: v for k, v in equal.items() if len(v) == longest}
         by_columns = not lists
-        data = max(lists, key=len) if lists else [
-            dict(zip(same, row, strict=True)) for row in zip(*same.values(), strict=True)
-        ]
+        data = (
+            max(lists, key=len)
+            if lists
+            else [dict(zip(same, row, strict=True)) for row in zip(*same.values(), strict=True)]
+        )
     if not isinstance(data, list):
         return None
     rows: Rows = [(n, flat(cells)) for n, cells in enumerate(data, 1) if isinstance(cells, dict)]

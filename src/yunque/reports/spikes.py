@@ -1,0 +1,118 @@
+"""Single events in a noisy series: spikes of the loss and of the gradient norm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from yunque.reports.curve import Curve, noise
+from yunque.reports.findings import Finding, evidence, make
+
+SIDES = (3, 7, 15, 31)
+"""Points on either side that say what is usual; a wide bump shows only against a wide side."""
+DEVIATIONS = 8.0
+"""Batch losses are skewed and their tail is no event: 8 robust deviations."""
+
+
+def heights(values: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(how far each point lies above the medians on both its sides, the higher of these).
+
+    Above both: in a steep fall the points before are higher, in a rise those after.
+    """
+    n = len(values)
+    if n < 2 * side + 1:
+        return np.zeros(n), values
+    windows = np.median(np.lib.stride_tricks.sliding_window_view(values, side), axis=1)
+    usual = np.full(n, math.inf)
+    usual[side : n - side] = np.maximum(windows[: n - 2 * side], windows[side + 1 :])
+    return np.where(np.isfinite(usual), values - usual, 0.0), usual
+
+
+def spread(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Robust deviation about each point: of the whole series, or of its surroundings if more."""
+    whole = noise(steps, values)
+    width = 31
+    if len(values) < 2 * width:
+        return np.full(len(values), whole)
+    rough = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2) / math.sqrt(1.5)
+    local = 1.4826 * np.median(np.lib.stride_tricks.sliding_window_view(rough, width), axis=1)
+    ends = (len(values) - len(local)) // 2
+    padded = np.pad(local, (ends, len(values) - len(local) - ends), mode="edge")
+    return np.maximum(padded, whole)
+
+
+def spikes(values: np.ndarray, steps: np.ndarray, least: float) -> dict[int, float]:
+    """Index of each spike → what was usual there. Neighbouring points are one spike, its highest.
+
+    Args:
+        values: one point a row.
+        steps: where the rows stand.
+        least: a spike is at least that high, however small the noise.
+    """
+    if len(values) < 16:
+        return {}
+    limit = np.maximum(DEVIATIONS * spread(values, steps), least)
+    found: dict[int, float] = {}
+    for side in SIDES:
+        height, usual = heights(values, side)
+        for i in np.flatnonzero(height > limit):
+            found.setdefault(int(i), float(usual[i]))
+    merged: dict[int, float] = {}
+    group: list[int] = []
+    for i in [*sorted(found), len(values) + 10]:
+        if group and i > group[-1] + 2:
+            top = max(group, key=lambda k: values[k])
+            merged[top] = found[top]
+            group = []
+        group.append(i)
+    return merged
+
+
+def loss_spike(train: Curve, onset: int | None) -> Finding | None:
+    """Losses far above what lies around them, after which the loss came back down."""
+    end = len(train.values) if onset is None else onset + 1
+    values, steps = train.values[:end], train.steps[:end]
+    if len(values) < 16:
+        return None
+    found = spikes(values, steps, 0.02 * float(np.median(np.abs(values))))
+    if not found:
+        return None
+    top = max(found, key=lambda i: values[i] - found[i])
+    row = train.rows[top]
+    return make(
+        "loss_spike",
+        "info",
+        evidence((row, "train_loss")),
+        rows=len(found),
+        step=row.step,
+        loss=float(values[top]),
+        around=found[top],
+    )
+
+
+def gradient_spike(norms: Curve) -> Finding | None:
+    """Gradient norms several times those around them; judged by ratios, as norms spread so."""
+    kept = np.flatnonzero(norms.values > 0)
+    if len(kept) < 16:
+        return None
+    logs, steps = np.log(norms.values[kept]), norms.steps[kept]
+    limit = np.maximum(5 * spread(logs, steps), math.log(2.5))
+    found: dict[int, float] = {}
+    for side in SIDES[:2]:
+        height, usual = heights(logs, side)
+        for i in np.flatnonzero(height > limit):
+            found.setdefault(int(i), float(usual[i]))
+    if not found:
+        return None
+    top = max(found, key=lambda i: logs[i])
+    row = norms.rows[int(kept[top])]
+    return make(
+        "gradient_spike",
+        "info",
+        evidence((row, "grad_norm")),
+        rows=len(found),
+        step=row.step,
+        norm=row.number("grad_norm"),
+        around=math.exp(found[top]),
+    )
