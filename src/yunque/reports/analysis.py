@@ -21,6 +21,7 @@ from yunque.reports.consistency import (
 )
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
 from yunque.reports.findings import (
+    FREE_PASSES,
     Finding,
     Text,
     best_step,
@@ -83,6 +84,8 @@ def analyse(log: Log) -> Analysis:
     calm = not silent and onset is None and over is None
     risk = memorisation_risk(log, train, facts, silent)
     idle = learning_rate_zero(rates)
+    still = plateau(val, train, facts) if calm else None
+    flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
     found = [
         not_a_loss_objective(log, train),
         short,
@@ -92,9 +95,9 @@ def analyse(log: Log) -> Analysis:
         idle,
         over,
         best_step(log, val),
-        could_have_stopped(log, train, val, stop, over),
+        could_have_stopped(log, train, val, stop, over, flat),
         still_improving(val, train, facts) if calm else None,
-        plateau(val, train, facts) if calm else None,
+        still,
         no_validation(log, train),
         risk,
         data_repeated(train, facts, risk),
@@ -113,6 +116,8 @@ def analyse(log: Log) -> Analysis:
         throughput(log),
         memory(log),
     ]
+    if stop is not None and stop["why"] == "training_loss" and not flat:
+        stop = None
     findings = [f for f in found if f is not None]
     if any(f.id == "still_improving" for f in findings):
         findings = [f for f in findings if f.id != "plateau"]
@@ -236,13 +241,13 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     over, idle = has("overfitting"), has("learning_rate_zero")
     if has("diverged") or broken:
         id = "diverged"
-    elif has("too_short_to_judge"):
+    elif has("too_short_to_judge") or log.objective == "reinforcement":
         id = "cannot_tell"
-    elif log.objective == "reinforcement":
-        id = "cannot_tell"
-    elif (idle and idle.severity == "problem") or (flat and not lower and not better):
-        id = "did_not_learn"
-    elif has("worse_than_base") and not over:
+    elif (
+        (idle and idle.severity == "problem")
+        or (flat and not lower and not better)
+        or (has("worse_than_base") and not over)
+    ):
         id = "did_not_learn"
     elif over and not (log.kept and (lower or better)):
         id = "overfitted"

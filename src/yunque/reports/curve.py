@@ -17,6 +17,8 @@ SIGMAS = 4.0
 """A change counts from here on: by chance alone 1 in 30,000 where noise is normal."""
 SMALL_SHARE = 0.01
 """A part of the whole improvement that is nothing to act on, however exact the curve is."""
+NEGLIGIBLE = 0.002
+"""A part of a loss that nobody would train on for."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,30 @@ class Curve:
         """Whether a change between means, worth `points` single points, is beyond the noise."""
         return len(self.values) >= 3 and change > sigmas * self.noise / math.sqrt(points)
 
-    def first_as_good(self, within_noise: bool) -> int:
-        """First index whose level is the lowest one, but for a hundredth of the improvement.
+    def first_as_good(self) -> int:
+        """First index whose level is the lowest one, but for what noise or rounding explains.
 
-        Args:
-            within_noise: count as equal also what the noise of the level cannot tell apart. Not
-                in a curve of few points, whose bend looks like noise: there it is left out.
+        The curve is first made to fall only (isotonic regression), which takes most of its noise
+        away where it is flat and keeps its bends.
         """
-        low = float(self.smooth.min())
-        slack = SMALL_SHARE * float(self.smooth[0] - low)
-        if within_noise and len(self.values) >= 8:
+        end = self.lowest_level
+        level = falling(self.values[: end + 1])
+        slack = NEGLIGIBLE * abs(float(level[-1]))
+        if len(self.values) >= 8:
             half = len(self.values) // 2
             quiet = min(self.noise, noise(self.steps[half:], self.values[half:]))
-            # 1.25: a median is that much noisier than a mean.
-            slack = max(slack, 2 * 1.25 * quiet / math.sqrt(self.width))
-        first = int(np.flatnonzero(self.smooth <= low + slack)[0])
+            slack = max(slack, 2 * quiet / math.sqrt(self.width))
         # Noise alone makes k falls in a row once in (k + 1)! times: where the last three points
         # before the lowest one fall towards it, the lowest one is no luck.
         last = self.values[max(0, self.lowest - 3) : self.lowest + 1]
-        if within_noise and self.width == 1 and len(last) == 4 and np.all(np.diff(last) < 0):
+        if self.width == 1 and len(last) == 4 and np.all(np.diff(last) < 0):
             return self.lowest
-        return first
+        return int(np.flatnonzero(level <= level[-1] + slack)[0])
+
+    @property
+    def lowest_level(self) -> int:
+        """Index of the minimum of the curve behind the noise: the bottom of a parabola."""
+        return bottom(self.values, self.noise)
 
 
 def curve(rows: tuple[Record, ...], name: str) -> Curve:
@@ -99,6 +104,42 @@ def median(values: np.ndarray, width: int) -> np.ndarray:
     head = [float(np.median(values[: 2 * i + 1])) for i in range(half)]
     tail = [float(np.median(values[-(2 * i + 1) :])) for i in reversed(range(half))]
     return np.concatenate([head, inner, tail])
+
+
+def falling(values: np.ndarray) -> np.ndarray:
+    """The nearest curve that never rises (isotonic regression by pooling adjacent violators)."""
+    pools: list[list[float]] = []
+    for value in values:
+        pools.append([float(value), 1.0])
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            mean, count = pools.pop()
+            total = pools[-1][1] + count
+            pools[-1] = [(pools[-1][0] * pools[-1][1] + mean * count) / total, total]
+    return np.concatenate([np.full(int(count), mean) for mean, count in pools])
+
+
+def bottom(values: np.ndarray, spread: float) -> int:
+    """Index of the minimum of a noisy curve that may fall and rise again.
+
+    A parabola through the points about the lowest one that the noise cannot tell from it, and two
+    more on either side; with few of them, or no noise, the lowest point itself.
+    """
+    low = int(np.argmin(values))
+    if not math.isfinite(spread) or len(values) < 6:
+        return low
+    limit = values[low] + 6 * spread
+    left = right = low
+    while left > 0 and values[left - 1] <= limit:
+        left -= 1
+    while right < len(values) - 1 and values[right + 1] <= limit:
+        right += 1
+    if right - left < 5:
+        return low
+    x = np.arange(left, right + 1, dtype=float) - low
+    curvature, slope, _ = np.polyfit(x, values[left : right + 1], 2)
+    if curvature <= 0:
+        return low
+    return int(np.clip(round(low - slope / (2 * curvature)), left, right))
 
 
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:

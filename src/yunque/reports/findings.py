@@ -87,12 +87,13 @@ def non_finite(log: Log, facts: dict[str, Any]) -> Finding | None:
         return None
     losses = [row for row in rows if {"train_loss", "val_loss"} & set(row.non_finite)]
     shown = (losses or rows)[0]
+    name = min(shown.non_finite, key=lambda k: (k not in ("train_loss", "val_loss"), k))
     return make(
         "non_finite",
         "problem" if losses else "warning",
-        evidence((shown, shown.non_finite[0])),
+        evidence((shown, name)),
         case="loss" if losses else "other",
-        field=shown.non_finite[0],
+        field=shown.names.get(name, name),
         rows=len(rows),
         total=facts["loss_rows"] + facts["eval_rows"],
         step=shown.step,
@@ -219,9 +220,9 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        at = val.first_as_good(within_noise=True)
+        at = val.first_as_good()
     elif len(train.values) >= 8 and fell(train):
-        c, why, at = train, "training_loss", train.first_as_good(within_noise=False)
+        c, why, at = train, "training_loss", first_tiny(train)
     else:
         return None
     row = c.rows[at]
@@ -230,10 +231,27 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
     return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
 
 
+def first_tiny(train: Curve) -> int:
+    """First index from which the running median falls by less than a hundredth of its fall."""
+    low = float(train.smooth.min())
+    slack = SMALL_SHARE * float(train.smooth[0] - low)
+    return int(np.flatnonzero(train.smooth <= low + slack)[0])
+
+
 def could_have_stopped(
-    log: Log, train: Curve, val: Curve, stop: dict[str, Any] | None, over: Finding | None
+    log: Log,
+    train: Curve,
+    val: Curve,
+    stop: dict[str, Any] | None,
+    over: Finding | None,
+    flat: bool,
 ) -> Finding | None:
-    """A tenth of the run or more bought nothing that the log can show."""
+    """A tenth of the run or more bought nothing that the log can show.
+
+    By the training loss alone only where it is flat: on new data a slow fall is worth its steps.
+    """
+    if stop is None or (stop["why"] == "training_loss" and not flat):
+        return None
     if stop is None or stop["why"] == "diverged" or stop["saved_fraction"] < 0.1:
         return None
     if log.stop is not None and log.stop.values.get("reason") == "early_stopping":
@@ -320,11 +338,14 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
         early, late = c.values[begin : begin + half], c.values[begin + half :]
         move = float(np.median(early) - np.median(late))
         error = 1.25 * c.noise * math.sqrt(1 / len(early) + 1 / len(late))
-        still = abs(move) <= 2 * error and abs(move) + 2 * error <= SMALL_SHARE * won
+        opening = float(np.median(early[: max(3, half // 4)]))
+        level = abs(opening - float(np.median(late))) + 2 * error <= SMALL_SHARE * won
+        still = level and abs(move) <= 2 * error
         drag = (
-            (facts["epochs"] or 0) > FREE_PASSES
+            level
+            and (facts["epochs"] or 0) > FREE_PASSES
             and c.steps[begin] <= c.steps[0] + 0.5 * (c.steps[-1] - c.steps[0])
-            and abs(float(c.smooth[begin] - c.smooth[-1])) + 2 * error <= SMALL_SHARE * won
+            and move > -2 * error
         )
         if still or drag:
             row, last = c.rows[begin], c.rows[-1]
@@ -345,7 +366,7 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
 
 def no_validation(log: Log, train: Curve) -> Finding | None:
     """No loss on text that was held out."""
-    if any("val_loss" in row.values for row in log.evals) or not any(
+    if any(row.values.get("val_loss") is not None for row in log.evals) or not any(
         "train_loss" in row.values for row in log.steps
     ):
         return None

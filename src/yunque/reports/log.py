@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 LIMIT = 1e100
@@ -162,7 +163,7 @@ def ordered(rows: list[Record]) -> tuple[tuple[Record, ...], Order]:
     where the last has fewer than 8 rows). Going back to a later one is a resume: what it repeats
     counts instead of what stood there. Many backward steps are no resumes but disorder.
     """
-    back = [(a, b) for a, b in zip(rows, rows[1:], strict=False) if b.step < a.step]
+    back = [(a, b) for a, b in pairwise(rows) if b.step < a.step]
     if len(back) > max(3, len(rows) // 20):
         last = {row.step: row for row in rows}
         kept = by_step(last.values())

@@ -20,7 +20,7 @@ class Schedule:
     """A recognised schedule."""
 
     form: str
-    """constant, linear, cosine, polynomial, inverse_sqrt, exponential, decay_at_end, steps, other"""
+    """One of `yunque.words.report.FORMS`."""
     peak: float
     warmup_steps: int
     end: float
@@ -33,29 +33,39 @@ def schedule_of(rates: Curve, total: int | None) -> Schedule | None:
     top = float(values.max()) if len(values) else 0.0
     if len(values) < 5 or top <= 0:
         return None
-    near = np.flatnonzero(values >= 0.999 * top)
-    first = int(near[0])
-    slope = 0.0
-    if first >= 2 and np.all(np.diff(values[: first + 1]) >= 0):
-        slope = float((values[first - 1] - values[0]) / (steps[first - 1] - steps[0]))
-    rising = first > 0 and values[0] < 0.95 * top
-    after = slice(first, None)
-    form, peak = shape(steps[after], values[after], total, top)
+    first = int(np.flatnonzero(values >= 0.999 * top)[0])
+    before = float(steps[first - 1]) if first else float(steps[0])
+    form, peak = shape(steps[first:], values[first:], total, top, before)
     warmup = 0
-    if rising:
-        # Between two rows the peak is where the line of the warm-up meets it.
-        meet = steps[first]
-        if slope > 0:
-            base = values[0] - slope * steps[0]
-            zero = -base / slope
-            meet = (peak - base) / slope - (zero if -1 <= zero <= 2 else 0)
-            meet = min(max(meet, steps[first - 1]), steps[first])
-        warmup = round(meet)
+    if first and values[0] < 0.95 * top:
+        warmup = round(warmup_end(steps[: first + 1], values[: first + 1], peak))
     return Schedule(form, peak, warmup, float(values[-1]))
 
 
+def warmup_end(steps: np.ndarray, values: np.ndarray, peak: float) -> float:
+    """The step at which a rising rate reaches its peak; the last of these rows is there.
+
+    Between two rows it is where the line of the warm-up meets the peak, or, for warm-ups that go
+    with the logarithm of the step (DeepSpeed's), where that curve does.
+    """
+    rise, rates = steps[:-1], values[:-1]
+    if len(rise) >= 2 and rates[-1] > rates[0]:
+        (slope, base), error = fit(np.column_stack([rise, np.ones_like(rise)]), rates)
+        if slope > 0 and error <= 0.005 * peak:
+            zero = -base / slope
+            meet = (peak - base) / slope - (zero if -1 <= zero <= 2 else 0)
+            return float(min(max(meet, rise[-1]), steps[-1]))
+        if np.all(rise > 1) and np.all(rates > 0):
+            ends = np.log(rise) * peak / rates
+            if np.ptp(ends) < 0.01 * ends.mean():
+                return float(min(max(math.exp(ends.mean()), rise[-1]), steps[-1]))
+    elif len(rise) == 1 and 0 < rates[0] < peak and rise[0] > 0:
+        return float(min(max(rise[0] * peak / rates[0], rise[0]), steps[-1]))
+    return float(steps[-1])
+
+
 def shape(
-    steps: np.ndarray, values: np.ndarray, total: int | None, top: float
+    steps: np.ndarray, values: np.ndarray, total: int | None, top: float, before: float
 ) -> tuple[str, float]:
     """(form, peak) of the rates from their peak on."""
     if np.all(np.abs(values - top) <= 1e-3 * top):
@@ -68,7 +78,7 @@ def shape(
     if line[0][0] < 0:
         tries.append((line[1], "linear", top))
     for finish in {end, float(steps[-1]), end + 1}:
-        for start in (begin, begin - 1, begin - (steps[1] - steps[0]) / 2, 0.0):
+        for start in (begin, begin - 1, before, (begin + before) / 2, 0.0):
             u = np.clip((steps - start) / max(finish - start, 1e-9), 0, 1)
             wave = (1 + np.cos(math.pi * u)) / 2
             (height, floor), error = fit(np.column_stack([wave, np.ones_like(wave)]), values)
@@ -91,10 +101,10 @@ def shape(
         return best[1], best[2]
     flat = values >= 0.999 * top
     last_flat = int(np.flatnonzero(flat)[-1])
-    if last_flat >= len(values) // 10 and np.all(flat[: last_flat + 1]):
-        if np.all(np.diff(values[last_flat:]) <= 0) and len(values) - last_flat > 3:
-            if len(np.unique(values)) > 8:
-                return "decay_at_end", top
+    held = last_flat >= len(values) // 10 and bool(np.all(flat[: last_flat + 1]))
+    falls = len(values) - last_flat > 3 and bool(np.all(np.diff(values[last_flat:]) <= 0))
+    if held and falls and len(np.unique(values)) > 8:
+        return "decay_at_end", top
     if len(np.unique(values)) <= max(2, len(values) // 5) and np.all(np.diff(values) <= 0):
         return "steps", top
     return "other", top

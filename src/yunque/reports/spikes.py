@@ -97,7 +97,7 @@ def gradient_spike(norms: Curve) -> Finding | None:
     if len(kept) < 16:
         return None
     logs, steps = np.log(norms.values[kept]), norms.steps[kept]
-    limit = np.maximum(5 * spread(logs, steps), math.log(2.5))
+    limit = np.clip(5 * spread(logs, steps), math.log(2.5), math.log(16))
     found: dict[int, float] = {}
     for side in SIDES[:2]:
         height, usual = heights(logs, side)

@@ -81,10 +81,8 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
     epoch: Any = None
     for number, line in enumerate(lines, 1):
         lower = line.lower()
-        if "loss" not in lower and "trl:" not in lower and "tel:" not in lower:
-            if not any(word in lower for word in ("step", "iter", "epoch")):
-                continue
-        if len(line) > 4000:
+        words = ("loss", "trl:", "tel:", "step", "iter", "epoch", "pérdida")
+        if len(line) > 4000 or not any(word in lower for word in words):
             continue
         # Times and places at the beginning of a line are no figures.
         clean = re.sub(r"^(?:\s*\[[^\]]*\])+", "", COLOUR.sub("", line))

@@ -201,10 +201,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.could_have_stopped.validation": (
         "It could have stopped at step {step:n}: its validation loss, {loss:loss}, is as good as "
-        "the best ({best:loss}, step {best_step:n}) within the noise. That is {saved:pct} of the "
+        "the best ({best:loss}, step {best_step:n}) but for noise. That is {saved:pct} of the "
         "steps less.",
         "Pudo parar en el paso {step:n}: su pérdida de validación, {loss:loss}, es tan buena como "
-        "la mejor ({best:loss}, paso {best_step:n}) dentro del ruido. Es un {saved:pct} menos de "
+        "la mejor ({best:loss}, paso {best_step:n}) salvo ruido. Es un {saved:pct} menos de "
         "pasos.",
     ),
     "report.could_have_stopped.advice": (
