@@ -79,11 +79,12 @@ def analyse(log: Log) -> Analysis:
     # The loss of a reinforcement trainer need not fall, and its rise is no failure.
     silent = short is not None or log.objective == "reinforcement"
     onset = None if silent else divergence_onset(train)
-    over = None if silent or onset is not None else overfitting(log, train, val)
+    idle = learning_rate_zero(rates)
+    still_born = idle is not None and idle.severity == "problem"
+    over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
     calm = not silent and onset is None and over is None
     risk = memorisation_risk(log, train, facts, silent)
-    idle = learning_rate_zero(rates)
     still = plateau(val, train, facts) if calm else None
     flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
     found = [
@@ -107,7 +108,7 @@ def analyse(log: Log) -> Analysis:
         gradient_spike(norms),
         schedule(log, rates, norms),
         epoch_staircase(train) if not silent else None,
-        losses_not_comparable(train, val) if not silent else None,
+        None if silent or onset is not None else losses_not_comparable(train, val),
         metric_disagrees_with_loss(log, val) if not silent else None,
         mean_is_not_last_loss(log, train),
         log_incomplete(log, facts),
@@ -231,10 +232,12 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     first = float(val.values[0]) if len(val.values) else math.nan
     best = float(val.values[val.lowest]) if len(val.values) else math.nan
     # A fifth of the loss is beyond the noise of any mean over a fixed set, however few the points.
-    lower = len(val.values) >= 2 and (val.moved(first - best) or first - best > 0.2 * first)
+    # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
+    luck = val.noise * math.sqrt(2 * math.log(len(val.values))) if len(val.values) >= 3 else 0.0
+    lower = len(val.values) >= 2 and (val.moved(first - best - luck) or first - best > 0.2 * first)
     exam = exam_change(log)
     better = exam is not None and exam[2] > 2
-    flat = len(train.values) >= 8 and not fell(train, 2.0)
+    flat = len(train.values) >= 8 and not fell(train, 3.0)
     still = has("still_improving")
     last_rows = log.steps[-3:]
     broken = bool(last_rows) and all("train_loss" in row.non_finite for row in last_rows)

@@ -198,7 +198,7 @@ def epoch_staircase(train: Curve) -> Finding | None:
         after, e2 = fall(k + 0.5) or (before, e1)
         excess += step - math.sqrt(max(before, 0.0) * max(after, 0.0))
         spread += e0**2 + (e1**2 + e2**2) / 4
-    if not ends or excess < 4 * math.sqrt(spread):
+    if not ends or excess < 4.5 * math.sqrt(spread):
         return None
     if excess / len(ends) < 0.01 * float(np.median(train.values)):
         return None

@@ -45,30 +45,35 @@ class Curve:
         """Whether a change between means, worth `points` single points, is beyond the noise."""
         return len(self.values) >= 3 and change > sigmas * self.noise / math.sqrt(points)
 
-    def first_as_good(self) -> int:
-        """First index whose level is the lowest one, but for what noise or rounding explains.
+    def turn(self) -> tuple[int, int]:
+        """(the first index whose level is as good as the lowest one, that of the lowest level).
 
-        The curve is first made to fall only (isotonic regression), which takes most of its noise
-        away where it is flat and keeps its bends.
+        Levels are those of the curve behind the noise; as good means within two deviations of one
+        point, or a part of the loss that nobody would train on for.
         """
-        end = self.lowest_level
-        level = falling(self.values[: end + 1])
-        slack = NEGLIGIBLE * abs(float(level[-1]))
-        if len(self.values) >= 8:
-            half = len(self.values) // 2
-            quiet = min(self.noise, noise(self.steps[half:], self.values[half:]))
-            slack = max(slack, 2 * quiet / math.sqrt(self.width))
-        # Noise alone makes k falls in a row once in (k + 1)! times: where the last three points
-        # before the lowest one fall towards it, the lowest one is no luck.
-        last = self.values[max(0, self.lowest - 3) : self.lowest + 1]
-        if self.width == 1 and len(last) == 4 and np.all(np.diff(last) < 0):
-            return self.lowest
-        return int(np.flatnonzero(level <= level[-1] + slack)[0])
-
-    @property
-    def lowest_level(self) -> int:
-        """Index of the minimum of the curve behind the noise: the bottom of a parabola."""
-        return bottom(self.values, self.noise)
+        n, low = len(self.values), self.lowest
+        if n < 8:
+            close = self.values <= self.values[low] * (1 + NEGLIGIBLE)
+            return (int(np.flatnonzero(close)[0]) if self.values[low] > 0 else low), low
+        half = n // 2
+        spread = min(self.noise, noise(self.steps[half:], self.values[half:]))
+        won, begin = float(self.values[0] - self.values[low]), 0
+        for _ in range(2):  # The noise of the flat part, once it is known where that is.
+            near = self.values <= self.values[low] + max(15 * spread, 0.03 * won)
+            begin = max(0, min(int(np.flatnonzero(near)[0]), n - 6))
+            if n - begin >= 8:
+                spread = noise(self.steps[begin:], self.values[begin:])
+        level = smoothed(self.values[begin:], spread)
+        bottom = int(np.argmin(level))
+        base = float(np.median(level[level <= level[bottom] + spread]))
+        slack = max(2 * spread, NEGLIGIBLE * abs(base))
+        first = begin + int(np.flatnonzero(level <= base + slack)[0])
+        # Noise alone makes k falls in a row once in (k + 1)! times: where the points before the
+        # lowest one fall towards it, one after the other, the lowest one is no luck.
+        last = self.values[max(0, low - 4) : low + 1]
+        if len(last) == 5 and np.all(np.diff(last) < 0):
+            first = low
+        return first, begin + bottom
 
 
 def curve(rows: tuple[Record, ...], name: str) -> Curve:
@@ -106,40 +111,29 @@ def median(values: np.ndarray, width: int) -> np.ndarray:
     return np.concatenate([head, inner, tail])
 
 
-def falling(values: np.ndarray) -> np.ndarray:
-    """The nearest curve that never rises (isotonic regression by pooling adjacent violators)."""
-    pools: list[list[float]] = []
-    for value in values:
-        pools.append([float(value), 1.0])
-        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
-            mean, count = pools.pop()
-            total = pools[-1][1] + count
-            pools[-1] = [(pools[-1][0] * pools[-1][1] + mean * count) / total, total]
-    return np.concatenate([np.full(int(count), mean) for mean, count in pools])
+def smoothed(values: np.ndarray, spread: float) -> np.ndarray:
+    """The smoothest curve that lies within the noise of the points.
 
-
-def bottom(values: np.ndarray, spread: float) -> int:
-    """Index of the minimum of a noisy curve that may fall and rise again.
-
-    A parabola through the points about the lowest one that the noise cannot tell from it, and two
-    more on either side; with few of them, or no noise, the lowest point itself.
+    Second differences are penalised (Whittaker 1923), as much as leaves a deviation no larger than
+    the noise. Of more than 400 points the means of neighbours stand for them.
     """
-    low = int(np.argmin(values))
-    if not math.isfinite(spread) or len(values) < 6:
-        return low
-    limit = values[low] + 6 * spread
-    left = right = low
-    while left > 0 and values[left - 1] <= limit:
-        left -= 1
-    while right < len(values) - 1 and values[right + 1] <= limit:
-        right += 1
-    if right - left < 5:
-        return low
-    x = np.arange(left, right + 1, dtype=float) - low
-    curvature, slope, _ = np.polyfit(x, values[left : right + 1], 2)
-    if curvature <= 0:
-        return low
-    return int(np.clip(round(low - slope / (2 * curvature)), left, right))
+    n = len(values)
+    if n < 6 or not spread > 0:
+        return values
+    each = -(-n // 400)
+    if each > 1:
+        ends = np.arange(0, n, each)
+        means = np.add.reduceat(values, ends) / np.diff([*ends, n])
+        rough = smoothed(means, spread / math.sqrt(each))
+        return np.interp(np.arange(n), ends + (each - 1) / 2, rough)
+    bend = np.diff(np.eye(n), 2, axis=0)
+    best = values
+    for power in np.arange(-1, 6.1, 0.5):
+        level = np.linalg.solve(np.eye(n) + 10**power * bend.T @ bend, values)
+        if float(np.sqrt(np.mean((values - level) ** 2))) > spread:
+            break
+        best = level
+    return best
 
 
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:

@@ -198,6 +198,7 @@ def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
         case="kept" if log.kept else "lost",
         also="report.overfitting.sets" if more else "",
         step=best.step,
+        onset_step=val.rows[val.turn()[1]].step,
         best=low,
         last_step=last.step,
         last=float(val.values[-1]),
@@ -220,7 +221,7 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        at = val.first_as_good()
+        at = val.turn()[0]
     elif len(train.values) >= 8 and fell(train):
         c, why, at = train, "training_loss", first_tiny(train)
     else:
@@ -331,7 +332,7 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
         return None
     won = float(c.smooth[0] - c.smooth.min())
     first = c.steps[0] + 0.75 * (c.steps[-1] - c.steps[0])
-    for begin in range(n // 20, n - 7):
+    for begin in sorted({int(i) for i in np.linspace(n // 20, n - 8, 80)}):
         if c.steps[begin] > first:
             return None
         half = (n - begin) // 2

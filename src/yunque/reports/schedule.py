@@ -36,6 +36,9 @@ def schedule_of(rates: Curve, total: int | None) -> Schedule | None:
     first = int(np.flatnonzero(values >= 0.999 * top)[0])
     before = float(steps[first - 1]) if first else float(steps[0])
     form, peak = shape(steps[first:], values[first:], total, top, before)
+    if form == "other" and first and len(values) - first > 5:
+        # The highest row may still belong to the warm-up.
+        form, peak = shape(steps[first + 1 :], values[first + 1 :], total, top, float(steps[first]))
     warmup = 0
     if first and values[0] < 0.95 * top:
         warmup = round(warmup_end(steps[: first + 1], values[: first + 1], peak))
@@ -183,16 +186,15 @@ def learning_rate_zero(rates: Curve) -> Finding | None:
 
 
 def learning_rate_too_high(rates: Curve, train: Curve, onset: int | None) -> Finding | None:
-    """The loss broke away early, while the rate rose to its peak or stood at half of it or more."""
+    """The loss broke away while the rate rose to its peak, or within a tenth of the run after."""
     if onset is None or not len(rates.values) or rates.values.max() <= 0:
         return None
     row = train.rows[onset]
     at = min(int(np.searchsorted(rates.steps, row.step, side="right")), len(rates.values) - 1)
     top = int(np.argmax(rates.values))
     rate, peak = float(rates.values[at]), float(rates.values[top])
-    early = row.step <= max(rates.steps[top], 0.3 * train.steps[-1])
-    if not early or rate < (0.0 if row.step <= rates.steps[top] else 0.5 * peak):
-        return None
+    if row.step > rates.steps[top] + 0.1 * train.steps[-1] or rate <= 0:
+        return None  # Later on, the data or the numbers may be to blame as well.
     here: Record = rates.rows[at]
     return make(
         "learning_rate_too_high",

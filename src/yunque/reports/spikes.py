@@ -12,7 +12,9 @@ from yunque.reports.findings import Finding, evidence, make
 SIDES = (3, 7, 15, 31)
 """Points on either side that say what is usual; a wide bump shows only against a wide side."""
 DEVIATIONS = 8.0
-"""Batch losses are skewed and their tail is no event: 8 robust deviations."""
+"""A spike is at least 8 robust deviations high."""
+RARE = 7.0
+"""And so high that a run like this one holds such a row by chance once in exp(7) = 1,100 times."""
 
 
 def heights(values: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +54,9 @@ def spikes(values: np.ndarray, steps: np.ndarray, least: float) -> dict[int, flo
     """
     if len(values) < 16:
         return {}
-    limit = np.maximum(DEVIATIONS * spread(values, steps), least)
+    wide = spread(values, steps)
+    unsure = 1 + 3 / math.sqrt(len(values))  # Of the noise itself, where the rows are few.
+    limit = np.maximum(unsure * max(DEVIATIONS, tail(values, wide)) * wide, least)
     found: dict[int, float] = {}
     for side in SIDES:
         height, usual = heights(values, side)
@@ -67,6 +71,22 @@ def spikes(values: np.ndarray, steps: np.ndarray, least: float) -> dict[int, flo
             group = []
         group.append(i)
     return merged
+
+
+def tail(values: np.ndarray, wide: np.ndarray) -> float:
+    """How many deviations high the highest row is where the noise is skewed, as batch losses are.
+
+    The heights above the running median fall off as an exponential (or faster) from their third
+    quartile on; up to one row in 14 may be a spike itself.
+    """
+    n, side = len(values), 7
+    if n < 4 * side or not np.all(wide > 0):
+        return 0.0
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * side + 1), axis=1)
+    heights_ = (values[side : n - side] - middle) / wide[side : n - side]
+    quarter, high = np.quantile(heights_, [0.75, 0.93])
+    scale = (high - quarter) / math.log(0.25 / 0.07)
+    return float(quarter + scale * (math.log(0.25 * n) + RARE))
 
 
 def loss_spike(train: Curve, onset: int | None) -> Finding | None:
@@ -97,7 +117,8 @@ def gradient_spike(norms: Curve) -> Finding | None:
     if len(kept) < 16:
         return None
     logs, steps = np.log(norms.values[kept]), norms.steps[kept]
-    limit = np.clip(5 * spread(logs, steps), math.log(2.5), math.log(16))
+    unsure = 1 + 3 / math.sqrt(len(logs))
+    limit = np.clip(5 * unsure * spread(logs, steps), math.log(2.5), math.log(16))
     found: dict[int, float] = {}
     for side in SIDES[:2]:
         height, usual = heights(logs, side)

@@ -88,10 +88,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "Este archivo no es un registro de entrenamiento en un formato que Yunque lea.",
     ),
     "report.not_a_training_log.advice": (
-        "Give a run folder, or a log with steps and losses: trainer_state.json, TensorBoard events, "
-        "a table (CSV, JSON lines) or a text log.",
-        "Indica la carpeta de una ejecución o un registro con pasos y pérdidas: trainer_state.json, "
-        "eventos de TensorBoard, una tabla (CSV, JSON por líneas) o un registro de texto.",
+        "Give a run folder, or a log with steps and losses: trainer_state.json, TensorBoard "
+        "events, a table (CSV, JSON lines) or a text log.",
+        "Indica la carpeta de una ejecución o un registro con pasos y pérdidas: "
+        "trainer_state.json, eventos de TensorBoard, una tabla (CSV, JSON por líneas) o un "
+        "registro de texto.",
     ),
     "report.too_short_to_judge": (
         "Too little to judge: training losses in the log: {loss_rows:n}; validation losses: "
@@ -140,13 +141,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "un calentamiento más largo y gradientes recortados.",
     ),
     "report.overfitting.kept": (
-        "After step {step:n} the model overfitted: the validation loss rose from {best:loss} to "
-        "{last:loss} (step {last_step:n}) while the training loss went from {train_at_best:loss} "
-        "to {train_at_last:loss}. {kept} holds the model of step {step:n}, before that.",
-        "Después del paso {step:n} el modelo se sobreajustó: la pérdida de validación subió de "
-        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento pasaba de "
-        "{train_at_best:loss} a {train_at_last:loss}. {kept} guarda el modelo del paso {step:n}, "
-        "anterior a eso.",
+        "From about step {onset_step:n} on the model overfitted: the validation loss rose from "
+        "{best:loss} (step {step:n}) to {last:loss} (step {last_step:n}) while the training loss "
+        "went from {train_at_best:loss} to {train_at_last:loss}. {kept} holds the model of step "
+        "{step:n}, before that.",
+        "Más o menos desde el paso {onset_step:n} el modelo se sobreajustó: la pérdida de "
+        "validación subió de {best:loss} (paso {step:n}) a {last:loss} (paso {last_step:n}) "
+        "mientras la de entrenamiento pasaba de {train_at_best:loss} a {train_at_last:loss}. "
+        "{kept} guarda el modelo del paso {step:n}, anterior a eso.",
     ),
     "report.overfitting.kept.advice": (
         "Use the model in {kept}, not the last one. For a lower validation loss: more text, a "
@@ -155,13 +157,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "texto, un modelo menor, o más dropout o decaimiento de pesos.",
     ),
     "report.overfitting.lost": (
-        "After step {step:n} the model overfitted: the validation loss rose from {best:loss} to "
-        "{last:loss} (step {last_step:n}) while the training loss went from {train_at_best:loss} "
-        "to {train_at_last:loss}. The log does not show that the model of step {step:n} was kept.",
-        "Después del paso {step:n} el modelo se sobreajustó: la pérdida de validación subió de "
-        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento pasaba de "
-        "{train_at_best:loss} a {train_at_last:loss}. El registro no muestra que se guardara el "
-        "modelo del paso {step:n}.",
+        "From about step {onset_step:n} on the model overfitted: the validation loss rose from "
+        "{best:loss} (step {step:n}) to {last:loss} (step {last_step:n}) while the training loss "
+        "went from {train_at_best:loss} to {train_at_last:loss}. The log does not show that the "
+        "model of step {step:n} was kept.",
+        "Más o menos desde el paso {onset_step:n} el modelo se sobreajustó: la pérdida de "
+        "validación subió de {best:loss} (paso {step:n}) a {last:loss} (paso {last_step:n}) "
+        "mientras la de entrenamiento pasaba de {train_at_best:loss} a {train_at_last:loss}. El "
+        "registro no muestra que se guardara el modelo del paso {step:n}.",
     ),
     "report.overfitting.lost.advice": (
         "Use a checkpoint near step {step:n} if there is one; else train again with early stopping "
@@ -381,12 +384,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Haz el plan tan largo como la ejecución, o la ejecución tan corta como el plan.",
     ),
     "report.learning_rate_too_high": (
-        "The learning rate was too high for this run: the loss broke away after step {step:n}, "
-        "with a rate of {rate:sci} (step {rate_step:n}) on the way to, or near, its peak of "
-        "{peak:sci} (step {peak_step:n}).",
-        "La tasa de aprendizaje era demasiado alta para esta ejecución: la pérdida se disparó "
+        "Most likely the learning rate was too high: the loss broke away after step {step:n}, at a "
+        "rate of {rate:sci} (step {rate_step:n}), as the rate was on its way to its peak of "
+        "{peak:sci} (step {peak_step:n}) or just past it.",
+        "Lo más probable es que la tasa de aprendizaje fuera demasiado alta: la pérdida se disparó "
         "después del paso {step:n}, con una tasa de {rate:sci} (paso {rate_step:n}), camino de su "
-        "máximo de {peak:sci} (paso {peak_step:n}) o cerca de él.",
+        "máximo de {peak:sci} (paso {peak_step:n}) o justo después de él.",
     ),
     "report.learning_rate_too_high.advice": (
         "Try a tenth of it, with clipped gradients. For LoRA with AdamW 1e-4 to 5e-4 is usual, for "
@@ -422,8 +425,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "pérdida.)",
     ),
     "report.worse_than_base.loss": (
-        "The validation loss is worse than before the first update: {first:loss} there, {last:loss} "
-        "at step {last_step:n}.",
+        "The validation loss is worse than before the first update: {first:loss} there, "
+        "{last:loss} at step {last_step:n}.",
         "La pérdida de validación es peor que antes de la primera actualización: {first:loss} "
         "entonces, {last:loss} en el paso {last_step:n}.",
     ),
