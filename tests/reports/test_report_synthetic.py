@@ -114,8 +114,9 @@ def judge(folder: Path, seeds: range, capsys: pytest.CaptureFixture[str]) -> Non
         print(*wrong[:60], sep="\n")
     for id in ("overfitting", "diverged", "non_finite", "loss_spike", "memorisation_risk"):
         right, false, missed = table[id]
-        assert right >= 0.95 * (right + false), id
-        assert right >= 0.95 * (right + missed), id
+        # Among a hundred runs some kinds are eight: one error there is no 95 %.
+        assert false <= max(1, 0.05 * (right + false)), id
+        assert missed <= max(1, 0.05 * (right + missed)), id
     for id in ("learning_rate_zero", "no_validation", "schedule"):
         assert table[id][1:] == [0, 0], id
     assert counts["healthy called problem"] <= 0.01 * counts["healthy"]

@@ -204,15 +204,15 @@ def epoch_staircase(train: Curve) -> Finding | None:
         return None
     top = max(ends, key=lambda k: (fall(k) or (0.0, 0.0))[0])
     at = int(np.searchsorted(epochs, top + 1e-9, side="right"))
-    before, after = train.values[at - reach : at], train.values[at : at + reach]
+    lower, upper = train.values[at : at + reach], train.values[at - reach : at]
     return make(
         "epoch_staircase",
         "info",
         evidence((train.rows[at - 1], "train_loss"), (train.rows[at], "train_loss")),
         epoch=top,
         step=train.rows[at].step,
-        before=float(before.mean()),
-        after=float(after.mean()),
+        before=float(upper.mean()),
+        after=float(lower.mean()),
         rows=reach,
         boundaries=len(ends),
     )

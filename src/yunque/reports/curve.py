@@ -71,7 +71,7 @@ class Curve:
         # Noise alone makes k falls in a row once in (k + 1)! times: where the points before the
         # lowest one fall towards it, one after the other, the lowest one is no luck.
         last = self.values[max(0, low - 4) : low + 1]
-        if len(last) == 5 and np.all(np.diff(last) < 0):
+        if len(last) == 5 and np.all(np.diff(last) < 0) and last[0] - last[-1] > 4 * spread:
             first = low
         return first, begin + bottom
 

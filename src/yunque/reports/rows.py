@@ -44,8 +44,9 @@ def log_of(
     steps: list[Record] = []
     evals: list[Record] = []
     others: dict[str, list[Record]] = {name: [] for name in sets}
-    zero_time: float | None = None
-    place = epoch = 0.0
+    zero_time: Any = None
+    place: Any = 0
+    epoch: Any = 0.0
     for count, (row, cells) in enumerate(rows, 1):
         values = {
             ours: seconds(cells[theirs]) if ours == "seconds" else figure(cells[theirs])

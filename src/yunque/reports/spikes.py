@@ -64,12 +64,12 @@ def spikes(values: np.ndarray, steps: np.ndarray, least: float) -> dict[int, flo
             found.setdefault(int(i), float(usual[i]))
     merged: dict[int, float] = {}
     group: list[int] = []
-    for i in [*sorted(found), len(values) + 10]:
-        if group and i > group[-1] + 2:
-            top = max(group, key=lambda k: values[k])
+    for here in (*sorted(found), len(values) + 10):
+        if group and here > group[-1] + 2:
+            top = max(group, key=lambda k: float(values[k]))
             merged[top] = found[top]
             group = []
-        group.append(i)
+        group.append(here)
     return merged
 
 

@@ -104,9 +104,7 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
         rows = stepped
     else:
         # Printed dictionaries with an epoch and no step: their order is the step.
-        for count, (_, cells) in enumerate(rows, 1):
-            assert isinstance(cells, dict)
-            cells["step"] = str(count)
+        rows = [(n, {**cells, "step": str(i)}) for i, (n, cells) in enumerate(rows, 1)]
     if len({c["step"] for _, c in rows}) < 2:
         return None
     log = log_of("text", str(file), len(lines), sha256, rows)

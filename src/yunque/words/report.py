@@ -326,8 +326,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.worse_than_base": (
         "The exam got worse: {first_right:n} of {first_total:n} right before the first update, "
         "{last_right:n} of {last_total:n} at step {last_step:n}.",
-        "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes de la primera "
-        "actualización, {last_right:n} de {last_total:n} en el paso {last_step:n}.",
+        "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes del primer paso, "
+        "{last_right:n} de {last_total:n} en el paso {last_step:n}.",
     ),
     "report.worse_than_base.advice": (
         "Use the base model; look at the training examples, lower the learning rate, train less.",
@@ -427,7 +427,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.worse_than_base.loss": (
         "The validation loss is worse than before the first update: {first:loss} there, "
         "{last:loss} at step {last_step:n}.",
-        "La pérdida de validación es peor que antes de la primera actualización: {first:loss} "
+        "La pérdida de validación es peor que antes del primer paso: {first:loss} "
         "entonces, {last:loss} en el paso {last_step:n}.",
     ),
     "report.abnormal_start_loss.high": (
@@ -686,7 +686,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.unknown.grad_norm": (
         "How steady the updates were: log the gradient norm.",
-        "Lo estables que fueron las actualizaciones: registra la norma del gradiente.",
+        "Lo estables que fueron los pasos: registra la norma del gradiente.",
     ),
     "report.unknown.epochs": (
         "How often the same data was seen: log the epoch.",
@@ -801,9 +801,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.stage.divergence": ("divergence", "divergencia"),
     "report.stage.steps": ("Steps", "Pasos"),
     "report.stage.range": ("{from_step:n} to {to_step:n}", "{from_step:n} a {to_step:n}"),
-    "report.stage.improvement": (
-        "Share of the improvement (minus: lost again)",
-        "Parte de la mejora (negativa: perdida)",
+    "report.stage.improvement": ("Share of the improvement", "Parte de la mejora"),
+    "report.stage.lost": (
+        "A minus sign: improvement that was lost again in that stage.",
+        "Signo menos: mejora que se volvió a perder en esa etapa.",
     ),
     "report.stage.time": ("Share of the time", "Parte del tiempo"),
     "report.samples": ("Samples over time", "Muestras a lo largo del tiempo"),
@@ -816,6 +817,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.sample.empty": ("(new document)", "(documento nuevo)"),
     "report.exam": ("Exam", "Examen"),
     "report.exam.kind": ("Kind of question", "Tipo de pregunta"),
+    "report.exam.kind.addition": ("addition", "suma"),
+    "report.exam.kind.subtraction": ("subtraction", "resta"),
+    "report.exam.kind.multiplication": ("multiplication", "multiplicación"),
+    "report.exam.kind.division": ("division", "división"),
+    "report.exam.kind.missing": ("missing number", "número que falta"),
+    "report.exam.kind.word_problem": ("word problem", "problema con enunciado"),
     "report.exam.all": ("all", "todas"),
     "report.exam.score": ("{right:n}/{total:n} ({part:pct})", "{right:n}/{total:n} ({part:pct})"),
     "report.facts": ("Figures of the run", "Cifras de la ejecución"),
@@ -849,6 +856,45 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.share": ("{value:pct}", "{value:pct}"),
     "report.settings": ("Settings at the start", "Datos del comienzo"),
     "report.recipe": ("Recipe", "Receta"),
+    "report.glossary": ("Words used here", "Palabras usadas aquí"),
+    "report.term.loss": (
+        "Loss: how surprised the model was by the right next token, on average. 0 is no surprise "
+        "at all; e to its power is the perplexity.",
+        "Pérdida: lo que sorprendió al modelo, de media, el siguiente token correcto. 0 es ninguna "
+        "sorpresa; e elevado a ella es la perplejidad.",
+    ),
+    "report.term.validation": (
+        "Validation: text that was held out of training, to see what the model does with text it "
+        "has not seen.",
+        "Validación: texto apartado del entrenamiento para ver qué hace el modelo con lo que no ha "
+        "visto.",
+    ),
+    "report.term.overfitting": (
+        "Overfitting: the model goes on getting better on its training text and worse on all else.",
+        "Sobreajuste: el modelo sigue mejorando con su texto de entrenamiento y empeora con todo "
+        "lo demás.",
+    ),
+    "report.term.step": (
+        "Step: one update of the model's weights. Epoch: one pass over all the training data.",
+        "Paso: una actualización de los pesos del modelo. Época: una pasada por todos los datos de "
+        "entrenamiento.",
+    ),
+    "report.term.learning_rate": (
+        "Learning rate: how far a step moves the weights. Warm-up: the first steps, in which it "
+        "rises.",
+        "Tasa de aprendizaje: cuánto mueve los pesos cada paso. Calentamiento: los primeros pasos, "
+        "en los que sube.",
+    ),
+    "report.term.grad_norm": (
+        "Gradient norm: how strongly a batch of examples pulls at the weights.",
+        "Norma del gradiente: la fuerza con la que un lote de ejemplos tira de los pesos.",
+    ),
+    "report.term.noise": (
+        "Noise: the chance differences between batches or evaluations, measured here from the log "
+        "itself. What is smaller than it is not claimed.",
+        "Ruido: las diferencias debidas al azar entre lotes o evaluaciones, medidas aquí en el "
+        "propio registro. Lo que es menor que él no se afirma.",
+    ),
     "report.source": ("Source", "Fuente"),
     "report.source.text": (
         "{path} · format: {format} · rows: {rows:n} · SHA-256: {sha256}",
