@@ -13,6 +13,7 @@ from report_runs import write_run
 
 from yunque.reports.report import report, write
 
+pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 HOSTILE = '<script>document.title="hacked"</script>\x1b[31m\u202e=HYPERLINK("http://x.y")'
 
