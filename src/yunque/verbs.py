@@ -407,8 +407,10 @@ class Explain:
 class Report:
     """What happened in a training: the curves, the best step, the findings, the evidence.
 
-    LOG is a run folder or another tool's log (Hugging Face trainer_state.json). For a run folder
-    the page is RUN/report.html, beside report.json and report.png, unless --out names another.
+    LOG is a run folder or another tool's log: Hugging Face (trainer_state.json), TensorBoard, W&B
+    and trackio (CSV), Lightning (metrics.csv), LLaMA-Factory, text logs of llm.c or nanoGPT, any
+    table (CSV, JSON lines) with a step and a loss. For a run folder the page is RUN/report.html,
+    beside report.json and report.png, unless --out names another.
 
     For example:
       yunque report runs/quijote
@@ -418,13 +420,17 @@ class Report:
     log: Positional[str]
     """Run folder or log file."""
     out: str = ""
-    """File for the page (.html, .png or .json). Empty: the run folder; none for other logs."""
+    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs."""
+    columns: str = ""
+    """Columns of a table whose names do not tell, as step=it,train_loss=my_loss."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
         from yunque.reports.report import report, write
 
-        made = report(Path(self.log), self.output.language)
+        pairs = [pair.partition("=") for pair in self.columns.split(",") if pair]
+        columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        made = report(Path(self.log), self.output.language, columns)
         target = self.out or (self.log if Path(self.log).is_dir() else "")
         written = write(made, Path(target)) if target else []
         lines = [made.summary(self.output.language)]

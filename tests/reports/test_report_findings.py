@@ -67,7 +67,7 @@ def test_noise_is_that_of_the_points_not_of_the_curve() -> None:
 def test_healthy_run_worked(tmp_path: Path) -> None:
     made = report(write_run(tmp_path / "run"))
     assert made.analysis.verdict["id"] == "worked"
-    assert set(ids(made)) <= {"best_step", "could_have_stopped", "throughput", "memory"}
+    assert set(ids(made)) <= {"best_step", "could_have_stopped", "schedule", "throughput", "memory"}
     assert set(ids(made).values()) == {"info"}
 
 
@@ -164,8 +164,8 @@ def test_nan_at_the_end_is_divergence(tmp_path: Path) -> None:
     assert ids(made)["non_finite"] == "problem"
     found = made.analysis.finding("non_finite")
     assert found is not None
-    assert found.numbers == {"field": "train_loss", "rows": 3, "total": 53, "step": 51}
-    assert found.evidence == [{"row": 51, "field": "train_loss", "value": "nan"}]
+    assert found.numbers == {"field": "loss", "rows": 3, "total": 53, "step": 51}
+    assert found.evidence == [{"row": 51, "field": "loss", "value": "nan"}]
 
 
 def test_a_spike_is_found_at_its_step(tmp_path: Path) -> None:
@@ -181,7 +181,12 @@ def test_no_validation_many_passes(tmp_path: Path) -> None:
     assert ids(made)["no_validation"] == "warning"
     assert ids(made)["memorisation_risk"] == "warning"
     assert made.analysis.verdict["id"] == "cannot_tell"
-    assert [u["id"] for u in made.json["unknown"]] == ["generalisation", "quality", "seed"]
+    assert [u["id"] for u in made.json["unknown"]] == [
+        "generalisation",
+        "quality",
+        "labels",
+        "seed",
+    ]
 
 
 def test_too_short_to_judge(tmp_path: Path) -> None:
@@ -249,7 +254,7 @@ def test_seed_log_of_the_story() -> None:
         ("gemma_translation_3ep", "worked"),
         ("mt5_summarize_70evals", "worked"),
         ("metamath_1ep", "cannot_tell"),
-        ("multi_eval_sets", "cannot_tell"),
+        ("multi_eval_sets", "overfitted"),
     ],
 )
 def test_verdicts_of_real_logs(name: str, verdict: str) -> None:

@@ -147,7 +147,7 @@ def test_write_into_the_run_folder_and_single_files(tmp_path: Path) -> None:
     assert json.loads((run / "report.json").read_text()) == made.json
     assert (run / "report.html").read_text() == made.html()
     assert write(made, tmp_path / "x.png") == [tmp_path / "x.png"]
-    with pytest.raises(InputError, match=r"\.html, \.json or \.png"):
+    with pytest.raises(InputError, match=r"\.html, \.json, \.md or \.png"):
         write(made, tmp_path / "x.pdf")
 
 

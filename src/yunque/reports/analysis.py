@@ -8,32 +8,47 @@ from typing import Any
 
 import numpy as np
 
+from yunque.reports.consistency import (
+    abnormal_start_loss,
+    epoch_staircase,
+    log_incomplete,
+    log_inconsistent,
+    losses_not_comparable,
+    mean_is_not_last_loss,
+    metric_disagrees_with_loss,
+    not_a_loss_objective,
+    resumed_run,
+)
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
 from yunque.reports.findings import (
+    FREE_PASSES,
     Finding,
     Text,
     best_step,
     could_have_stopped,
+    data_repeated,
     diverged,
     divergence_onset,
     exam_change,
     exam_numbers,
     exam_score,
     joined,
-    loss_spike,
     make,
     memorisation_risk,
     memory,
     no_validation,
     non_finite,
     overfitting,
+    plateau,
     still_improving,
     stop_point,
     throughput,
     too_short_to_judge,
     worse_than_base,
 )
-from yunque.reports.read import Log
+from yunque.reports.log import Log
+from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
+from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.words.report import tell
 
 
@@ -59,28 +74,55 @@ def analyse(log: Log) -> Analysis:
     facts = facts_of(log, train, val)
     if log.format == "unknown":
         return not_a_training_log(facts)
+    rates, norms = curve(log.steps, "learning_rate"), curve(log.steps, "grad_norm")
     short = too_short_to_judge(train, val)
-    onset = None if short else divergence_onset(train)
-    over = None if short or onset is not None else overfitting(log, train, val)
-    best = best_step(log, val)
-    stop = None if short else stop_point(log, train, val, onset)
+    # The loss of a reinforcement trainer need not fall, and its rise is no failure.
+    silent = short is not None or log.objective == "reinforcement"
+    onset = None if silent else divergence_onset(train)
+    idle = learning_rate_zero(rates)
+    still_born = idle is not None and idle.severity == "problem"
+    over = None if silent or onset is not None or still_born else overfitting(log, train, val)
+    stop = None if silent else stop_point(log, train, val, onset)
+    calm = not silent and onset is None and over is None
+    risk = memorisation_risk(log, train, facts, silent)
+    still = plateau(val, train, facts) if calm else None
+    flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
     found = [
+        not_a_loss_objective(log, train),
         short,
         non_finite(log, facts),
         diverged(train, onset),
+        learning_rate_too_high(rates, train, onset),
+        idle,
         over,
-        best,
-        could_have_stopped(log, train, val, stop, over),
-        None if short or onset is not None else still_improving(val, over),
+        best_step(log, val),
+        could_have_stopped(log, train, val, stop, over, flat),
+        still_improving(val, train, facts) if calm else None,
+        still,
         no_validation(log, train),
-        memorisation_risk(log, train, facts, short is not None),
-        worse_than_base(log),
-        loss_spike(train),
+        risk,
+        data_repeated(train, facts, risk),
+        worse_than_base(log, val),
+        abnormal_start_loss(log, train),
+        loss_spike(train, onset),
+        gradient_spike(norms),
+        schedule(log, rates, norms),
+        epoch_staircase(train) if not silent else None,
+        None if silent or onset is not None else losses_not_comparable(train, val),
+        metric_disagrees_with_loss(log, val) if not silent else None,
+        mean_is_not_last_loss(log, train),
+        log_incomplete(log, facts),
+        log_inconsistent(log, facts),
+        resumed_run(log),
         throughput(log),
         memory(log),
     ]
+    if stop is not None and stop["why"] == "training_loss" and not flat:
+        stop = None
     findings = [f for f in found if f is not None]
-    stages = [] if short else stages_of(train, val, onset, over)
+    if any(f.id == "still_improving" for f in findings):
+        findings = [f for f in findings if f.id != "plateau"]
+    stages = [] if silent else stages_of(train, val, onset, over)
     analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
     verdict = verdict_of(log, analysis, train, val)
     return Analysis(facts, verdict, stages, stop, findings, analysis.unknown)
@@ -98,7 +140,9 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
     steps = log.total_steps if log.total_steps is not None else last.step if last else None
     return {
         "steps": steps,
-        "epochs": max((row.epoch for row in rows if row.epoch is not None), default=None),
+        "epochs": log.epochs
+        if log.epochs is not None
+        else max((row.epoch for row in rows if row.epoch is not None), default=None),
         "examples": log.examples,
         "hours": None if spent is None else spent / 3600,
         "first_train_loss": float(losses[0]) if len(losses) else None,
@@ -110,7 +154,7 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
         "best_val_step": val.rows[val.lowest].step if len(val.values) else None,
         "last_val_loss": float(val.values[-1]) if len(val.values) else None,
         "loss_rows": sum("train_loss" in row.values for row in log.steps),
-        "eval_rows": len(log.evals),
+        "eval_rows": sum("val_loss" in row.values for row in log.evals) or len(log.evals),
         "non_finite_rows": sum(bool(row.non_finite) for row in rows),
     }
 
@@ -175,8 +219,10 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     |--------------------------------------------------------------------|---------------|
     | training loss diverged, or is not finite in the last three rows    | diverged      |
     | too few rows                                                       | cannot_tell   |
-    | the exam is worse than before training                             | did_not_learn |
+    | the loss is not one of prediction (reinforcement)                  | cannot_tell   |
+    | learning rate 0 throughout                                         | did_not_learn |
     | training loss flat within its noise; validation, exam no better    | did_not_learn |
+    | the exam or the validation loss is worse than before training      | did_not_learn |
     | overfitting, and no better model kept from before it               | overfitted    |
     | validation or exam better, a tenth of the fall in the last quarter | undertrained  |
     | validation or exam better                                          | worked        |
@@ -186,19 +232,25 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     first = float(val.values[0]) if len(val.values) else math.nan
     best = float(val.values[val.lowest]) if len(val.values) else math.nan
     # A fifth of the loss is beyond the noise of any mean over a fixed set, however few the points.
-    lower = len(val.values) >= 2 and (val.moved(first - best) or first - best > 0.2 * first)
+    # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
+    luck = val.noise * math.sqrt(2 * math.log(len(val.values))) if len(val.values) >= 3 else 0.0
+    lower = len(val.values) >= 2 and (val.moved(first - best - luck) or first - best > 0.2 * first)
     exam = exam_change(log)
     better = exam is not None and exam[2] > 2
-    flat = len(train.values) >= 8 and not fell(train, 2.0)
+    flat = len(train.values) >= 8 and not fell(train, 3.0)
     still = has("still_improving")
     last_rows = log.steps[-3:]
     broken = bool(last_rows) and all("train_loss" in row.non_finite for row in last_rows)
-    over = has("overfitting")
+    over, idle = has("overfitting"), has("learning_rate_zero")
     if has("diverged") or broken:
         id = "diverged"
-    elif has("too_short_to_judge"):
+    elif has("too_short_to_judge") or log.objective == "reinforcement":
         id = "cannot_tell"
-    elif has("worse_than_base") or (flat and not lower and not better):
+    elif (
+        (idle and idle.severity == "problem")
+        or (flat and not lower and not better)
+        or (has("worse_than_base") and not over)
+    ):
         id = "did_not_learn"
     elif over and not (log.kept and (lower or better)):
         id = "overfitted"
@@ -248,15 +300,21 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
 def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """What this log cannot tell, and what to log to know it."""
     early = log.stop is None and log.format == "yunque"
+    losses = bool(facts["loss_rows"])
+    kinds = {key for row in log.steps for key in row.values}
     cases = {
-        "generalisation": facts["best_val_loss"] is None and not log.other_eval_sets,
-        "several_eval_sets": bool(log.other_eval_sets),
+        "generalisation": facts["best_val_loss"] is None,
         "quality": not log.exams,
         "end": early,
-        "unit": log.format != "yunque" and facts["loss_rows"] > 0,
+        "unit": log.format != "yunque" and losses and log.objective == "prediction",
+        "learning_rate": losses and "learning_rate" not in kinds,
+        "grad_norm": losses and "grad_norm" not in kinds,
+        "epochs": losses and facts["epochs"] is None,
         "hours": facts["hours"] is None,
-        "tokens": all(row.tokens_seen is None for row in log.steps) and bool(log.steps),
+        "tokens": losses and all(row.tokens_seen is None for row in log.steps),
+        "labels": losses and not log.exams,
         "copied_text": bool(log.samples),
+        "other_runs": bool(log.other_runs),
         "seed": True,
     }
     return [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.analysis import Analysis
-from yunque.reports.read import Log, Record
+from yunque.reports.log import Log, Record
 from yunque.words import LANGUAGES, say
 from yunque.words.report import tell
 
@@ -118,16 +118,36 @@ def figures(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
     """
     lines = loss_lines(log)
     batch = {name: [line(log.steps, name, f"report.{name}", TRAIN)] for name in STEP_FIGURES}
+    read = lines[1:] if lines[1].rows else lines
+    # Only where the loss may be one of prediction: else exp(loss) is the perplexity of nothing.
+    plain = log.objective == "prediction"
+    perplexities = [("perplexity", "report.perplexity", read)] if plain else []
     wanted = [
         ("loss", loss_label(log), lines),
-        ("perplexity", "report.perplexity", lines[1:] if lines[1].rows else lines),
+        *perplexities,
         *[(name, f"report.{name}", batch[name]) for name in STEP_FIGURES],
     ]
+    ranges = stage_ranges(log, analysis)
     marked = [(position_of(row), tell(label)) for row, label in marks(log, analysis)]
     return [
-        figure(id, label, [one for one in these if one.rows], marked)
+        figure(id, label, [one for one in these if one.rows], marked, ranges)
         for id, label, these in wanted
         if any(one.rows for one in these)
+    ]
+
+
+def stage_ranges(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
+    """The stages with their places on every axis."""
+    at = {row.step: position_of(row) for row in (*log.evals, *log.steps)}
+    return [
+        {
+            "id": one["id"],
+            "from": at[one["from_step"]],
+            "to": at[one["to_step"]],
+            "text": tell(f"report.stage.{one['id']}"),
+        }
+        for one in analysis.stages
+        if one["from_step"] in at and one["to_step"] in at
     ]
 
 
@@ -140,7 +160,11 @@ def position_of(row: Record) -> dict[str, float | None]:
 
 
 def figure(
-    id: str, label: str, lines: list[Line], marked: list[tuple[dict[str, Any], dict[str, str]]]
+    id: str,
+    label: str,
+    lines: list[Line],
+    marked: list[tuple[dict[str, Any], dict[str, str]]],
+    ranges: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """One figure as a plotly specification."""
     data = [
@@ -163,6 +187,7 @@ def figure(
     meta = {
         "title": tell(label),
         "marks": [{"at": at, "text": text} for at, text in shown],
+        "stages": ranges if id in ("loss", "perplexity") else [],
     }
     return {"id": id, "data": data, "layout": {"meta": meta}}
 

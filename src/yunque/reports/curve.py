@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from yunque.reports.read import Record
+from yunque.reports.log import Record
 
 SIGMAS = 4.0
 """A change counts from here on: by chance alone 1 in 30,000 where noise is normal."""
 SMALL_SHARE = 0.01
 """A part of the whole improvement that is nothing to act on, however exact the curve is."""
+NEGLIGIBLE = 0.002
+"""A part of a loss that nobody would train on for."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,35 @@ class Curve:
         """Whether a change between means, worth `points` single points, is beyond the noise."""
         return len(self.values) >= 3 and change > sigmas * self.noise / math.sqrt(points)
 
-    def first_as_good(self, within_noise: bool) -> int:
-        """First index whose level is the lowest one, but for a hundredth of the improvement.
+    def turn(self) -> tuple[int, int]:
+        """(the first index whose level is as good as the lowest one, that of the lowest level).
 
-        Args:
-            within_noise: count as equal also what the noise of the level cannot tell apart. Not
-                in a curve of few points, whose bend looks like noise: there it is left out.
+        Levels are those of the curve behind the noise; as good means within two deviations of one
+        point, or a part of the loss that nobody would train on for.
         """
-        low = float(self.smooth.min())
-        slack = SMALL_SHARE * float(self.smooth[0] - low)
-        if within_noise and len(self.values) >= 8:
-            half = len(self.values) // 2
-            quiet = min(self.noise, noise(self.steps[half:], self.values[half:]))
-            # 1.25: a median is that much noisier than a mean.
-            slack = max(slack, 2 * 1.25 * quiet / math.sqrt(self.width))
-        first = int(np.flatnonzero(self.smooth <= low + slack)[0])
-        # Noise alone makes k falls in a row once in (k + 1)! times: where the last three points
-        # before the lowest one fall towards it, the lowest one is no luck.
-        last = self.values[max(0, self.lowest - 3) : self.lowest + 1]
-        if within_noise and self.width == 1 and len(last) == 4 and np.all(np.diff(last) < 0):
-            return self.lowest
-        return first
+        n, low = len(self.values), self.lowest
+        if n < 8:
+            close = self.values <= self.values[low] * (1 + NEGLIGIBLE)
+            return (int(np.flatnonzero(close)[0]) if self.values[low] > 0 else low), low
+        half = n // 2
+        spread = min(self.noise, noise(self.steps[half:], self.values[half:]))
+        won, begin = float(self.values[0] - self.values[low]), 0
+        for _ in range(2):  # The noise of the flat part, once it is known where that is.
+            near = self.values <= self.values[low] + max(15 * spread, 0.03 * won)
+            begin = max(0, min(int(np.flatnonzero(near)[0]), n - 6))
+            if n - begin >= 8:
+                spread = noise(self.steps[begin:], self.values[begin:])
+        level = smoothed(self.values[begin:], spread)
+        bottom = int(np.argmin(level))
+        base = float(np.median(level[level <= level[bottom] + spread]))
+        slack = max(2 * spread, NEGLIGIBLE * abs(base))
+        first = begin + int(np.flatnonzero(level <= base + slack)[0])
+        # Noise alone makes k falls in a row once in (k + 1)! times: where the points before the
+        # lowest one fall towards it, one after the other, the lowest one is no luck.
+        last = self.values[max(0, low - 4) : low + 1]
+        if len(last) == 5 and np.all(np.diff(last) < 0) and last[0] - last[-1] > 4 * spread:
+            first = low
+        return first, begin + bottom
 
 
 def curve(rows: tuple[Record, ...], name: str) -> Curve:
@@ -99,6 +109,31 @@ def median(values: np.ndarray, width: int) -> np.ndarray:
     head = [float(np.median(values[: 2 * i + 1])) for i in range(half)]
     tail = [float(np.median(values[-(2 * i + 1) :])) for i in reversed(range(half))]
     return np.concatenate([head, inner, tail])
+
+
+def smoothed(values: np.ndarray, spread: float) -> np.ndarray:
+    """The smoothest curve that lies within the noise of the points.
+
+    Second differences are penalised (Whittaker 1923), as much as leaves a deviation no larger than
+    the noise. Of more than 400 points the means of neighbours stand for them.
+    """
+    n = len(values)
+    if n < 6 or not spread > 0:
+        return values
+    each = -(-n // 400)
+    if each > 1:
+        ends = np.arange(0, n, each)
+        means = np.add.reduceat(values, ends) / np.diff([*ends, n])
+        rough = smoothed(means, spread / math.sqrt(each))
+        return np.interp(np.arange(n), ends + (each - 1) / 2, rough)
+    bend = np.diff(np.eye(n), 2, axis=0)
+    best = values
+    for power in np.arange(-1, 6.1, 0.5):
+        level = np.linalg.solve(np.eye(n) + 10**power * bend.T @ bend, values)
+        if float(np.sqrt(np.mean((values - level) ** 2))) > spread:
+            break
+        best = level
+    return best
 
 
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
-from yunque.reports.read import Log, Record
+from yunque.reports.log import Log, Record
 from yunque.words.report import WORDS, tell
 
 FREE_PASSES = 4
@@ -38,7 +38,7 @@ def evidence(*rows: tuple[Record, str]) -> list[dict[str, Any]]:
         value = row.values.get(name, getattr(row, name, None))
         if isinstance(value, float) and not math.isfinite(value):
             value = str(value)
-        found.append({"row": row.row, "field": name, "value": value})
+        found.append({"row": row.row, "field": row.names.get(name, name), "value": value})
     return found
 
 
@@ -87,12 +87,13 @@ def non_finite(log: Log, facts: dict[str, Any]) -> Finding | None:
         return None
     losses = [row for row in rows if {"train_loss", "val_loss"} & set(row.non_finite)]
     shown = (losses or rows)[0]
+    name = min(shown.non_finite, key=lambda k: (k not in ("train_loss", "val_loss"), k))
     return make(
         "non_finite",
         "problem" if losses else "warning",
-        evidence((shown, shown.non_finite[0])),
+        evidence((shown, name)),
         case="loss" if losses else "other",
-        field=shown.non_finite[0],
+        field=shown.names.get(name, name),
         rows=len(rows),
         total=facts["loss_rows"] + facts["eval_rows"],
         step=shown.step,
@@ -162,6 +163,11 @@ def train_level(log: Log, train: Curve, at: Record) -> float | None:
     return float(np.median(train.values[max(0, index - train.width) : max(1, index)]))
 
 
+def others_of(log: Log) -> list[Curve]:
+    """The validation curves of the further held-out sets."""
+    return [curve(rows, "val_loss") for rows in log.other_evals.values()]
+
+
 def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
     """Validation rose beyond its noise after its best, and the training loss did not rise."""
     if len(val.values) < 4 or val.lowest > len(val.values) - 3:
@@ -181,12 +187,18 @@ def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
         return None
     large = level - low > 0.1 * won
     severity = ("warning" if large else "info") if log.kept else ("problem" if large else "warning")
+    more: dict[str, Any] = {}
+    if log.other_evals:
+        rose = [len(c.values) and c.values[-1] > c.values[c.lowest] for c in others_of(log)]
+        more = {"set": log.eval_set, "sets": 1 + len(rose), "rose": 1 + sum(map(bool, rose))}
     return make(
         "overfitting",
         severity,
         evidence((best, "val_loss"), (last, "val_loss")),
         case="kept" if log.kept else "lost",
+        also="report.overfitting.sets" if more else "",
         step=best.step,
+        onset_step=val.rows[val.turn()[1]].step,
         best=low,
         last_step=last.step,
         last=float(val.values[-1]),
@@ -194,6 +206,7 @@ def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
         train_at_best=before,
         train_at_last=behind,
         kept=log.kept,
+        **more,
     )
 
 
@@ -208,9 +221,9 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        at = val.first_as_good(within_noise=True)
-    elif len(train.values) >= 8 and fell(train) and not log.other_eval_sets:
-        c, why, at = train, "training_loss", train.first_as_good(within_noise=False)
+        at = val.turn()[0]
+    elif len(train.values) >= 8 and fell(train):
+        c, why, at = train, "training_loss", first_tiny(train)
     else:
         return None
     row = c.rows[at]
@@ -219,10 +232,27 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
     return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
 
 
+def first_tiny(train: Curve) -> int:
+    """First index from which the running median falls by less than a hundredth of its fall."""
+    low = float(train.smooth.min())
+    slack = SMALL_SHARE * float(train.smooth[0] - low)
+    return int(np.flatnonzero(train.smooth <= low + slack)[0])
+
+
 def could_have_stopped(
-    log: Log, train: Curve, val: Curve, stop: dict[str, Any] | None, over: Finding | None
+    log: Log,
+    train: Curve,
+    val: Curve,
+    stop: dict[str, Any] | None,
+    over: Finding | None,
+    flat: bool,
 ) -> Finding | None:
-    """A tenth of the run or more bought nothing that the log can show."""
+    """A tenth of the run or more bought nothing that the log can show.
+
+    By the training loss alone only where it is flat: on new data a slow fall is worth its steps.
+    """
+    if stop is None or (stop["why"] == "training_loss" and not flat):
+        return None
     if stop is None or stop["why"] == "diverged" or stop["saved_fraction"] < 0.1:
         return None
     if log.stop is not None and log.stop.values.get("reason") == "early_stopping":
@@ -234,74 +264,150 @@ def could_have_stopped(
     low = int(np.argmin(level))
     spent = log.runtime_seconds or max((row.seconds or 0.0 for row in c.rows), default=0.0)
     time: dict[str, Any] = {"saved_seconds": spent * stop["saved_fraction"]} if spent else {}
+    end, there = c.rows[-1].epoch, c.rows[at].epoch
+    passes = {} if end is None or there is None else {"saved_epochs": end - there}
+    also = ("time" if spent else "") + ("passes" if passes else "")
     return make(
         "could_have_stopped",
         "info" if over is None else "warning",
         evidence((c.rows[at], c.name), (c.rows[low], c.name)),
         case="best" if c is val and at == low else stop["why"],
-        also="report.saved_time" if spent else "",
+        also=f"report.saved_{also}" if also else "",
         step=c.rows[at].step,
         loss=float(level[at]),
         best=float(level[low]),
         best_step=c.rows[low].step,
         saved=stop["saved_fraction"],
+        **passes,
         **time,
     )
 
 
-def still_improving(val: Curve, over: Finding | None) -> Finding | None:
-    """The validation loss fell beyond its noise in the last quarter of the run."""
-    if over is not None or len(val.values) < 4 or val.lowest < len(val.values) - 2:
+def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
+    """The judging loss fell beyond its noise in the last quarter of the run.
+
+    Without a validation loss the training loss says so only where no data was seen many times.
+    """
+    held_out = len(val.values) >= 4
+    c = val if held_out else train
+    if held_out and val.lowest < len(val.values) - 2:
         return None
-    begin = val.steps[0] + 0.75 * (val.steps[-1] - val.steps[0])
-    at = int(np.searchsorted(val.steps, begin, side="right")) - 1
-    fall = float(val.values[at] - val.values[val.lowest])
-    won = float(val.values[0] - val.values[val.lowest])
-    if not val.moved(fall) or fall < SMALL_SHARE * won:
+    if not held_out and (len(train.values) < 24 or (facts["epochs"] or 1.0) > FREE_PASSES):
         return None
-    row, best = val.rows[at], val.rows[val.lowest]
+    begin = c.steps[0] + 0.75 * (c.steps[-1] - c.steps[0])
+    at = int(np.searchsorted(c.steps, begin, side="right")) - 1
+    if held_out:
+        fall, points = float(val.values[at] - val.values[val.lowest]), 1.0
+        won = float(val.values[0] - val.values[val.lowest])
+    else:
+        # The means of the third and the last quarter: each worth half its number of points.
+        early, late = c.values[2 * at - len(c.values) : at], c.values[at:]
+        fall, points = float(early.mean() - late.mean()), len(late) / 2
+        won = float(c.smooth[0] - c.smooth.min())
+    if not c.moved(fall, points) or fall < SMALL_SHARE * won:
+        return None
+    row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
     return make(
         "still_improving",
         "info",
-        evidence((row, "val_loss"), (best, "val_loss")),
+        evidence((row, c.name), (best, c.name)),
+        case="validation" if held_out else "training",
         step=row.step,
-        loss=float(val.values[at]),
+        loss=float(c.values[at]) if held_out else float(early.mean()),
         best_step=best.step,
-        best=float(val.values[val.lowest]),
+        best=float(c.values[val.lowest]) if held_out else float(late.mean()),
         part=fall / won,
     )
 
 
+def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
+    """The judging loss stopped moving, by a test that could have seen a hundredth of its fall.
+
+    Where the same data was seen over and over, also: the last half of the run or more brought less
+    than a hundredth of the fall, however exactly it can be seen.
+    """
+    c = val if len(val.values) >= 8 else train
+    n = len(c.values)
+    if n < 12 or not fell(c):
+        return None
+    won = float(c.smooth[0] - c.smooth.min())
+    first = c.steps[0] + 0.75 * (c.steps[-1] - c.steps[0])
+    for begin in sorted({int(i) for i in np.linspace(n // 20, n - 8, 80)}):
+        if c.steps[begin] > first:
+            return None
+        half = (n - begin) // 2
+        early, late = c.values[begin : begin + half], c.values[begin + half :]
+        move = float(np.median(early) - np.median(late))
+        error = 1.25 * c.noise * math.sqrt(1 / len(early) + 1 / len(late))
+        opening = float(np.median(early[: max(3, half // 4)]))
+        level = abs(opening - float(np.median(late))) + 2 * error <= SMALL_SHARE * won
+        still = level and abs(move) <= 2 * error
+        drag = (
+            level
+            and (facts["epochs"] or 0) > FREE_PASSES
+            and c.steps[begin] <= c.steps[0] + 0.5 * (c.steps[-1] - c.steps[0])
+            and move > -2 * error
+        )
+        if still or drag:
+            row, last = c.rows[begin], c.rows[-1]
+            return make(
+                "plateau",
+                "info",
+                evidence((row, c.name), (last, c.name)),
+                case="validation" if c is val else "training",
+                step=row.step,
+                last_step=last.step,
+                part=(last.step - row.step) / last.step if last.step else 0.0,
+                early=float(np.median(early)),
+                late=float(np.median(late)),
+                won=won,
+            )
+    return None
+
+
 def no_validation(log: Log, train: Curve) -> Finding | None:
     """No loss on text that was held out."""
-    if any(row.number("val_loss") is not None for row in log.evals) or log.other_eval_sets:
-        return None
-    if any("val_loss" in row.non_finite for row in log.evals):
+    if any(row.values.get("val_loss") is not None for row in log.evals) or not any(
+        "train_loss" in row.values for row in log.steps
+    ):
         return None
     rows = [(train.rows[-1], "train_loss")] if train.rows else []
     return make("no_validation", "warning", evidence(*rows), loss_rows=len(train.values))
 
 
 def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool) -> Finding | None:
-    """Many passes over the same data with nothing held out to show that it did not harm."""
+    """Many passes over the same data: nothing held out, or a training loss that came near zero."""
     passes = facts["epochs"]
-    held_out = facts["best_val_loss"] is not None or log.other_eval_sets
-    if held_out or passes is None or passes <= FREE_PASSES or not train.rows or short:
+    if passes is None or passes <= FREE_PASSES or not train.rows or short:
         return None
     first, last = train.rows[0], train.rows[-1]
     level = float(np.median(train.values[-max(3, len(train.values) // 10) :]))
     first_loss = float(train.values[0])
+    near_zero = level < 0.1 * first_loss and passes >= 10
+    held_out = facts["best_val_loss"] is not None
+    if held_out and not near_zero:
+        return None
     known: dict[str, Any] = {"examples": log.examples} if log.examples else {}
+    case = "held_out" if held_out else "examples" if log.examples else ""
     return make(
         "memorisation_risk",
-        "problem" if level < 0.1 * first_loss and passes >= 10 else "warning",
+        "warning" if held_out or not near_zero else "problem",
         evidence((last, "epoch"), (first, "train_loss"), (last, "train_loss")),
-        case="examples" if log.examples else "",
+        case=case,
         passes=passes,
         first=first_loss,
         last=float(train.values[-1]),
         **known,
     )
+
+
+def data_repeated(train: Curve, facts: dict[str, Any], risk: Finding | None) -> Finding | None:
+    """More passes over the same data than are worth as much as new data."""
+    passes = facts["epochs"]
+    if passes is None or passes <= FREE_PASSES or risk is not None or not train.rows:
+        return None
+    row = train.rows[-1]
+    return make("data_repeated", "info", evidence((row, "epoch")), passes=passes, free=FREE_PASSES)
 
 
 def exam_score(row: Record) -> tuple[float, float] | None:
@@ -321,11 +427,22 @@ def exam_change(log: Log) -> tuple[Record, Record, float] | None:
     return rows[0], rows[-1], (r2 / n2 - r1 / n1) / spread
 
 
-def worse_than_base(log: Log) -> Finding | None:
-    """The exam before the first update was answered better than the one at the end."""
+def worse_than_base(log: Log, val: Curve) -> Finding | None:
+    """The exam, or else the validation loss, was better before the first update than at the end."""
     change = exam_change(log)
     if change is None or change[0].step != 0 or change[2] > -2:
-        return None
+        rise = float(val.values[-1] - val.values[0]) if len(val.values) >= 4 else 0.0
+        if rise <= 0 or val.steps[0] > 0 or not val.moved(rise) or log.kept:
+            return None
+        return make(
+            "worse_than_base",
+            "problem",
+            evidence((val.rows[0], "val_loss"), (val.rows[-1], "val_loss")),
+            case="loss",
+            first=float(val.values[0]),
+            last=float(val.values[-1]),
+            last_step=val.rows[-1].step,
+        )
     first, last, _ = change
     return make(
         "worse_than_base",
@@ -341,33 +458,6 @@ def exam_numbers(name: str, row: Record) -> dict[str, Any]:
     right, total = exam_score(row) or (0.0, 1.0)
     values = {"right": int(right), "total": int(total), "step": row.step}
     return {f"{name}_{key}": value for key, value in values.items()}
-
-
-def loss_spike(train: Curve) -> Finding | None:
-    """Single rows far above what lies around them."""
-    width = 31
-    if len(train.values) < 2 * width:
-        return None
-    half = width // 2
-    windows = np.lib.stride_tricks.sliding_window_view(train.values, width)
-    middle = np.median(windows, axis=1)
-    local = 1.4826 * np.median(np.abs(windows - middle[:, None]), axis=1)
-    height = train.values[half:-half] - middle
-    # 8 robust deviations: batch losses are skewed, and a tail is no event.
-    at = np.flatnonzero(height > 8 * np.maximum(local, train.noise)) + half
-    if not len(at):
-        return None
-    top = int(at[np.argmax(height[at - half])])
-    row = train.rows[top]
-    return make(
-        "loss_spike",
-        "info",
-        evidence((row, "train_loss")),
-        rows=len(at),
-        step=row.step,
-        loss=float(train.values[top]),
-        around=float(middle[top - half]),
-    )
 
 
 def throughput(log: Log) -> Finding | None:

@@ -20,8 +20,8 @@ import numpy as np
 from yunque.reports.analysis import Analysis
 from yunque.reports.charts import AXES, POINTS, figures
 from yunque.reports.findings import Text, exam_score
-from yunque.reports.read import Log, Record
-from yunque.words.report import tell
+from yunque.reports.log import Log, Record
+from yunque.words.report import WORDS, tell
 from yunque.words.writing import visible
 
 SAMPLES = 40
@@ -73,6 +73,7 @@ def page(log: Log, analysis: Analysis, lang: str) -> str:
         details("report.settings", settings(log)),
         details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
         unknown(analysis),
+        details("report.glossary", glossary()),
     ]
     return f"""<!DOCTYPE html>
 <html lang="{lang}" data-lang="{lang}">
@@ -212,7 +213,10 @@ def stages(analysis: Analysis) -> str:
         for one in analysis.stages
     ]
     head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
-    return section("report.stages", table(both("report.stages"), head, rows)) if rows else ""
+    lost = any((one["share_of_improvement"] or 0) < 0 for one in analysis.stages)
+    note = f'<p class="small">{both("report.stage.lost")}</p>' if lost else ""
+    body = table(both("report.stages"), head, rows) + note
+    return section("report.stages", body) if rows else ""
 
 
 def findings(analysis: Analysis) -> str:
@@ -246,10 +250,16 @@ def exams(log: Log) -> str:
         {row.row: row for row in (rows[0], best, rows[-1])}.values(), key=lambda r: r.row
     )
     kinds = sorted({str(kind) for row in shown for kind in kinds_of(row)})
-    body = [[foreign(k), *[score(kinds_of(row).get(k)) for row in shown]] for k in kinds]
+    body = [[kind_name(k), *[score(kinds_of(row).get(k)) for row in shown]] for k in kinds]
     body.append([both("report.exam.all"), *[score(exam_score(row)) for row in shown]])
     head = [both("report.exam.kind"), *[both("report.at_step", step=row.step) for row in shown]]
     return section("report.exam", table(both("report.exam"), head, body))
+
+
+def kind_name(kind: str) -> str:
+    """Our own kinds of question in the reader's language, others as they stand."""
+    key = f"report.exam.kind.{kind}"
+    return both(key) if key in WORDS else foreign(kind)
 
 
 def kinds_of(row: Record) -> dict[str, tuple[float, float]]:
@@ -325,10 +335,17 @@ def unknown(analysis: Analysis) -> str:
     return section("report.unknown", f"<ul>{items}</ul>" if items else "")
 
 
+def glossary() -> str:
+    """The words that a beginner may not know."""
+    terms = [key for key in WORDS if key.startswith("report.term.")]
+    return "<ul>" + "".join(f"<li>{both(key)}</li>" for key in terms) + "</ul>"
+
+
 STYLE = """
 :root{--page:#fbfbf9;--card:#fff;--ink:#1d2329;--soft:#5b6570;--rule:#dfe3e6;--accent:#0b62a8;
 --batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570;
---good:#19754a;--warn:#8a5a00;--bad:#b3261e}
+--good:#19754a;--warn:#8a5a00;--bad:#b3261e;--stage-fast:#009e73;--stage-refinement:#56b4e9;
+--stage-plateau:#999;--stage-overfitting:#d55e00;--stage-divergence:#d55e00}
 @media (prefers-color-scheme:dark){:root{--page:#14181c;--card:#1c2228;--ink:#e8ebee;--soft:#a3adb7;
 --rule:#333c45;--accent:#7cc0ff;--batch:#4f6f90;--train:#56b4e9;--val:#ff9e4a;--mark:#a3adb7;
 --good:#63d39b;--warn:#f0bb55;--bad:#ff8a80}}
@@ -416,6 +433,10 @@ function layout(figure) {
   const ink = colour('ink'), rule = colour('rule');
   const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
   const marks = meta.marks.filter((one) => one.at[state.axis] != null);
+  const placed = (one) => one.from[state.axis] != null && one.to[state.axis] != null;
+  const stages = meta.stages.filter(placed);
+  const span = Math.max(...stages.map((one) => one.to[state.axis]), 0);
+  const wide = (one) => one.to[state.axis] - one.from[state.axis] > (narrow ? 0.3 : 0.12) * span;
   const size = narrow ? 11 : 13;
   const title = {text: labels.axes[state.axis][state.lang], font: {size}};
   return {
@@ -423,17 +444,23 @@ function layout(figure) {
       spikecolor: colour('mark'), spikethickness: 1},
     yaxis: {...axis, type: state.log ? 'log' : 'linear', tickformat: ',.6~g',
       ...(state.log ? {dtick: 'D2'} : {})},
-    shapes: marks.map((one) => ({type: 'line', yref: 'paper', y0: 0, y1: 1,
+    shapes: stages.map((one) => ({type: 'rect', yref: 'paper', y0: 0, y1: 1, layer: 'below',
+      x0: one.from[state.axis], x1: one.to[state.axis], line: {width: 0},
+      fillcolor: colour('stage-' + one.id), opacity: 0.16}))
+      .concat(marks.map((one) => ({type: 'line', yref: 'paper', y0: 0, y1: 1,
       x0: one.at[state.axis], x1: one.at[state.axis],
-      line: {color: colour('mark'), width: 1.5, dash: 'dash'}})),
-    annotations: marks.map((one, i) => ({x: one.at[state.axis], y: 1 - 0.09 * i, yref: 'paper',
+      line: {color: colour('mark'), width: 1.5, dash: 'dash'}}))),
+    annotations: stages.filter((one) => wide(one)).map((one) => ({
+      x: (one.from[state.axis] + one.to[state.axis]) / 2, y: 0, yref: 'paper', yanchor: 'bottom',
+      text: one.text[state.lang], showarrow: false, font: {color: colour('soft'), size: size - 1}}))
+      .concat(marks.map((one, i) => ({x: one.at[state.axis], y: 1 - 0.09 * i, yref: 'paper',
       text: one.text[state.lang], showarrow: false, yanchor: 'top',
       xanchor: i ? 'right' : 'left', xshift: i ? -4 : 4,
-      font: {color: colour('mark')}})),
+      font: {color: colour('mark')}}))),
     hovermode: 'x unified', dragmode: narrow ? false : 'zoom', showlegend: figure.data.length > 1,
     legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
     separators: state.lang === 'es' ? ',\\u00a0' : '.,',
-    margin: {l: 50, r: 14, t: 8, b: 40}, paper_bgcolor: 'rgba(0,0,0,0)',
+    margin: {l: 50, r: 14, t: 30, b: 40}, paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)',
     modebar: {bgcolor: 'rgba(0,0,0,0)', color: colour('soft'), activecolor: colour('accent')},
     font: {color: ink, size},
@@ -447,8 +474,9 @@ function draw() {
   all('[data-axis]').forEach((b) => press(b, b.dataset.axis === state.axis));
   all('[data-toggle]').forEach((b) => press(b, state[b.dataset.toggle]));
   const tools = [['toImage', 'zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d']];
-  const config = {displaylogo: false, responsive: true, modeBarButtons: tools,
-    displayModeBar: root.clientWidth < 600 ? false : 'hover', doubleClick: 'reset'};
+  const config = (figure) => ({displaylogo: false, responsive: true, modeBarButtons: tools,
+    displayModeBar: root.clientWidth < 600 || figure.id !== 'loss' ? false : 'hover',
+    doubleClick: 'reset'});
   for (const figure of figures) {
     const place = document.getElementById('plot-' + figure.id);
     const traces = figure.data.map((one) => trace(one, figure));
@@ -457,7 +485,7 @@ function draw() {
     const title = (exp ? labels.perplexity : figure.layout.meta.title)[state.lang];
     place.previousElementSibling.textContent = title;
     place.setAttribute('aria-label', title + ': ' + names);
-    Plotly.react(place, traces, layout(figure), config);
+    Plotly.react(place, traces, layout(figure), config(figure));
   }
 }
 

@@ -4,87 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from yunque import runlog
 from yunque.errors import InputError
 from yunque.files import storage_error
+from yunque.reports.huggingface import read_results, read_trainer_state
+from yunque.reports.log import Log, Record, by_step, in_order, record, whole
+from yunque.reports.tables import read_csv, read_json, read_json_lines
+from yunque.reports.tensorboard import read_events
+from yunque.reports.textlog import read_text
+
+__all__ = ["Log", "Record", "read"]
 
 RECIPE_LIMIT_BYTES = 200_000
-LIMIT = 1e100
-"""No figure of a run is that large (float32 ends at 3.4e38): from here on it is infinite."""
+COLUMNS = ("step", "train_loss", "val_loss", "epoch", "learning_rate", "grad_norm")
+"""The columns of a table that a user may name."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One row of a log under our names (`train_loss`, `val_loss`, `grad_norm` …)."""
-
-    row: int
-    """Where it stands, from 1: the line of a run log, the entry of a Hugging Face history."""
-    step: int
-    epoch: float | None
-    tokens_seen: int | None
-    seconds: float | None
-    values: Mapping[str, Any]
-
-    def number(self, key: str) -> float | None:
-        """The value as a number, None where it is missing, no number, NaN or infinite."""
-        value = self.values.get(key)
-        if type(value) is int and abs(value) < LIMIT:
-            return float(value)
-        return value if type(value) is float and abs(value) < LIMIT else None
-
-    @property
-    def non_finite(self) -> tuple[str, ...]:
-        """The keys whose value is NaN or infinite."""
-        items = self.values.items()
-        return tuple(k for k, v in items if isinstance(v, float) and not abs(v) < LIMIT)
-
-
-@dataclass(frozen=True)
-class Log:
-    """A training run as its log tells it. Rows stand in the order of their steps."""
-
-    format: str
-    path: str
-    rows: int
-    sha256: str
-    steps: tuple[Record, ...] = ()
-    evals: tuple[Record, ...] = ()
-    samples: tuple[Record, ...] = ()
-    exams: tuple[Record, ...] = ()
-    checkpoints: tuple[Record, ...] = ()
-    warnings: tuple[Record, ...] = ()
-    start: Record | None = None
-    stop: Record | None = None
-    total_steps: int | None = None
-    """Updates done as the tool itself says; None: the highest step of the rows."""
-    examples: int | None = None
-    runtime_seconds: float | None = None
-    mean_train_loss: float | None = None
-    """Mean over all updates, as the tool itself says."""
-    kept: str = ""
-    """Where the best model was kept (`best/`), empty where the log shows no such place."""
-    other_eval_sets: tuple[str, ...] = ()
-    """Evaluation losses under names of their own, not read as the validation loss."""
-    recipe: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read(path: Path) -> Log:
+def read(path: Path, columns: Mapping[str, str] | None = None) -> Log:
     """Read a run folder, a log file, or another tool's folder.
+
+    Args:
+        path: a log, or a folder that holds one.
+        columns: our name (one of COLUMNS) → the column of a table that holds it.
 
     Returns:
         The log; `format` is "unknown" where the file is no training log that we know.
 
     Raises:
-        InputError: nothing there, or a run log with a broken line.
+        InputError: nothing there, a run log with a broken line, or a column that is not there.
+        MissingPackageError: the package that reads this format is absent.
         StorageError: the file cannot be read.
     """
     file = log_file(path)
@@ -97,25 +49,38 @@ def read(path: Path) -> Log:
     except OSError as error:
         raise storage_error(error, file, "read") from None
     sha256 = hashlib.sha256(content).hexdigest()
+    for wrong in set(columns or ()) - set(COLUMNS):
+        raise InputError(f"columns: {wrong!r} is none of {', '.join(COLUMNS)}.")
     for reader in READERS.values():
         log = reader(file, content, sha256)
+        if log is not None and not columns:
+            return log if log.format == "yunque" else in_order(log)
+    for table in (read_json_lines, read_json, read_csv) if columns else ():
+        log = table(file, content, sha256, columns)
         if log is not None:
-            return log
+            return in_order(log)
+    if columns:
+        named = ", ".join(f"{ours}={theirs}" for ours, theirs in columns.items())
+        raise InputError(f"{path}: no table with the columns {named}.")
     return Log("unknown", str(file), 0, sha256)
 
 
 def log_file(path: Path) -> Path:
-    """The log of a folder: our own, Hugging Face's, or that of its latest checkpoint."""
+    """The log of a folder: our own, another tool's, or that of its latest checkpoint."""
     if not path.is_dir():
         return path
-    for name in (runlog.NAME, "trainer_state.json"):
+    for name in (runlog.NAME, "trainer_state.json", "trainer_log.jsonl", "metrics.csv"):
         if (path / name).is_file():
             return path / name
     saved = path.glob("checkpoint-*/trainer_state.json")
     numbered = [p for p in saved if p.parent.name.removeprefix("checkpoint-").isdigit()]
-    if not numbered:
-        raise InputError(f"{path}: no {runlog.NAME} and no trainer_state.json in this folder.")
-    return max(numbered, key=lambda p: int(p.parent.name.removeprefix("checkpoint-")))
+    if numbered:
+        return max(numbered, key=lambda p: int(p.parent.name.removeprefix("checkpoint-")))
+    events = sorted(path.glob("events.out.tfevents.*"), key=lambda p: (p.stat().st_size, p.name))
+    results = path / "all_results.json"
+    if events or results.is_file():
+        return events[-1] if events else results
+    raise InputError(f"{path}: no {runlog.NAME} and no trainer_state.json in this folder.")
 
 
 def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
@@ -163,105 +128,6 @@ def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
     )
 
 
-HUGGING_FACE_NAMES = {"loss": "train_loss", "eval_loss": "val_loss"}
-
-
-def read_trainer_state(file: Path, content: bytes, sha256: str) -> Log | None:
-    """`trainer_state.json` of Hugging Face's Trainer (its JSON may hold NaN and Infinity)."""
-    if b'"log_history"' not in content:
-        return None
-    try:
-        state = json.loads(content)
-        history = state["log_history"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if not isinstance(history, list):
-        return None
-    steps: list[Record] = []
-    evals: list[Record] = []
-    others: set[str] = set()
-    summary = record(0, {})
-    for number, entry in enumerate(history, 1):
-        if not isinstance(entry, dict):
-            continue
-        row = record(number, {str(HUGGING_FACE_NAMES.get(k, k)): v for k, v in entry.items()})
-        if "train_runtime" in entry:  # The summary: its train_loss is the mean over the run.
-            summary = row
-        elif any(k.startswith("eval_") for k in entry):
-            evals.append(row)
-            others |= {k for k in entry if k.endswith("_loss") and k != "eval_loss"}
-        elif "loss" in entry:
-            steps.append(row)
-    updates = whole(state.get("global_step"))
-    batch = state.get("train_batch_size")
-    best = state.get("best_model_checkpoint")
-    asked = {k: state[k] for k in ("max_steps", "num_train_epochs", "logging_steps") if k in state}
-    return Log(
-        "trainer_state",
-        str(file),
-        len(history),
-        sha256,
-        steps=by_step(steps),
-        evals=by_step(evals),
-        total_steps=updates,
-        examples=examples_of(steps, summary, updates) if batch == 1 else None,
-        runtime_seconds=summary.number("train_runtime"),
-        mean_train_loss=summary.number("train_loss"),
-        kept=Path(best).name + "/" if isinstance(best, str) and best else "",
-        other_eval_sets=tuple(sorted(others)),
-        settings=asked,
-    )
-
-
-def examples_of(steps: list[Record], summary: Record, updates: int | None) -> int | None:
-    """Training examples, where the log proves them.
-
-    The epoch of a row is (examples shown) / examples, so that with one example a micro-batch its
-    reduced denominator divides their number. The rate of the summary must agree with it.
-    """
-    denominators = []
-    for row in steps[:100]:
-        if row.epoch is None:
-            return None
-        share = Fraction(row.epoch).limit_denominator(1_000_000)
-        if abs(float(share) - row.epoch) > 1e-12 * max(1.0, row.epoch):
-            return None
-        denominators.append(share.denominator)
-    rate, seconds = summary.number("train_samples_per_second"), summary.number("train_runtime")
-    if not denominators or not rate or not seconds or updates is None:
-        return None
-    examples = math.lcm(*denominators)
-    first = steps[0]
-    shown = round((first.epoch or 0) * examples) / max(1, first.step) * updates
-    slack = 0.0006 * seconds  # The rate is rounded to three places.
-    return examples if abs(shown - rate * seconds) <= slack else None
-
-
-def record(row: int, values: Mapping[str, Any]) -> Record:
-    """A row under its common keys; a step that is no number, or below 0, counts as 0."""
-    bare = Record(row, 0, None, None, None, values)
-    step, tokens = bare.number("step"), bare.number("tokens_seen")
-    common = ("step", "epoch", "tokens_seen", "seconds", "non_finite")
-    return Record(
-        row,
-        max(0, int(step or 0)),
-        bare.number("epoch"),
-        None if tokens is None else int(tokens),
-        bare.number("seconds"),
-        {key: value for key, value in values.items() if key not in common},
-    )
-
-
-def by_step(rows: list[Record]) -> tuple[Record, ...]:
-    """The rows in the order of their steps; equal steps keep the order of the log."""
-    return tuple(sorted(rows, key=lambda row: row.step))
-
-
-def whole(value: object) -> int | None:
-    """A count as it should be, None for anything else."""
-    return value if type(value) is int and 0 <= value < 2**63 else None
-
-
 def is_float(text: object) -> bool:
     """Whether `text` reads as a number, NaN and infinity included."""
     try:
@@ -274,5 +140,11 @@ def is_float(text: object) -> bool:
 READERS: dict[str, Callable[[Path, bytes, str], Log | None]] = {
     "yunque": read_run_log,
     "trainer_state": read_trainer_state,
+    "trainer_results": read_results,
+    "tensorboard": read_events,
+    "jsonl": read_json_lines,
+    "json": read_json,
+    "csv": read_csv,
+    "text": read_text,
 }
 """Format → its reader (file, its bytes, their SHA-256), which returns None for a foreign file."""

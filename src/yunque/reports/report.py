@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from yunque.errors import InputError
 from yunque.files import write_bytes, write_json, write_text
 from yunque.reports import charts, page
 from yunque.reports.analysis import Analysis, analyse
-from yunque.reports.read import Log, read
+from yunque.reports.log import Log
+from yunque.reports.read import read
 from yunque.words import say
 from yunque.words.report import tell
+from yunque.words.writing import visible
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,6 +62,31 @@ class Report:
             lines += [f"  - {one['text'][lang]}" for one in self.analysis.unknown]
         return "\n".join(lines) + "\n"
 
+    def markdown(self, lang: str = "") -> str:
+        """The same as Markdown; what comes from the log stands as text."""
+        lang = lang or self.lang
+        a = self.analysis
+        lines = [f"# {say('report.title', lang)}: {say('report.id.' + a.verdict['id'], lang)}", ""]
+        lines += [plain(a.verdict["text"][lang]), ""]
+        names = (say("report.fact", lang), say("report.value", lang))
+        lines += [f"| {names[0]} | {names[1]} |", "|---|---|"]
+        for key, value in a.facts.items():
+            if value is not None:
+                text = tell(f"report.{page.FACTS[key]}", value=value)[lang]
+                lines.append(f"| {say(f'report.fact.{key}', lang)} | {text} |")
+        lines += ["", f"## {say('report.findings', lang)}", ""]
+        for one in a.findings:
+            head = say(f"report.id.{one.id}", lang), say(f"report.severity.{one.severity}", lang)
+            lines += [f"### {head[0]} ({head[1]})", "", plain(one.text[lang]), ""]
+            lines += [f"{say('report.advice', lang)}: {plain(one.advice[lang])}", ""]
+            proof = [f"{e['row']} `{plain(str(e['field']))}` {e['value']}" for e in one.evidence]
+            if proof:
+                lines += [f"{say('report.evidence.row', lang)}: {'; '.join(proof)}", ""]
+        if a.unknown:
+            lines += [f"## {say('report.unknown', lang)}", ""]
+            lines += [f"- {plain(one['text'][lang])}" for one in a.unknown]
+        return "\n".join(lines) + "\n"
+
     def html(self, lang: str = "") -> str:
         """One page that needs no network."""
         return page.page(self.log, self.analysis, lang or self.lang)
@@ -83,13 +112,24 @@ class Report:
         )
 
 
-def report(path: Path, lang: str = "en") -> Report:
+def plain(text: str) -> str:
+    """Text in which nothing is markup to Markdown or HTML."""
+    return re.sub(r"([\\`*_<>\[\]|#~=])", r"\\\1", visible(text))
+
+
+def report(path: Path, lang: str = "en", columns: Mapping[str, str] | None = None) -> Report:
     """Read a run folder or a log and say what happened. A run that still goes on is welcome.
+
+    Args:
+        path: a run folder or a log of any tool that Yunque reads.
+        lang: the language of the page, "en" or "es".
+        columns: which columns of a table hold what, where their names do not tell:
+            {"step": "it", "train_loss": "my loss"}.
 
     Raises:
         InputError: nothing there, or a run log with a broken line.
     """
-    log = read(Path(path))
+    log = read(Path(path), columns)
     return Report(log, analyse(log), lang)
 
 
@@ -97,7 +137,7 @@ def write(made: Report, target: Path) -> list[Path]:
     """Write the report: into a folder as report.html, report.json and report.png, else one file.
 
     Raises:
-        InputError: the ending of the file is none of .html, .json, .png.
+        InputError: the ending of the file is none of .html, .json, .md, .png.
         StorageError: it cannot be written.
     """
     if target.is_dir():
@@ -106,10 +146,13 @@ def write(made: Report, target: Path) -> list[Path]:
         write_text(target, made.html())
     elif target.suffix == ".json":
         write_json(target, made.json)
+    elif target.suffix == ".md":
+        write_text(target, made.markdown())
     elif target.suffix == ".png":
         write_bytes(target, made.png())
     else:
         raise InputError(
-            f"{target}: a report is written as .html, .json or .png, or into an existing folder."
+            f"{target}: a report is written as .html, .json, .md or .png, or into a folder that is "
+            "there."
         )
     return [target]

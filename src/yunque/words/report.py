@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from yunque.words import LANGUAGES, say
-from yunque.words.writing import duration, gigabytes, number, percent, perplexity, visible
+from yunque.words.writing import (
+    duration,
+    gigabytes,
+    number,
+    percent,
+    perplexity,
+    scientific,
+    visible,
+)
 
 WORDS: dict[str, tuple[str, str]] = {
     # The verdict: one sentence by id, one with the figures that decided.
@@ -80,9 +88,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "Este archivo no es un registro de entrenamiento en un formato que Yunque lea.",
     ),
     "report.not_a_training_log.advice": (
-        "Give a run folder, its log.jsonl, or the trainer_state.json of a Hugging Face run.",
-        "Indica la carpeta de una ejecución, su log.jsonl o el trainer_state.json de una ejecución "
-        "de Hugging Face.",
+        "Give a run folder, or a log with steps and losses: trainer_state.json, TensorBoard "
+        "events, a table (CSV, JSON lines) or a text log.",
+        "Indica la carpeta de una ejecución o un registro con pasos y pérdidas: "
+        "trainer_state.json, eventos de TensorBoard, una tabla (CSV, JSON por líneas) o un "
+        "registro de texto.",
     ),
     "report.too_short_to_judge": (
         "Too little to judge: training losses in the log: {loss_rows:n}; validation losses: "
@@ -131,13 +141,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "un calentamiento más largo y gradientes recortados.",
     ),
     "report.overfitting.kept": (
-        "After step {step:n} the model overfitted: the validation loss rose from {best:loss} to "
-        "{last:loss} (step {last_step:n}) while the training loss went from {train_at_best:loss} "
-        "to {train_at_last:loss}. {kept} holds the model of step {step:n}, before that.",
-        "Después del paso {step:n} el modelo se sobreajustó: la pérdida de validación subió de "
-        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento pasaba de "
-        "{train_at_best:loss} a {train_at_last:loss}. {kept} guarda el modelo del paso {step:n}, "
-        "anterior a eso.",
+        "From about step {onset_step:n} on the model overfitted: the validation loss rose from "
+        "{best:loss} (step {step:n}) to {last:loss} (step {last_step:n}) while the training loss "
+        "went from {train_at_best:loss} to {train_at_last:loss}. {kept} holds the model of step "
+        "{step:n}, before that.",
+        "Más o menos desde el paso {onset_step:n} el modelo se sobreajustó: la pérdida de "
+        "validación subió de {best:loss} (paso {step:n}) a {last:loss} (paso {last_step:n}) "
+        "mientras la de entrenamiento pasaba de {train_at_best:loss} a {train_at_last:loss}. "
+        "{kept} guarda el modelo del paso {step:n}, anterior a eso.",
     ),
     "report.overfitting.kept.advice": (
         "Use the model in {kept}, not the last one. For a lower validation loss: more text, a "
@@ -146,13 +157,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "texto, un modelo menor, o más dropout o decaimiento de pesos.",
     ),
     "report.overfitting.lost": (
-        "After step {step:n} the model overfitted: the validation loss rose from {best:loss} to "
-        "{last:loss} (step {last_step:n}) while the training loss went from {train_at_best:loss} "
-        "to {train_at_last:loss}. The log does not show that the model of step {step:n} was kept.",
-        "Después del paso {step:n} el modelo se sobreajustó: la pérdida de validación subió de "
-        "{best:loss} a {last:loss} (paso {last_step:n}) mientras la de entrenamiento pasaba de "
-        "{train_at_best:loss} a {train_at_last:loss}. El registro no muestra que se guardara el "
-        "modelo del paso {step:n}.",
+        "From about step {onset_step:n} on the model overfitted: the validation loss rose from "
+        "{best:loss} (step {step:n}) to {last:loss} (step {last_step:n}) while the training loss "
+        "went from {train_at_best:loss} to {train_at_last:loss}. The log does not show that the "
+        "model of step {step:n} was kept.",
+        "Más o menos desde el paso {onset_step:n} el modelo se sobreajustó: la pérdida de "
+        "validación subió de {best:loss} (paso {step:n}) a {last:loss} (paso {last_step:n}) "
+        "mientras la de entrenamiento pasaba de {train_at_best:loss} a {train_at_last:loss}. El "
+        "registro no muestra que se guardara el modelo del paso {step:n}.",
     ),
     "report.overfitting.lost.advice": (
         "Use a checkpoint near step {step:n} if there is one; else train again with early stopping "
@@ -192,10 +204,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.could_have_stopped.validation": (
         "It could have stopped at step {step:n}: its validation loss, {loss:loss}, is as good as "
-        "the best ({best:loss}, step {best_step:n}) within the noise. That is {saved:pct} of the "
+        "the best ({best:loss}, step {best_step:n}) but for noise. That is {saved:pct} of the "
         "steps less.",
         "Pudo parar en el paso {step:n}: su pérdida de validación, {loss:loss}, es tan buena como "
-        "la mejor ({best:loss}, paso {best_step:n}) dentro del ruido. Es un {saved:pct} menos de "
+        "la mejor ({best:loss}, paso {best_step:n}) salvo ruido. Es un {saved:pct} menos de "
         "pasos.",
     ),
     "report.could_have_stopped.advice": (
@@ -212,6 +224,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "Those steps took about {saved_seconds:time}.",
         "Esos pasos tardaron unos {saved_seconds:time}.",
     ),
+    "report.saved_passes": (
+        "Those steps were {saved_epochs:x} passes over the data.",
+        "Esos pasos fueron {saved_epochs:x} pasadas por los datos.",
+    ),
+    "report.saved_timepasses": (
+        "Those steps were {saved_epochs:x} passes over the data and took about "
+        "{saved_seconds:time}.",
+        "Esos pasos fueron {saved_epochs:x} pasadas por los datos y tardaron unos "
+        "{saved_seconds:time}.",
+    ),
     "report.could_have_stopped.training_loss": (
         "Judged by the training loss alone (running median), everything after step {step:n} "
         "({saved:pct} of the steps) bought almost nothing: {loss:loss} there, {best:loss} at its "
@@ -225,17 +247,47 @@ WORDS: dict[str, tuple[str, str]] = {
         "Para ahí como muy tarde; con un conjunto de validación, el paso justo suele ser aún "
         "anterior.",
     ),
-    "report.still_improving": (
+    "report.still_improving.validation": (
         "The validation loss was still falling: from {loss:loss} (step {step:n}) to {best:loss} "
         "(step {best_step:n}), {part:pct} of its whole fall.",
         "La pérdida de validación aún bajaba: de {loss:loss} (paso {step:n}) a {best:loss} (paso "
         "{best_step:n}), un {part:pct} de toda su bajada.",
+    ),
+    "report.still_improving.training": (
+        "The training loss was still falling: on average {loss:loss} in the third quarter (up to "
+        "step {step:n}) and {best:loss} in the last one (up to step {best_step:n}), {part:pct} of "
+        "its whole fall.",
+        "La pérdida de entrenamiento aún bajaba: de media, {loss:loss} en el tercer cuarto (hasta "
+        "el paso {step:n}) y {best:loss} en el último (hasta el paso {best_step:n}), un {part:pct} "
+        "de toda su bajada.",
     ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
         "more steps rather than going on with this one.",
         "Entrena más. Si la tasa de aprendizaje ya había llegado a su valor final, planea una "
         "ejecución nueva con más pasos en vez de continuar esta.",
+    ),
+    "report.plateau.validation": (
+        "From step {step:n} to the end ({part:pct} of the steps) the validation loss hardly moved: "
+        "{early:loss} in the first half of that stretch, {late:loss} in the second (medians), of a "
+        "whole fall of {won:loss}.",
+        "Desde el paso {step:n} hasta el final ({part:pct} de los pasos) la pérdida de validación "
+        "apenas se movió: {early:loss} en la primera mitad de ese tramo y {late:loss} en la "
+        "segunda (medianas), de una bajada total de {won:loss}.",
+    ),
+    "report.plateau.training": (
+        "From step {step:n} to the end ({part:pct} of the steps) the training loss hardly moved: "
+        "{early:loss} in the first half of that stretch, {late:loss} in the second (medians), of a "
+        "whole fall of {won:loss}.",
+        "Desde el paso {step:n} hasta el final ({part:pct} de los pasos) la pérdida de "
+        "entrenamiento apenas se movió: {early:loss} en la primera mitad de ese tramo y "
+        "{late:loss} en la segunda (medianas), de una bajada total de {won:loss}.",
+    ),
+    "report.plateau.advice": (
+        "More steps of the same will not help: stop earlier, or change the data, the model or the "
+        "learning rate.",
+        "Más pasos iguales no ayudarán: para antes, o cambia los datos, el modelo o la tasa de "
+        "aprendizaje.",
     ),
     "report.no_validation": (
         "No validation loss in this log. The training losses ({loss_rows:n} rows) only show how "
@@ -274,8 +326,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.worse_than_base": (
         "The exam got worse: {first_right:n} of {first_total:n} right before the first update, "
         "{last_right:n} of {last_total:n} at step {last_step:n}.",
-        "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes de la primera "
-        "actualización, {last_right:n} de {last_total:n} en el paso {last_step:n}.",
+        "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes del primer paso, "
+        "{last_right:n} de {last_total:n} en el paso {last_step:n}.",
     ),
     "report.worse_than_base.advice": (
         "Use the base model; look at the training examples, lower the learning rate, train less.",
@@ -293,6 +345,281 @@ WORDS: dict[str, tuple[str, str]] = {
         "rate.",
         "Mira los datos de esos pasos; si la pérdida no vuelve a bajar, reduce la tasa de "
         "aprendizaje.",
+    ),
+    "report.gradient_spike": (
+        "Gradient norms several times those around them: {rows:n}. The highest is {norm:loss} at "
+        "step {step:n}, where {around:loss} was usual.",
+        "Normas del gradiente varias veces mayores que las de alrededor: {rows:n}. La mayor es "
+        "{norm:loss} en el paso {step:n}, donde lo normal era {around:loss}.",
+    ),
+    "report.gradient_spike.advice": (
+        "If gradients are clipped, as most trainers do at 1, little harm is done; else clip them, "
+        "and look at the data of those steps.",
+        "Si los gradientes se recortan, como hacen casi todos los programas (a 1), apenas hay "
+        "daño; si no, recórtalos y mira los datos de esos pasos.",
+    ),
+    "report.gradient_peak": (
+        "The gradient norm was highest, {norm:loss}, at step {norm_step:n}, as the warm-up ended.",
+        "La norma del gradiente fue máxima, {norm:loss}, en el paso {norm_step:n}, al acabar el "
+        "calentamiento.",
+    ),
+    "report.learning_rate_zero.all": (
+        "The learning rate was 0 in all {rows:n} rows that name it (steps {step:n} to "
+        "{last_step:n}): nothing could be learned.",
+        "La tasa de aprendizaje fue 0 en las {rows:n} filas que la indican (pasos {step:n} a "
+        "{last_step:n}): no se podía aprender nada.",
+    ),
+    "report.learning_rate_zero.all.advice": (
+        "Set a learning rate above 0 and look at the schedule: its length may be wrong.",
+        "Pon una tasa de aprendizaje mayor que 0 y revisa su plan: puede que su duración esté mal.",
+    ),
+    "report.learning_rate_zero.tail": (
+        "The learning rate was 0 from step {step:n} to step {last_step:n}, {part:pct} of the run: "
+        "those steps changed nothing.",
+        "La tasa de aprendizaje fue 0 del paso {step:n} al {last_step:n}, un {part:pct} de la "
+        "ejecución: esos pasos no cambiaron nada.",
+    ),
+    "report.learning_rate_zero.tail.advice": (
+        "Make the schedule as long as the run, or the run as short as the schedule.",
+        "Haz el plan tan largo como la ejecución, o la ejecución tan corta como el plan.",
+    ),
+    "report.learning_rate_too_high": (
+        "Most likely the learning rate was too high: the loss broke away after step {step:n}, at a "
+        "rate of {rate:sci} (step {rate_step:n}), as the rate was on its way to its peak of "
+        "{peak:sci} (step {peak_step:n}) or just past it.",
+        "Lo más probable es que la tasa de aprendizaje fuera demasiado alta: la pérdida se disparó "
+        "después del paso {step:n}, con una tasa de {rate:sci} (paso {rate_step:n}), camino de su "
+        "máximo de {peak:sci} (paso {peak_step:n}) o justo después de él.",
+    ),
+    "report.learning_rate_too_high.advice": (
+        "Try a tenth of it, with clipped gradients. For LoRA with AdamW 1e-4 to 5e-4 is usual, for "
+        "a whole model 1e-5 to 5e-5.",
+        "Prueba con la décima parte y con gradientes recortados. Con LoRA y AdamW lo habitual es "
+        "de 1e-4 a 5e-4; para un modelo entero, de 1e-5 a 5e-5.",
+    ),
+    "report.schedule.advice": (
+        "Nothing to do: this is how the learning rate went.",
+        "No hay nada que hacer: así fue la tasa de aprendizaje.",
+    ),
+    "report.data_repeated": (
+        "The same data was seen {passes:x} times. Up to about {free:n} passes are nearly as good "
+        "as new data; later ones bring less and less.",
+        "Los mismos datos se vieron {passes:x} veces. Hasta unas {free:n} pasadas valen casi lo "
+        "mismo que datos nuevos; las siguientes, cada vez menos.",
+    ),
+    "report.data_repeated.advice": (
+        "More data would help more than more passes.",
+        "Más datos ayudarían más que más pasadas.",
+    ),
+    "report.memorisation_risk.held_out": (
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
+        "{last:loss}: the model nearly knows it by heart, so only what was held out can show "
+        "whether it learned more than that.",
+        "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
+        "{first:loss} a {last:loss}: el modelo casi se los sabe de memoria, así que solo lo "
+        "apartado puede mostrar si aprendió algo más.",
+    ),
+    "report.overfitting.sets": (
+        "(Read from {set}; of {sets:n} held-out sets, {rose:n} ended above their lowest loss.)",
+        "(Según {set}; de {sets:n} conjuntos apartados, {rose:n} terminaron por encima de su menor "
+        "pérdida.)",
+    ),
+    "report.worse_than_base.loss": (
+        "The validation loss is worse than before the first update: {first:loss} there, "
+        "{last:loss} at step {last_step:n}.",
+        "La pérdida de validación es peor que antes del primer paso: {first:loss} "
+        "entonces, {last:loss} en el paso {last_step:n}.",
+    ),
+    "report.abnormal_start_loss.high": (
+        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing: among "
+        "{vocabulary:n} tokens, more than any common model has, that would be {blind:loss}.",
+        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
+        "ciegas: entre {vocabulary:n} tokens, más de los que tiene cualquier modelo común, sería "
+        "{blind:loss}.",
+    ),
+    "report.abnormal_start_loss.zero": (
+        "The training loss is exactly 0 from the first row (step {step:n}): no token counted "
+        "towards it, or the numbers underflowed.",
+        "La pérdida de entrenamiento es exactamente 0 desde la primera fila (paso {step:n}): "
+        "ningún token contaba para ella o los números se quedaron sin precisión.",
+    ),
+    "report.abnormal_start_loss.advice": (
+        "Look at a training example as the model sees it: labels, mask, chat template, tokenizer. "
+        "Some trainers also multiply the logged loss by the accumulation steps.",
+        "Mira un ejemplo tal como lo ve el modelo: etiquetas, máscara, plantilla de conversación, "
+        "tokenizador. Algunos programas, además, multiplican la pérdida registrada por los pasos "
+        "de acumulación.",
+    ),
+    "report.losses_not_comparable.above": (
+        "Training and validation loss cannot be compared directly: at the evaluations the training "
+        "loss is {ratio:x} times the validation loss (median of the later ones of {evals:n}; last: "
+        "{train:loss} against {val:loss} at step {step:n}).",
+        "Las pérdidas de entrenamiento y de validación no se pueden comparar directamente: en las "
+        "evaluaciones, la de entrenamiento es {ratio:x} veces la de validación (mediana de las "
+        "últimas de {evals:n}; la última: {train:loss} frente a {val:loss} en el paso {step:n}).",
+    ),
+    "report.losses_not_comparable.start": (
+        "Training and validation loss cannot be compared directly: already at the first evaluation "
+        "(step {step:n}) the validation loss was {val:loss}, the training loss {train:loss} (step "
+        "{train_step:n}), before anything could be learned by heart.",
+        "Las pérdidas de entrenamiento y de validación no se pueden comparar directamente: ya en "
+        "la primera evaluación (paso {step:n}) la de validación era {val:loss} y la de "
+        "entrenamiento {train:loss} (paso {train_step:n}), antes de que se pudiera memorizar nada.",
+    ),
+    "report.losses_not_comparable.advice": (
+        "Judge each by its own course. Dropout, label smoothing, other data or another way of "
+        "averaging make such gaps; log both in the same way.",
+        "Juzga cada una por su propio curso. El dropout, el suavizado de etiquetas, otros datos u "
+        "otra forma de promediar causan esas diferencias; registra ambas de la misma manera.",
+    ),
+    "report.metric_disagrees_with_loss.better": (
+        "{metric} got better while the validation loss got worse: from {value:loss} to "
+        "{last_value:loss}, and the loss from {loss:loss} (step {step:n}) to {last_loss:loss} "
+        "(step {last_step:n}).",
+        "{metric} mejoró mientras la pérdida de validación empeoraba: de {value:loss} a "
+        "{last_value:loss}, y la pérdida de {loss:loss} (paso {step:n}) a {last_loss:loss} (paso "
+        "{last_step:n}).",
+    ),
+    "report.metric_disagrees_with_loss.worse": (
+        "{metric} got worse while the validation loss got better: from {value:loss} to "
+        "{last_value:loss}, and the loss from {loss:loss} (step {step:n}) to {last_loss:loss} "
+        "(step {last_step:n}).",
+        "{metric} empeoró mientras la pérdida de validación mejoraba: de {value:loss} a "
+        "{last_value:loss}, y la pérdida de {loss:loss} (paso {step:n}) a {last_loss:loss} (paso "
+        "{last_step:n}).",
+    ),
+    "report.metric_disagrees_with_loss.advice": (
+        "Decide which of the two is your aim, and choose the checkpoint by it. A model may answer "
+        "better while growing too sure of its mistakes.",
+        "Decide cuál de las dos es tu objetivo y elige el punto de control por ella. Un modelo "
+        "puede responder mejor y a la vez estar demasiado seguro de sus errores.",
+    ),
+    "report.not_a_loss_objective.reinforcement": (
+        "This is a reinforcement run: its loss ({loss_rows:n} rows) does not say how well text is "
+        "predicted, and need not fall.",
+        "Es un entrenamiento por refuerzo: su pérdida ({loss_rows:n} filas) no dice lo bien que se "
+        "predice el texto, y no tiene por qué bajar.",
+    ),
+    "report.not_a_loss_objective.preference": (
+        "This is a preference run: its loss ({loss_rows:n} rows) says how well preferred answers "
+        "are told from rejected ones, not how well text is predicted.",
+        "Es un entrenamiento por preferencias: su pérdida ({loss_rows:n} filas) dice lo bien que "
+        "se distinguen las respuestas preferidas de las rechazadas, no lo bien que se predice el "
+        "texto.",
+    ),
+    "report.not_a_loss_objective.advice": (
+        "Read the answers, and hold an exam before and after.",
+        "Lee las respuestas y haz un examen antes y después.",
+    ),
+    "report.reward": (
+        "{name} went from {first_reward:loss} (step {first_step:n}) to {last_reward:loss} (step "
+        "{last_step:n}).",
+        "{name} pasó de {first_reward:loss} (paso {first_step:n}) a {last_reward:loss} (paso "
+        "{last_step:n}).",
+    ),
+    "report.mean_is_not_last_loss": (
+        "The summary's train_loss, {mean:loss}, is the mean over the whole run; the last logged "
+        "training loss is {last:loss} (step {last_step:n}).",
+        "La train_loss del resumen, {mean:loss}, es la media de toda la ejecución; la última "
+        "pérdida de entrenamiento registrada es {last:loss} (paso {last_step:n}).",
+    ),
+    "report.mean_is_not_last_loss.alone": (
+        "The train_loss of this summary, {mean:loss}, is the mean over the whole run, not the loss "
+        "at its end.",
+        "La train_loss de este resumen, {mean:loss}, es la media de toda la ejecución, no la "
+        "pérdida final.",
+    ),
+    "report.mean_is_not_last_loss.advice": (
+        "Do not report the mean as the final loss.",
+        "No presentes la media como si fuera la pérdida final.",
+    ),
+    "report.log_incomplete.steps": (
+        "The log ends at step {steps:n} of {asked:n} ({part:pct}): stopped early, interrupted, or "
+        "a checkpoint of a run that went on.",
+        "El registro acaba en el paso {steps:n} de {asked:n} ({part:pct}): se paró antes, se "
+        "interrumpió o es un punto de control de una ejecución que siguió.",
+    ),
+    "report.log_incomplete.summary": (
+        "This file only sums a run up: it holds no curve.",
+        "Este archivo solo resume una ejecución: no contiene ninguna curva.",
+    ),
+    "report.log_incomplete.advice": (
+        "Give the log of the whole run (trainer_state.json of the last checkpoint, for example).",
+        "Indica el registro de la ejecución entera (por ejemplo, el trainer_state.json del último "
+        "punto de control).",
+    ),
+    "report.log_inconsistent.epochs": (
+        "The run was set to {asked_epochs:x} epochs and did {epochs:x}.",
+        "La ejecución estaba puesta a {asked_epochs:x} épocas e hizo {epochs:x}.",
+    ),
+    "report.log_inconsistent.rate": (
+        "At {rate:rate} examples per second the summary counts {shown:n} examples in all; "
+        "{examples:n} examples seen {passes:x} times are {trained:n}.",
+        "Con {rate:rate} ejemplos por segundo, el resumen cuenta {shown:n} ejemplos en total; "
+        "{examples:n} ejemplos vistos {passes:x} veces son {trained:n}.",
+    ),
+    "report.log_inconsistent.pace": (
+        "At {pace:rate} steps per second the summary counts {paced:n} steps; the log has "
+        "{steps:n}.",
+        "Con {pace:rate} pasos por segundo, el resumen cuenta {paced:n} pasos; el registro tiene "
+        "{steps:n}.",
+    ),
+    "report.log_inconsistent.flops": (
+        "The summary's total_flos, {flops:sci} for {shown:n} examples, is {flops_each:sci} each: "
+        "too little for any language model of use.",
+        "El total_flos del resumen, {flops:sci} para {shown:n} ejemplos, da {flops_each:sci} por "
+        "ejemplo: demasiado poco para un modelo de lenguaje útil.",
+    ),
+    "report.log_inconsistent.mean": (
+        "The summary's mean loss, {mean:loss}, is not the mean of the rows, {rows_mean:loss}: a "
+        "resumed run, or losses logged in another way.",
+        "La pérdida media del resumen, {mean:loss}, no es la media de las filas, "
+        "{rows_mean:loss}: una ejecución reanudada o pérdidas registradas de otra manera.",
+    ),
+    "report.log_inconsistent.unsorted": (
+        "The rows were not in the order of their steps ({unsorted:n} times the step went back); "
+        "they were sorted.",
+        "Las filas no estaban en el orden de sus pasos ({unsorted:n} veces el paso retrocedía); se "
+        "han ordenado.",
+    ),
+    "report.log_inconsistent.repeated": (
+        "Rows that repeat a step: {repeated:n}; the last of each counts.",
+        "Filas que repiten un paso: {repeated:n}; cuenta la última de cada uno.",
+    ),
+    "report.log_inconsistent.advice": (
+        "Do not compare these figures with those of other runs.",
+        "No compares estas cifras con las de otras ejecuciones.",
+    ),
+    "report.resumed_run.resumed": (
+        "The run was resumed (times: {times:n}): after step {before:n} the log goes on from step "
+        "{after:n}. Repeated rows left out: {repeated:n}.",
+        "La ejecución se reanudó (veces: {times:n}): después del paso {before:n} el registro sigue "
+        "desde el paso {after:n}. Filas repetidas que no se cuentan: {repeated:n}.",
+    ),
+    "report.resumed_run.restarted": (
+        "The log holds more than one run (new beginnings: {times:n}): after step {before:n} it "
+        "begins anew at step {after:n}. Only one of them is read.",
+        "El registro contiene más de una ejecución (nuevos comienzos: {times:n}): después del paso "
+        "{before:n} empieza otra vez en el paso {after:n}. Solo se lee una de ellas.",
+    ),
+    "report.resumed_run.advice": (
+        "Look whether the loss goes on where it was; if not, the optimizer or the data order was "
+        "not restored.",
+        "Mira si la pérdida sigue donde estaba; si no, no se restauró el optimizador o el orden de "
+        "los datos.",
+    ),
+    "report.epoch_staircase": (
+        "The training loss goes down by a stair at each new pass (boundaries: {boundaries:n}); the "
+        "largest at the end of pass {epoch:n}, step {step:n}: {before:loss} before, {after:loss} "
+        "after (means of {rows:n} rows). The model recognises examples it has seen.",
+        "La pérdida de entrenamiento baja un escalón en cada nueva pasada (límites: "
+        "{boundaries:n}); el mayor, al final de la pasada {epoch:n}, paso {step:n}: {before:loss} "
+        "antes, {after:loss} después (medias de {rows:n} filas). El modelo reconoce ejemplos que "
+        "ya ha visto.",
+    ),
+    "report.epoch_staircase.advice": (
+        "Do not take these stairs for progress: judge by what was held out.",
+        "No tomes esos escalones por progreso: juzga por lo que se apartó.",
     ),
     "report.throughput": (
         "Speed: {tokens_per_second:n} tokens per second (median).",
@@ -325,11 +652,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "Whether the model does well on text that it has not seen: hold some out and log its loss.",
         "Si el modelo acierta con textos que no ha visto: aparta una parte y registra su pérdida.",
     ),
-    "report.unknown.several_eval_sets": (
-        "How the held-out sets with names of their own went: this report reads only eval_loss.",
-        "Cómo fue con los conjuntos apartados que tienen nombre propio: este informe solo lee "
-        "eval_loss.",
-    ),
     "report.unknown.quality": (
         "Whether the model is of use for its task: a loss is not an exam. Ask it questions with "
         "known answers, before and after training.",
@@ -358,6 +680,27 @@ WORDS: dict[str, tuple[str, str]] = {
         "Whether the samples are copied from the training text: this report does not compare them.",
         "Si las muestras están copiadas del texto de entrenamiento: este informe no las compara.",
     ),
+    "report.unknown.learning_rate": (
+        "How the learning rate went: the log does not name it.",
+        "Cómo fue la tasa de aprendizaje: el registro no la indica.",
+    ),
+    "report.unknown.grad_norm": (
+        "How steady the updates were: log the gradient norm.",
+        "Lo estables que fueron los pasos: registra la norma del gradiente.",
+    ),
+    "report.unknown.epochs": (
+        "How often the same data was seen: log the epoch.",
+        "Cuántas veces se vieron los mismos datos: registra la época.",
+    ),
+    "report.unknown.labels": (
+        "Whether the answers it was trained on are right: a loss falls on wrong ones too.",
+        "Si las respuestas con las que entrenó son correctas: la pérdida también baja con las "
+        "equivocadas.",
+    ),
+    "report.unknown.other_runs": (
+        "How the other runs in this file went: only the first is read.",
+        "Cómo fueron las otras ejecuciones de este archivo: solo se lee la primera.",
+    ),
     "report.unknown.seed": (
         "How another random seed would have come out: one run does not tell.",
         "Cómo habría salido con otra semilla aleatoria: una sola ejecución no lo dice.",
@@ -383,6 +726,30 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
     "report.id.worse_than_base": ("Worse than before", "Peor que antes"),
     "report.id.loss_spike": ("Spikes in the loss", "Picos en la pérdida"),
+    "report.id.plateau": ("Plateau", "Meseta"),
+    "report.id.gradient_spike": ("Spikes in the gradient", "Picos en el gradiente"),
+    "report.id.learning_rate_zero": ("Learning rate zero", "Tasa de aprendizaje cero"),
+    "report.id.learning_rate_too_high": (
+        "Learning rate too high",
+        "Tasa de aprendizaje demasiado alta",
+    ),
+    "report.id.schedule": ("Learning rate", "Tasa de aprendizaje"),
+    "report.id.data_repeated": ("Data repeated", "Datos repetidos"),
+    "report.id.abnormal_start_loss": ("Strange first loss", "Primera pérdida extraña"),
+    "report.id.losses_not_comparable": ("Losses not comparable", "Pérdidas no comparables"),
+    "report.id.metric_disagrees_with_loss": (
+        "Metric and loss disagree",
+        "La métrica y la pérdida discrepan",
+    ),
+    "report.id.not_a_loss_objective": ("Not a prediction loss", "No es una pérdida de predicción"),
+    "report.id.mean_is_not_last_loss": (
+        "The mean is not the last loss",
+        "La media no es la última pérdida",
+    ),
+    "report.id.log_incomplete": ("Incomplete log", "Registro incompleto"),
+    "report.id.log_inconsistent": ("Figures that do not agree", "Cifras que no concuerdan"),
+    "report.id.resumed_run": ("Resumed run", "Ejecución reanudada"),
+    "report.id.epoch_staircase": ("Stairs at each pass", "Escalones en cada pasada"),
     "report.id.throughput": ("Speed", "Velocidad"),
     "report.id.memory": ("Memory", "Memoria"),
     "report.severity.info": ("note", "nota"),
@@ -434,9 +801,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.stage.divergence": ("divergence", "divergencia"),
     "report.stage.steps": ("Steps", "Pasos"),
     "report.stage.range": ("{from_step:n} to {to_step:n}", "{from_step:n} a {to_step:n}"),
-    "report.stage.improvement": (
-        "Share of the improvement (minus: lost again)",
-        "Parte de la mejora (negativa: perdida)",
+    "report.stage.improvement": ("Share of the improvement", "Parte de la mejora"),
+    "report.stage.lost": (
+        "A minus sign: improvement that was lost again in that stage.",
+        "Signo menos: mejora que se volvió a perder en esa etapa.",
     ),
     "report.stage.time": ("Share of the time", "Parte del tiempo"),
     "report.samples": ("Samples over time", "Muestras a lo largo del tiempo"),
@@ -449,6 +817,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.sample.empty": ("(new document)", "(documento nuevo)"),
     "report.exam": ("Exam", "Examen"),
     "report.exam.kind": ("Kind of question", "Tipo de pregunta"),
+    "report.exam.kind.addition": ("addition", "suma"),
+    "report.exam.kind.subtraction": ("subtraction", "resta"),
+    "report.exam.kind.multiplication": ("multiplication", "multiplicación"),
+    "report.exam.kind.division": ("division", "división"),
+    "report.exam.kind.missing": ("missing number", "número que falta"),
+    "report.exam.kind.word_problem": ("word problem", "problema con enunciado"),
     "report.exam.all": ("all", "todas"),
     "report.exam.score": ("{right:n}/{total:n} ({part:pct})", "{right:n}/{total:n} ({part:pct})"),
     "report.facts": ("Figures of the run", "Cifras de la ejecución"),
@@ -482,12 +856,78 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.share": ("{value:pct}", "{value:pct}"),
     "report.settings": ("Settings at the start", "Datos del comienzo"),
     "report.recipe": ("Recipe", "Receta"),
+    "report.glossary": ("Words used here", "Palabras usadas aquí"),
+    "report.term.loss": (
+        "Loss: how surprised the model was by the right next token, on average. 0 is no surprise "
+        "at all; e to its power is the perplexity.",
+        "Pérdida: lo que sorprendió al modelo, de media, el siguiente token correcto. 0 es ninguna "
+        "sorpresa; e elevado a ella es la perplejidad.",
+    ),
+    "report.term.validation": (
+        "Validation: text that was held out of training, to see what the model does with text it "
+        "has not seen.",
+        "Validación: texto apartado del entrenamiento para ver qué hace el modelo con lo que no ha "
+        "visto.",
+    ),
+    "report.term.overfitting": (
+        "Overfitting: the model goes on getting better on its training text and worse on all else.",
+        "Sobreajuste: el modelo sigue mejorando con su texto de entrenamiento y empeora con todo "
+        "lo demás.",
+    ),
+    "report.term.step": (
+        "Step: one update of the model's weights. Epoch: one pass over all the training data.",
+        "Paso: una actualización de los pesos del modelo. Época: una pasada por todos los datos de "
+        "entrenamiento.",
+    ),
+    "report.term.learning_rate": (
+        "Learning rate: how far a step moves the weights. Warm-up: the first steps, in which it "
+        "rises.",
+        "Tasa de aprendizaje: cuánto mueve los pesos cada paso. Calentamiento: los primeros pasos, "
+        "en los que sube.",
+    ),
+    "report.term.grad_norm": (
+        "Gradient norm: how strongly a batch of examples pulls at the weights.",
+        "Norma del gradiente: la fuerza con la que un lote de ejemplos tira de los pesos.",
+    ),
+    "report.term.noise": (
+        "Noise: the chance differences between batches or evaluations, measured here from the log "
+        "itself. What is smaller than it is not claimed.",
+        "Ruido: las diferencias debidas al azar entre lotes o evaluaciones, medidas aquí en el "
+        "propio registro. Lo que es menor que él no se afirma.",
+    ),
     "report.source": ("Source", "Fuente"),
     "report.source.text": (
         "{path} · format: {format} · rows: {rows:n} · SHA-256: {sha256}",
         "{path} · formato: {format} · filas: {rows:n} · SHA-256: {sha256}",
     ),
 }
+
+FORMS = {
+    "constant": ("constant", "constante"),
+    "linear": ("a straight line down", "bajada en línea recta"),
+    "cosine": ("a cosine", "un coseno"),
+    "polynomial": ("a parabola down", "bajada en parábola"),
+    "inverse_sqrt": ("the inverse square root of the step", "la inversa de la raíz del paso"),
+    "exponential": ("exponential decay", "decaimiento exponencial"),
+    "decay_at_end": ("constant, then decay at the end", "constante, con decaimiento al final"),
+    "steps": ("constant in steps", "constante a escalones"),
+    "other": ("of no form that this report knows", "de ninguna forma que este informe conozca"),
+}
+"""The forms of a schedule, as they stand in a sentence."""
+
+for _form, (_en, _es) in FORMS.items():
+    WORDS[f"report.schedule.{_form}"] = (
+        f"Learning rate: {_en}; peak {{peak:sci}}, {{end:sci}} at step {{last_step:n}}, no warm-up "
+        "to be seen.",
+        f"Tasa de aprendizaje: {_es}; máximo {{peak:sci}}, {{end:sci}} en el paso {{last_step:n}}, "
+        "sin calentamiento visible.",
+    )
+    WORDS[f"report.schedule.warm_{_form}"] = (
+        f"Learning rate: warm-up over {{warmup_steps:n}} steps to {{peak:sci}}, then {_en}; "
+        "{end:sci} at step {last_step:n}.",
+        f"Tasa de aprendizaje: calentamiento de {{warmup_steps:n}} pasos hasta {{peak:sci}} y "
+        f"después {_es}; {{end:sci}} en el paso {{last_step:n}}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -507,6 +947,10 @@ class Written:
             return number(v, lang, 3 if abs(v) >= 1 else 4 if abs(v) >= 0.01 or not v else 6)
         if kind == "x":  # 250, 37.5, 0.3
             return number(v, lang, 0 if float(v).is_integer() or abs(v) >= 1000 else 2)
+        if kind == "sci":
+            return scientific(v, lang) if v else number(0, lang)
+        if kind == "rate":
+            return number(v, lang, 3)
         if kind == "time":
             return duration(v)
         if kind == "gb":

@@ -1,0 +1,387 @@
+"""What a log says about itself: its figures against each other, its order, its end, its losses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from yunque.reports.curve import Curve, curve
+from yunque.reports.findings import Finding, Text, evidence, joined, make
+from yunque.reports.log import Log, Record
+from yunque.words.report import tell
+
+LARGEST_VOCABULARY = 300_000
+"""Tokens: more than any common tokenizer has (Gemma's 262,144 is the largest of them)."""
+LEAST_FLOPS = 1e9
+"""Of one example: 6 · parameters · tokens (Kaplan et al. 2020, arXiv:2001.08361, section 2.1) of
+a model of a million parameters on 160 tokens."""
+HIGHER = ("accuracy", "acc", "f1", "rouge", "bleu", "exact", "em", "score", "chrf", "meteor")
+LOWER = ("wer", "cer", "error")
+
+
+def mean_is_not_last_loss(log: Log, train: Curve) -> Finding | None:
+    """The mean over the run, which summaries call train_loss, is not the loss at the end."""
+    mean, summary = log.mean_train_loss, log.summary
+    if mean is None or summary is None:
+        return None
+    if not len(train.values):
+        return make(
+            "mean_is_not_last_loss",
+            "warning",
+            evidence((summary, "train_loss")),
+            case="alone",
+            mean=mean,
+        )
+    last = train.rows[-1]
+    level = float(np.median(train.values[-max(3, len(train.values) // 10) :]))
+    if abs(mean - level) < 0.1 * abs(level) or len(train.values) < 8:
+        return None
+    return make(
+        "mean_is_not_last_loss",
+        "info",
+        evidence((summary, "train_loss"), (last, "train_loss")),
+        mean=mean,
+        last=float(train.values[-1]),
+        last_step=last.step,
+    )
+
+
+def log_incomplete(log: Log, facts: dict[str, Any]) -> Finding | None:
+    """The log ends before the run was meant to end, or holds no curve."""
+    if log.format == "trainer_results":
+        assert log.summary is not None
+        return make(
+            "log_incomplete", "warning", evidence((log.summary, "train_runtime")), case="summary"
+        )
+    done, asked = facts["steps"], log.asked_steps
+    rows = [*log.steps, *log.evals]
+    if not done or not asked or done >= 0.99 * asked or not rows:
+        return None
+    last = max(rows, key=lambda row: row.step)
+    return make(
+        "log_incomplete",
+        "warning" if done < 0.5 * asked else "info",
+        evidence((last, "step")),
+        case="steps",
+        steps=done,
+        asked=asked,
+        part=done / asked,
+    )
+
+
+def log_inconsistent(log: Log, facts: dict[str, Any]) -> Finding | None:
+    """Figures of the log that contradict each other; one finding, a sentence each."""
+    said: list[Text] = []
+    numbers: dict[str, Any] = {}
+    proof: list[dict[str, Any]] = []
+
+    def add(key: str, rows: list[tuple[Record, str]], **found: Any) -> None:
+        said.append(tell(f"report.log_inconsistent.{key}", **found))
+        numbers.update(found)
+        proof.extend(e for e in evidence(*rows) if e not in proof)
+
+    epochs, steps, summary = facts["epochs"], facts["steps"], log.summary
+    last = max((*log.steps, *log.evals), key=lambda row: row.step, default=None)
+    ended = log.asked_steps is None or (steps or 0) >= log.asked_steps
+    if log.asked_epochs and epochs and ended and log.asked_epochs >= math.ceil(epochs) + 1:
+        row = summary or last
+        add(
+            "epochs",
+            [(row, "epoch")] if row else [],
+            asked_epochs=log.asked_epochs,
+            epochs=epochs,
+        )
+    if summary is not None:
+        seconds = summary.number("train_runtime") or 0.0
+        rate = summary.number("train_samples_per_second")
+        pace = summary.number("train_steps_per_second")
+        shown = (rate or 0.0) * seconds
+        if log.examples and epochs and rate:
+            trained = log.examples * epochs
+            if abs(shown - trained) > 0.01 * trained + 0.0006 * seconds:
+                rows = [(summary, "train_samples_per_second"), (summary, "train_runtime")]
+                add(
+                    "rate",
+                    rows,
+                    rate=rate,
+                    shown=round(shown),
+                    trained=round(trained),
+                    examples=log.examples,
+                    passes=epochs,
+                )
+        if pace and steps and abs(pace * seconds - steps) > 0.02 * steps + 0.0006 * seconds:
+            rows = [(summary, "train_steps_per_second"), (summary, "train_runtime")]
+            add("pace", rows, pace=pace, paced=round(pace * seconds), steps=steps)
+        flops = summary.number("total_flos")
+        if flops and shown >= 1 and flops / shown < LEAST_FLOPS:
+            add(
+                "flops",
+                [(summary, "total_flos")],
+                flops=flops,
+                shown=round(shown),
+                flops_each=flops / shown,
+            )
+        mean, rows_mean = log.mean_train_loss, mean_of_rows(log, steps)
+        if mean and rows_mean and abs(mean - rows_mean) > 0.05 * rows_mean:
+            add("mean", [(summary, "train_loss")], mean=mean, rows_mean=rows_mean)
+    if log.order.unsorted:
+        add("unsorted", [], unsorted=log.order.unsorted)
+    if log.order.repeated and not log.order.resumed:
+        add("repeated", [], repeated=log.order.repeated)
+    if not said:
+        return None
+    advice = tell("report.log_inconsistent.advice")
+    return Finding("log_inconsistent", "info", numbers, proof, joined(said), advice)
+
+
+def mean_of_rows(log: Log, steps: int | None) -> float | None:
+    """The mean of the logged losses, where each stands for the same number of updates."""
+    train = curve(log.steps, "train_loss")
+    gaps = np.diff(train.steps)
+    if len(gaps) < 8 or not np.all(gaps == gaps[0]) or train.steps[0] != gaps[0]:
+        return None
+    if len(train.values) < sum("train_loss" in r.values for r in log.steps):
+        return None
+    return float(train.values.mean()) if steps and train.steps[-1] > 0.9 * steps else None
+
+
+def resumed_run(log: Log) -> Finding | None:
+    """The step went back in the file: the run was resumed, or begun anew."""
+    jumps, case = log.order.resumed, "resumed"
+    if not jumps:
+        jumps, case = log.order.restarted, "restarted"
+    if not jumps:
+        return None
+    one = jumps[-1]
+    return make(
+        "resumed_run",
+        "info",
+        [
+            {"row": row.row, "field": row.names.get("step", "step"), "value": row.step}
+            for row in (one.before, one.after)
+        ],
+        case=case,
+        times=len(jumps),
+        before=one.before.step,
+        after=one.after.step,
+        repeated=log.order.repeated,
+    )
+
+
+def epoch_staircase(train: Curve) -> Finding | None:
+    """The training loss steps down where a new pass begins, and not in the middle of one."""
+    epochs = np.array([row.epoch if row.epoch is not None else math.nan for row in train.rows])
+    if len(epochs) < 24 or np.isnan(epochs).any() or epochs[-1] < 1.5:
+        return None
+    each = len(epochs) / float(epochs[-1] - epochs[0]) if epochs[-1] > epochs[0] else 0.0
+    # As many rows as a third of a pass on either side: the middle of a pass keeps its own.
+    reach = int(each // 3)
+    if reach < 4:
+        return None
+
+    def fall(place: float) -> tuple[float, float] | None:
+        at = int(np.searchsorted(epochs, place + 1e-9, side="right"))
+        if at < reach or at + reach > len(epochs):
+            return None
+        before, after = train.values[at - reach : at], train.values[at : at + reach]
+        error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / reach)
+        return float(before.mean() - after.mean()), error
+
+    # What a smooth fall would bring at the boundary: the geometric mean of the falls half a pass
+    # before and after it, exact for an exponential and more than enough for a power of the step.
+    ends = [k for k in range(1, math.ceil(epochs[-1])) if fall(k) and fall(k - 0.5)]
+    excess = spread = 0.0
+    for k in ends:
+        (step, e0), (before, e1) = fall(k) or (0.0, 0.0), fall(k - 0.5) or (0.0, 0.0)
+        after, e2 = fall(k + 0.5) or (before, e1)
+        excess += step - math.sqrt(max(before, 0.0) * max(after, 0.0))
+        spread += e0**2 + (e1**2 + e2**2) / 4
+    if not ends or excess < 4.5 * math.sqrt(spread):
+        return None
+    if excess / len(ends) < 0.01 * float(np.median(train.values)):
+        return None
+    top = max(ends, key=lambda k: (fall(k) or (0.0, 0.0))[0])
+    at = int(np.searchsorted(epochs, top + 1e-9, side="right"))
+    lower, upper = train.values[at : at + reach], train.values[at - reach : at]
+    return make(
+        "epoch_staircase",
+        "info",
+        evidence((train.rows[at - 1], "train_loss"), (train.rows[at], "train_loss")),
+        epoch=top,
+        step=train.rows[at].step,
+        before=float(upper.mean()),
+        after=float(lower.mean()),
+        rows=reach,
+        boundaries=len(ends),
+    )
+
+
+def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
+    """The first loss is above that of blind guessing, or exactly 0."""
+    if not len(train.values) or log.objective != "prediction":
+        return None
+    first, row = float(train.values[0]), train.rows[0]
+    size = log.settings.get("vocabulary_size")
+    vocabulary = size if isinstance(size, int) and size > 1 else LARGEST_VOCABULARY
+    blind = math.log(vocabulary)
+    zeros = min(3, len(train.values))
+    if zeros == 3 and not np.any(train.values[:zeros]):
+        return make(
+            "abnormal_start_loss",
+            "problem",
+            evidence((row, "train_loss")),
+            case="zero",
+            step=row.step,
+        )
+    if first <= 1.02 * blind + 0.1:
+        return None
+    return make(
+        "abnormal_start_loss",
+        "warning",
+        evidence((row, "train_loss")),
+        case="high",
+        step=row.step,
+        loss=first,
+        blind=blind,
+        vocabulary=vocabulary,
+    )
+
+
+def losses_not_comparable(train: Curve, val: Curve) -> Finding | None:
+    """Training and validation loss are of different size in a way that no overfitting explains."""
+    if len(val.values) < 4 or len(train.values) < 8:
+        return None
+    # The training level about each evaluation: the median of the rows nearest to it.
+    reach = max(2, min(10, len(train.values) // (2 * len(val.values))))
+    levels = []
+    for step in val.steps:
+        at = int(np.searchsorted(train.steps, step))
+        levels.append(float(np.median(train.values[max(0, at - reach) : at + reach])))
+    ratio = np.array(levels) / np.maximum(val.values, 1e-12)
+    if np.any(val.values <= 0):
+        return None
+    later = ratio[len(ratio) // 10 :]
+    row = val.rows[-1]
+    if later.min() > 1.05 and np.median(later) > 1.15:
+        return make(
+            "losses_not_comparable",
+            "info",
+            evidence((row, "val_loss"), (train.rows[-1], "train_loss")),
+            case="above",
+            val=float(val.values[-1]),
+            train=levels[-1],
+            step=row.step,
+            ratio=float(np.median(later)),
+            evals=len(val.values),
+        )
+    won = float(train.values[0] - train.values.min())
+    early = float(train.values[0]) - levels[0] <= 0.1 * won
+    if not early or ratio[0] > 0.8:
+        return None
+    row = val.rows[0]
+    return make(
+        "losses_not_comparable",
+        "info",
+        evidence((row, "val_loss"), (train.rows[0], "train_loss")),
+        case="start",
+        val=float(val.values[0]),
+        train=float(train.values[0]),
+        step=row.step,
+        train_step=train.rows[0].step,
+    )
+
+
+def metric_disagrees_with_loss(log: Log, val: Curve) -> Finding | None:
+    """A held-out metric got better beyond its noise while the validation loss got worse, or the
+    reverse."""
+    if len(val.values) < 6:
+        return None
+    names = {name for row in log.evals for name in row.values}
+    for name in sorted(names):
+        words = name.lower().replace("/", "_").replace("-", "_").split("_")
+        up = any(word.startswith(HIGHER) for word in words)
+        if not up and not set(words) & set(LOWER):
+            continue
+        metric = curve(log.evals, name)
+        if len(metric.values) < 6 or not np.isfinite(metric.noise):
+            continue
+        gain = metric.values if up else -metric.values
+        half = val.lowest
+        after = val.values[half + 1 :]
+        tail = max(2, len(metric.values) // 4)
+        at = int(np.searchsorted(metric.steps, val.steps[half]))
+        there = gain[max(0, at - 1) : at + 2]
+        late = float(np.median(gain[-tail:]))
+        change = late - float(np.median(there))
+        beyond = abs(change) > 4 * metric.noise * math.sqrt(1 / tail + 1 / len(there))
+        luck = val.noise * math.sqrt(2 * math.log(len(val.values)))
+        rose = len(after) >= 3 and val.moved(float(np.median(after[-3:]) - val.values[half]) - luck)
+        fell_too = val.moved(float(val.values[0] - val.values[-1])) and half >= len(val.values) - 3
+        early = float(np.median(gain[:tail]))
+        lost = early - late > 4 * metric.noise * math.sqrt(2 / tail)
+        if (rose and change > 0 and beyond) or (fell_too and lost):
+            case = "better" if rose else "worse"
+            first = metric.rows[at] if rose else metric.rows[0]
+            begin = val.rows[half] if rose else val.rows[0]
+            return make(
+                "metric_disagrees_with_loss",
+                "warning",
+                evidence(
+                    (begin, "val_loss"),
+                    (val.rows[-1], "val_loss"),
+                    (first, name),
+                    (metric.rows[-1], name),
+                ),
+                case=case,
+                metric=name,
+                step=begin.step,
+                loss=begin.number("val_loss"),
+                last_step=val.rows[-1].step,
+                last_loss=float(val.values[-1]),
+                value=first.number(name),
+                last_value=float(metric.values[-1]),
+            )
+    return None
+
+
+def not_a_loss_objective(log: Log, train: Curve) -> Finding | None:
+    """The loss of a reinforcement or preference trainer does not say how well text is predicted."""
+    if log.objective == "prediction":
+        return None
+    rows = [(train.rows[-1], "train_loss")] if train.rows else []
+    rewards = curve(log.steps, reward_name(log)) if reward_name(log) else None
+    if rewards is None or len(rewards.values) < 2:
+        return make(
+            "not_a_loss_objective",
+            "info",
+            evidence(*rows),
+            case=log.objective,
+            loss_rows=len(train.values),
+        )
+    first, last = rewards.rows[0], rewards.rows[-1]
+    return make(
+        "not_a_loss_objective",
+        "info",
+        evidence(*rows, (first, rewards.name), (last, rewards.name)),
+        case=log.objective,
+        also="report.reward",
+        loss_rows=len(train.values),
+        name=rewards.name,
+        first_reward=float(rewards.values[0]),
+        first_step=first.step,
+        last_reward=float(rewards.values[-1]),
+        last_step=last.step,
+    )
+
+
+def reward_name(log: Log) -> str:
+    """The column that says how well the aim of such a trainer was met."""
+    names = {name for row in log.steps for name in row.values}
+    wanted = ("reward", "rewards/mean", "reward_mean", "objective/rlhf_reward", "rewards/margins")
+    for one in wanted:
+        for name in sorted(names):
+            if name == one or name.endswith(f"/{one}"):
+                return name
+    return ""

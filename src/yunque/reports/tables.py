@@ -1,0 +1,181 @@
+"""Tables: CSV and TSV exports (W&B, trackio, Lightning, Keras), JSON lines, JSON lists."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from yunque.reports.log import Log
+from yunque.reports.names import meanings
+from yunque.reports.rows import Rows, log_of
+
+csv.field_size_limit(10_000_000)
+
+
+def text_of(content: bytes) -> str:
+    """The text of a file, byte-order marks understood, what is no text marked."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", "replace")
+
+
+def read_csv(
+    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
+) -> Log | None:
+    """A table with a header line, its cells parted by commas, semicolons or tabs."""
+    if b"\0" in content[:1000] and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return None
+    text = text_of(content)
+    head = text.lstrip().partition("\n")[0]
+    if not head or head[0] in "{[":
+        return None
+    mark = max(",;\t", key=head.count)
+    if not head.count(mark):
+        return None
+    lines = csv.reader(io.StringIO(text), delimiter=mark)
+    rows: Rows = []
+    names: list[str] = []
+    try:
+        for cells in lines:
+            if not any(cells):
+                continue
+            if not names:
+                names = [cell.strip() for cell in cells]
+            elif len(cells) <= len(names):
+                if mark == ";":  # A decimal comma goes with it.
+                    cells = [c.replace(",", ".") if c.count(",") == 1 else c for c in cells]
+                rows.append((lines.line_num, dict(zip(names, cells, strict=False))))
+    except csv.Error:
+        return None
+    lightning = {"epoch", "step"} <= set(names) and file.name == "metrics.csv"
+    log = log_of(
+        "lightning_csv" if lightning else "csv", str(file), len(rows), sha256, rows, mapped
+    )
+    return counted_epochs(log) if held(log) and placed(names, mapped) else None
+
+
+def placed(names: Iterable[str], mapped: Mapping[str, str] | None = None) -> bool:
+    """Whether these columns say at which step or epoch a row stands."""
+    return bool({"step", "epoch"} & set(meanings(names, mapped)[0]))
+
+
+def held(log: Log) -> bool:
+    """Whether the table has losses, and steps that go with them."""
+    losses = [r for r in (*log.steps, *log.evals) if {"train_loss", "val_loss"} & set(r.values)]
+    steps = {r.step for r in losses}
+    numbers = [r.values.get(k) for r in losses for k in ("train_loss", "val_loss")]
+    real = sum(isinstance(v, int | float) for v in numbers)
+    return len(losses) > 0 and len(steps) > len(losses) // 3 and real >= len(losses)
+
+
+def counted_epochs(log: Log) -> Log:
+    """Epochs that are counted from 0 as whole numbers (Lightning, Keras): of each the number begun.
+
+    Whole numbers that never change say nothing about passes over the data.
+    """
+    marks = [r.epoch for r in (*log.steps, *log.evals) if r.epoch is not None]
+    if not marks or any(not e.is_integer() for e in marks) or min(marks) != 0 or log.asked_epochs:
+        return log
+    if log.format not in ("lightning_csv", "tensorboard") and min(r.step for r in log.steps) == 0:
+        return log
+    more = 1.0 if max(marks) > 0 else None
+
+    def moved(row: Any) -> Any:
+        return replace(row, epoch=None if more is None or row.epoch is None else row.epoch + more)
+
+    return replace(
+        log,
+        steps=tuple(moved(r) for r in log.steps),
+        evals=tuple(moved(r) for r in log.evals),
+        other_evals={k: tuple(moved(r) for r in v) for k, v in log.other_evals.items()},
+    )
+
+
+def read_json_lines(
+    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
+) -> Log | None:
+    """One JSON object a line: LLaMA-Factory's trainer_log.jsonl and its kin."""
+    rows: Rows = []
+    bad = 0
+    lines = text_of(content).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError):
+            cells = None
+        if isinstance(cells, dict):
+            rows.append((number, flat(cells)))
+        else:
+            bad += 1
+            if bad > 20 + len(rows):  # No JSON lines: do not read on.
+                return None
+    if not rows or bad > len(rows) // 10 + 1:
+        return None
+    columns = {str(k) for _, cells in rows for k in cells}
+    factory = {"current_steps", "total_steps", "percentage"} <= columns
+    log = log_of("llamafactory" if factory else "jsonl", str(file), len(rows), sha256, rows, mapped)
+    if not held(log) or not placed(columns, mapped):
+        return None
+    if factory:
+        last = rows[-1][1]
+        total, done = last.get("total_steps"), last.get("current_steps")
+        times = [r.seconds for r in (*log.steps, *log.evals) if r.seconds is not None]
+        log = replace(
+            log,
+            asked_steps=total if isinstance(total, int) and total > 0 else None,
+            total_steps=done if isinstance(done, int) else None,
+            runtime_seconds=max(times, default=None),
+        )
+    return log
+
+
+def flat(cells: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested objects as `outer/inner`."""
+    found: dict[str, Any] = {}
+    for key, value in cells.items():
+        if isinstance(value, dict):
+            found.update(flat(value, f"{before}{key}/"))
+        else:
+            found[f"{before}{key}"] = value
+    return found
+
+
+def read_json(
+    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
+) -> Log | None:
+    """A JSON list of rows, or an object of columns (Keras' history)."""
+    if content.lstrip()[:1] not in (b"[", b"{"):
+        return None
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    by_columns = isinstance(data, dict)
+    if isinstance(data, dict):
+        lists = [v for v in data.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        inner = data.get("history")
+        columns = inner if isinstance(inner, dict) else data
+        equal = {k: v for k, v in columns.items() if isinstance(v, list)}
+        longest = max(map(len, equal.values()), default=0)
+        same = {k: v for k, v in equal.items() if len(v) == longest}
+        by_columns = not lists
+        data = (
+            max(lists, key=len)
+            if lists
+            else [dict(zip(same, row, strict=True)) for row in zip(*same.values(), strict=True)]
+        )
+    if not isinstance(data, list):
+        return None
+    rows: Rows = [(n, flat(cells)) for n, cells in enumerate(data, 1) if isinstance(cells, dict)]
+    if not rows:
+        return None
+    log = log_of("json", str(file), len(rows), sha256, rows, mapped)
+    # A list in which the rows stand in order needs no step.
+    return log if held(log) and (by_columns or placed(flat(rows[0][1]), mapped)) else None

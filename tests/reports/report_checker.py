@@ -1,0 +1,454 @@
+"""Recomputes what a report says from the file itself. It shares no code with the report.
+
+`check(file, report_json)` reads the file in its own way (standard library only), works out every
+number of every finding from the rows, looks the evidence up, and reads the numbers back out of the
+sentences of both languages. It returns what does not agree.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+Row = dict[str, Any]
+TRAIN = ("train_loss", "loss")
+VAL = ("val_loss", "eval_loss", "eval_g0_loss")
+
+
+def cell(text: Any) -> Any:
+    """A number where it reads as one."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text
+
+
+class File:
+    """The rows of a file as they stand, and the series in them."""
+
+    def __init__(self, path: Path):
+        text = path.read_text(encoding="utf-8")
+        self.state: Row = {}
+        self.rows: dict[int, Row] = {}
+        if path.suffix == ".csv":
+            lines = csv.DictReader(text.splitlines())
+            for line in lines:
+                filled = {k: cell(v) for k, v in line.items() if v != ""}
+                self.rows[lines.line_num] = filled
+        elif text.lstrip().startswith("{") and '"log_history"' in text[:100_000]:
+            self.state = json.loads(text)
+            self.rows = dict(enumerate(self.state["log_history"], 1))
+        else:
+            for number, line in enumerate(text.splitlines(), 1):
+                self.rows[number] = json.loads(line)
+        for row in self.rows.values():
+            for key, value in dict(row).items():
+                if key.endswith("lm_loss"):
+                    row["loss"] = value
+            row.setdefault("step", row.get("current_steps", row.get("Step")))
+            row.setdefault("learning_rate", row.get("lr"))
+            for key, value in (row.get("non_finite") or {}).items():
+                row[key] = float(value)
+        self.summary = next((r for r in self.rows.values() if "train_runtime" in r), {})
+        own = any("event" in r for r in self.rows.values())
+        kind = "step" if own else None
+        self.train = self.series(TRAIN, kind)
+        self.val = self.series(VAL, "eval" if own else None)
+        self.rates = self.series(("learning_rate",), kind)
+        self.norms = self.series(("grad_norm",), kind)
+        self.end = max(s for s, _, _ in [*self.train, *self.val])
+        # A median over a tenth of the rows, odd and at most 101 wide.
+        self.width = min(101, 2 * (len(self.train) // 20) + 1)
+
+    def series(self, names: tuple[str, ...], event: str | None) -> list[tuple[int, float, Row]]:
+        """(step, value, row) of the finite values, in the order of the steps."""
+        found = []
+        for row in self.rows.values():
+            name = next((n for n in names if row.get(n) is not None), None)
+            if name is None or "train_runtime" in row or (event and row["event"] != event):
+                continue
+            if isinstance(row[name], int | float) and math.isfinite(row[name]):
+                found.append((int(row["step"]), float(row[name]), row))
+        return sorted(found, key=lambda one: one[0])
+
+    def at(self, series: list[tuple[int, float, Row]], step: int) -> float:
+        """The value at a step."""
+        return next(v for s, v, _ in series if s == step)
+
+    def smooth(self) -> list[float]:
+        """The running median of the training loss, narrower at the ends."""
+        values = [v for _, v, _ in self.train]
+        if self.width < 3 or len(values) < self.width:
+            return values
+        n, half = len(values), self.width // 2
+        reach = [min(half, i, n - 1 - i) for i in range(n)]
+        return [median(values[i - r : i + r + 1]) for i, r in enumerate(reach)]
+
+    def train_level(self, step: int) -> float:
+        """The training loss at an evaluation: its own, else the median of the rows up to it."""
+        row = next(r for s, _, r in self.val if s == step)
+        if isinstance(row.get("train_loss"), float):
+            return row["train_loss"]
+        before = [v for s, v, _ in self.train if s <= step] or [self.train[0][1]]
+        return median(before[-self.width :])
+
+    def epochs(self) -> float:
+        """Passes as the tool says, or the highest epoch of a row."""
+        if "epoch" in self.state:
+            return float(self.state["epoch"])
+        return max(float(r["epoch"]) for r in self.rows.values() if r.get("epoch") is not None)
+
+    def seconds(self) -> float:
+        """How long the run took."""
+        if self.summary:
+            return float(self.summary["train_runtime"])
+        clock = [r["elapsed_time"].split(":") for r in self.rows.values() if "elapsed_time" in r]
+        if clock:
+            return max(float(h) * 3600 + float(m) * 60 + float(s) for h, m, s in clock)
+        return max(float(r.get("seconds", 0)) for r in self.rows.values())
+
+
+def lowest(series: list[tuple[int, float, Row]]) -> tuple[int, float]:
+    """(step, value) of the lowest value, the first of equals."""
+    step, value, _ = min(series, key=lambda one: one[1])
+    return step, value
+
+
+def overfitting(f: File, n: Row) -> Row:
+    (step, best), (last_step, last, _) = lowest(f.val), f.val[-1]
+    return {
+        "step": step,
+        "best": best,
+        "last_step": last_step,
+        "last": last,
+        "rise": last - best,
+        "train_at_best": f.train_level(step),
+        "train_at_last": f.train_level(last_step),
+    }
+
+
+def best_step(f: File, n: Row) -> Row:
+    step, best = lowest(f.val)
+    return {
+        "step": step,
+        "val_loss": best,
+        "perplexity": math.e**best,
+        "evals": len(f.val),
+        "last_step": f.val[-1][0],
+    }
+
+
+def could_have_stopped(f: File, n: Row) -> Row:
+    saved = 1 - n["step"] / f.end
+    values = f.val or [(s, v, r) for (s, _, r), v in zip(f.train, f.smooth(), strict=True)]
+    step, best = lowest(values)
+    epochs = [float(r["epoch"]) for s, _, r in values if s == n["step"]]
+    return {
+        "saved": saved,
+        "loss": f.at(values, n["step"]),
+        "best": best,
+        "best_step": step,
+        "saved_seconds": f.seconds() * saved,
+        "saved_epochs": float(values[-1][2]["epoch"]) - epochs[0],
+    }
+
+
+def still_improving(f: File, n: Row) -> Row:
+    values = f.val if len(f.val) >= 4 else f.train
+    start, end = values[0][0], values[-1][0]
+    quarter = [one for one in values if one[0] <= start + 0.75 * (end - start)][-1]
+    if values is f.train:
+        at = values.index(quarter)
+        late = [v for _, v, _ in values[at:]]
+        early = [v for _, v, _ in values[:at]][-len(late) :]
+        level = f.smooth()
+        return {
+            "step": quarter[0],
+            "loss": fmean(early),
+            "best": fmean(late),
+            "best_step": values[-1][0],
+            "part": (fmean(early) - fmean(late)) / (level[0] - min(level)),
+        }
+    step, best = lowest(values)
+    fall = quarter[1] - best
+    part = fall / (values[0][1] - best)
+    return {"step": quarter[0], "loss": quarter[1], "best_step": step, "best": best, "part": part}
+
+
+def plateau(f: File, n: Row) -> Row:
+    values = f.val if len(f.val) >= 8 else f.train
+    tail = [v for s, v, _ in values if s >= n["step"]]
+    half = len(tail) // 2
+    last = values[-1][0]
+    return {
+        "last_step": last,
+        "part": (last - n["step"]) / last,
+        "early": median(tail[:half]),
+        "late": median(tail[half:]),
+    }
+
+
+def diverged(f: File, n: Row) -> Row:
+    before = [one for one in f.train if one[0] <= n["onset_step"]]
+    step, low = lowest(before)
+    tail = [v for _, v, _ in f.train][-max(3, len(f.train) // 10) :]
+    return {"low": low, "low_step": step, "end": median(tail), "last_step": f.train[-1][0]}
+
+
+def non_finite(f: File, n: Row) -> Row:
+    names = (*TRAIN, *VAL, "grad_norm", "learning_rate")
+    bad = [
+        r
+        for r in f.rows.values()
+        if any(isinstance(r.get(k), float) and not math.isfinite(r[k]) for k in names)
+    ]
+    first = min((r for r in bad if not math.isfinite(r[n["field"]])), key=lambda r: r["step"])
+    total = [r for r in f.rows.values() if any(k in r for k in (*TRAIN, *VAL))]
+    own = [
+        r for r in total if r.get("event") in (None, "step", "eval") and not r.get("train_runtime")
+    ]
+    return {"rows": len(bad), "step": first["step"], "total": len(own)}
+
+
+def passes(f: File, n: Row) -> Row:
+    found = {"passes": f.epochs(), "first": f.train[0][1], "last": f.train[-1][1], "free": 4}
+    if "examples" in n:  # One example a micro-batch: the epoch of a row has them underneath.
+        share = f.train[0][2]["epoch"] * n["examples"]
+        assert abs(share - round(share)) < 1e-9
+    return {key: value for key, value in found.items() if key in n}
+
+
+def spike(f: File, n: Row) -> Row:
+    return {"loss": f.at(f.train, n["step"])}
+
+
+def gradient_spike(f: File, n: Row) -> Row:
+    return {"norm": f.at(f.norms, n["step"])}
+
+
+def schedule(f: File, n: Row) -> Row:
+    found: Row = {"end": f.rates[-1][1], "last_step": f.rates[-1][0]}
+    assert max(v for _, v, _ in f.rates) == f.peak_close(n["peak"])
+    if "norm" in n:
+        step, norm, _ = max(f.norms, key=lambda one: one[1])
+        found |= {"norm": norm, "norm_step": step}
+    return found
+
+
+def peak_close(self: File, peak: float) -> float:
+    """The highest logged rate; the true peak may lie between two rows, but no further than 2 %."""
+    top = max(v for _, v, _ in self.rates)
+    assert abs(peak - top) <= 0.02 * top
+    return top
+
+
+File.peak_close = peak_close  # type: ignore[attr-defined]
+
+
+def rate_zero(f: File, n: Row) -> Row:
+    zero = [s for s, v, _ in f.rates if v == 0]
+    found = {"rows": len(zero), "step": zero[0], "last_step": f.rates[-1][0]}
+    # The sentence says "was 0": that is the value of these rows.
+    return {key: value for key, value in found.items() if key in n} | {"rate": min(zero and [0])}
+
+
+def rate_high(f: File, n: Row) -> Row:
+    step, peak, _ = max(f.rates, key=lambda one: one[1])
+    return {"rate": f.at(f.rates, n["rate_step"]), "peak": peak, "peak_step": step}
+
+
+def mean_loss(f: File, n: Row) -> Row:
+    return {"mean": f.summary["train_loss"], "last": f.train[-1][1], "last_step": f.train[-1][0]}
+
+
+def incomplete(f: File, n: Row) -> Row:
+    done, asked = f.state["global_step"], f.state["max_steps"]
+    return {"steps": done, "asked": asked, "part": done / asked}
+
+
+def inconsistent(f: File, n: Row) -> Row:
+    s = f.summary
+    found = {
+        "asked_epochs": f.state.get("num_train_epochs"),
+        "epochs": f.state.get("epoch"),
+        "passes": f.state.get("epoch"),
+        "rate": s.get("train_samples_per_second"),
+        "shown": round(s["train_samples_per_second"] * s["train_runtime"]),
+        "trained": round(n.get("examples", 0) * f.epochs()),
+        "flops": s.get("total_flos"),
+    }
+    found["flops_each"] = found["flops"] / (s["train_samples_per_second"] * s["train_runtime"])
+    return {key: value for key, value in found.items() if key in n}
+
+
+def staircase(f: File, n: Row) -> Row:
+    at = next(i for i, (_, _, r) in enumerate(f.train) if r["epoch"] > n["epoch"] + 1e-9)
+    values = [v for _, v, _ in f.train]
+    before, after = values[at - n["rows"] : at], values[at : at + n["rows"]]
+    return {"step": f.train[at][0], "before": fmean(before), "after": fmean(after)}
+
+
+def start_loss(f: File, n: Row) -> Row:
+    step, loss, _ = f.train[0]
+    return {"step": step, "loss": loss, "blind": math.log(n["vocabulary"])}
+
+
+def comparable(f: File, n: Row) -> Row:
+    return {"val": f.at(f.val, n["step"]), "evals": len(f.val)}
+
+
+def worse(f: File, n: Row) -> Row:
+    if "first_right" not in n:
+        return {"first": f.val[0][1], "last": f.val[-1][1], "last_step": f.val[-1][0]}
+    exams = [r for r in f.rows.values() if r.get("event") == "exam"]
+    return {"first_right": exams[0]["right"], "last_right": exams[-1]["right"]}
+
+
+def speed(f: File, n: Row) -> Row:
+    rates = [r["tokens_per_second"] for r in f.rows.values() if "tokens_per_second" in r]
+    return {"tokens_per_second": median(rates)}
+
+
+def memory(f: File, n: Row) -> Row:
+    top = max((r for r in f.rows.values() if "memory_bytes" in r), key=lambda r: r["memory_bytes"])
+    return {"bytes": top["memory_bytes"], "step": top["step"]}
+
+
+def short(f: File, n: Row) -> Row:
+    return {"loss_rows": len(f.train), "val_rows": len(f.val)}
+
+
+RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
+    "overfitting": overfitting,
+    "best_step": best_step,
+    "could_have_stopped": could_have_stopped,
+    "still_improving": still_improving,
+    "plateau": plateau,
+    "diverged": diverged,
+    "non_finite": non_finite,
+    "memorisation_risk": passes,
+    "data_repeated": passes,
+    "loss_spike": spike,
+    "gradient_spike": gradient_spike,
+    "schedule": schedule,
+    "learning_rate_zero": rate_zero,
+    "learning_rate_too_high": rate_high,
+    "mean_is_not_last_loss": mean_loss,
+    "log_incomplete": incomplete,
+    "log_inconsistent": inconsistent,
+    "epoch_staircase": staircase,
+    "abnormal_start_loss": start_loss,
+    "losses_not_comparable": comparable,
+    "worse_than_base": worse,
+    "throughput": speed,
+    "memory": memory,
+    "too_short_to_judge": short,
+    "no_validation": lambda f, n: {"loss_rows": len(f.train)},
+}
+
+TOKEN = re.compile(r"(?<![\w.,-])\d+(?:[.,\u00a0]\d+)*(?:e[-+]\d+)?")
+
+
+def tokens(text: str, lang: str) -> list[str]:
+    """The numbers of a sentence in plain form."""
+    found = TOKEN.findall(
+        re.sub(r"1e-4|5e-4|1e-5|5e-5|best/|\d*checkpoint-\d+/|eval_\w+", "", text)
+    )
+    if lang == "en":
+        return [t.replace(",", "") for t in found]
+    return [t.replace("\u00a0", "").replace(",", ".") for t in found]
+
+
+def said(token: str, numbers: Row) -> bool:
+    """Whether a number of the sentence is one of these, rounded as it is written."""
+    value = float(token)
+    mantissa, _, power = token.partition("e")
+    places = len(mantissa.partition(".")[2])
+    unit = 10.0 ** (int(power or 0) - places)
+    for name, known in numbers.items():
+        if isinstance(known, bool) or not isinstance(known, int | float):
+            continue
+        key = name.rpartition(".")[2]
+        times = [known]
+        if key in ("part", "saved", "saved_fraction"):
+            times = [100 * known]
+        elif key == "bytes":
+            times = [known / 1e9, known / 1e6]
+        elif key.endswith("_seconds"):  # 1 d 0 h, 12 min 50 s: the parts of a duration.
+            whole = round(known)
+            times = [whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60]
+        if any(abs(t - value) <= 0.5001 * unit for t in times):
+            return True
+    return False
+
+
+def check(path: Path, made: Row) -> tuple[list[str], int]:
+    """(what does not agree, how many numbers were compared)."""
+    f, faults, compared = File(path), [], 0
+    for finding in made["findings"]:
+        id, numbers = finding["id"], finding["numbers"]
+        if id not in RECOMPUTE:
+            faults.append(f"{id}: nothing recomputes it")
+            continue
+        own = RECOMPUTE[id](f, numbers)
+        for key, value in own.items():
+            if value is None or key not in numbers:
+                continue
+            compared += 1
+            if not math.isclose(numbers[key], value, rel_tol=1e-9, abs_tol=1e-12):
+                faults.append(f"{id}.{key}: says {numbers[key]}, is {value}")
+        for proof in finding["evidence"]:
+            compared += 1
+            row = f.rows.get(proof["row"], {})
+            got = row.get(proof["field"])
+            same = str(got) == str(proof["value"]) or cell(got) == proof["value"]
+            if not same and proof["field"] not in ("epoch", "step"):
+                faults.append(
+                    f"{id}: row {proof['row']} {proof['field']}: {proof['value']} / {got}"
+                )
+        for lang in ("en", "es"):
+            for token in tokens(finding["text"][lang], lang):
+                compared += 1
+                if not said(token, {**numbers, **own}):
+                    faults.append(f"{id} ({lang}): {token} is nowhere in {numbers}")
+        if tokens(finding["text"]["en"], "en") != tokens(finding["text"]["es"], "es"):
+            faults.append(f"{id}: the languages differ in their numbers")
+    facts = made["facts"]
+    truth: Row = {"loss_rows": None}
+    if f.train:
+        truth = {
+            "first_train_loss": f.train[0][1],
+            "last_train_loss": f.train[-1][1],
+            "lowest_train_loss": lowest(f.train)[1],
+            "lowest_train_step": lowest(f.train)[0],
+        }
+    if f.val:
+        truth |= {
+            "best_val_loss": lowest(f.val)[1],
+            "best_val_step": lowest(f.val)[0],
+            "last_val_loss": f.val[-1][1],
+            "eval_rows": len(f.val),
+        }
+    for key, value in truth.items():
+        compared += 1
+        if value is not None and facts[key] != value:
+            faults.append(f"facts.{key}: says {facts[key]}, is {value}")
+    for lang in ("en", "es"):
+        known = {k: v for k, v in facts.items() if v is not None}
+        for finding in made["findings"]:
+            known |= {f"{finding['id']}.{k}": v for k, v in finding["numbers"].items()}
+        if f.val:
+            known["first_val_loss"] = f.val[0][1]
+        for number, exam in enumerate(r for r in f.rows.values() if r.get("event") == "exam"):
+            known |= {f"exam{number}.{k}": exam[k] for k in ("right", "total", "step")}
+        for token in tokens(made["verdict"]["text"][lang], lang):
+            compared += 1
+            if not said(token, known):
+                faults.append(f"verdict ({lang}): {token} is nowhere")
+    return faults, compared

@@ -1,0 +1,57 @@
+"""Every number of every sentence, against a checker that shares no code with the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import report_truth as truth
+from report_checker import check
+from report_runs import write_run
+from shared_data import ROOT, shared
+
+from yunque.reports.report import report
+
+LOGS = sorted(p for p in (ROOT / "logs").rglob("*") if p.suffix in (".json", ".jsonl", ".csv"))
+CURVES = [p.relative_to(ROOT).as_posix() for p in LOGS if "all_results" not in p.name]
+
+
+def agree(path: Path, at_least: int) -> None:
+    made = json.loads(json.dumps(report(path).json))
+    faults, compared = check(path, made)
+    assert faults == []
+    assert compared >= at_least
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_real_logs(name: str) -> None:
+    agree(shared(name), 12)
+
+
+def test_own_runs(tmp_path: Path) -> None:
+    over = write_run(tmp_path / "over", best=160, spike=300, exam=True)
+    many = write_run(tmp_path / "many", val=False, passes=30.5, nan=9)
+    for run in (over, many):
+        agree(run / "log.jsonl", 20)
+
+
+def test_known_runs(tmp_path: Path) -> None:
+    ends = (".trainer_state.json", ".jsonl", ".csv")
+    for seed in range(30):
+        agree(truth.write(truth.make(seed), tmp_path / f"run{ends[seed % 3]}", seed), 8)
+
+
+def test_the_checker_finds_what_is_wrong(tmp_path: Path) -> None:
+    """A false number in `numbers`, in the evidence, in one language: each is found."""
+    path = write_run(tmp_path / "over", best=160) / "log.jsonl"
+    for change in ('"rise": 0.4', "numbers"), ("en", "text"), ("value", "evidence"):
+        made = json.loads(json.dumps(report(path).json))
+        (one,) = [f for f in made["findings"] if f["id"] == "overfitting"]
+        if change[1] == "numbers":
+            one["numbers"]["last"] += 0.001
+        elif change[1] == "text":
+            one["text"]["en"] += " 123456"
+        else:
+            one["evidence"][0]["value"] += 0.5
+        assert check(path, made)[0], change
