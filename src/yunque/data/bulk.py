@@ -56,6 +56,7 @@ CLASS = re.compile(r"\\p\{[A-Za-z]+\}|\\[sS]")
 
 END = 1 << 62  # behind every place in a list
 
+ASCII = bytes(range(128))
 NEW, DOUBTFUL, TRUSTED = 0, 1, 2  # what is known of a character
 
 TRIAL = (
@@ -92,32 +93,35 @@ class Bulk:
         self.sizes = np.array([len(token) for token in ranks], dtype=np.int64)
         self.composed = composed
         self.added = added
+        self.total = pattern in QUICKER.values()  # known to leave no character out
         self.classes = [Class(name) for name in dict.fromkeys(CLASS.findall(pattern))]
         self.folds = "(?i:" in pattern
         self.known = np.zeros(0x110000, dtype=np.uint8)
 
     def encode(self, text: str) -> Ids | None:
         """The ids, or None where this text must go the slow way."""
-        if not self.trusts(text) or (self.added is not None and self.added.search(text)):
-            return None
         if self.composed:
             text = unicodedata.normalize("NFC", text)
+        raw = text.encode("utf-8")
+        if not self.trusts(raw.translate(None, ASCII).decode("utf-8")):
+            return None
+        if self.added is not None and self.added.search(text):
+            return None
         try:
             ranks = self.encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError:  # its regex engine gives up on very long runs of white space
             return None
-        size = len(text) if text.isascii() else len(text.encode("utf-8"))
-        if int(self.sizes.take(ranks, mode="clip").sum()) != size:
+        if not self.total and int(self.sizes.take(ranks).sum()) != len(raw):
             return None  # the expression leaves something out
-        return self.ids.take(ranks, mode="clip")
+        return self.ids.take(ranks, mode="clip")  # the fastest way of not checking the range
 
-    def trusts(self, text: str) -> bool:
-        """Whether both regex engines agree about every character of the text."""
-        codes = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
-        known = self.known.take(codes, mode="clip")
+    def trusts(self, characters: str) -> bool:
+        """Whether both regex engines agree about every one of these characters."""
+        codes = np.frombuffer(characters.encode("utf-32-le"), np.dtype("<u4"))
+        known = self.known.take(codes)
         if (known == NEW).any():
             self.examine("".join(map(chr, np.unique(codes[known == NEW]))))
-            known = self.known.take(codes, mode="clip")
+            known = self.known.take(codes)
         return bool((known == TRUSTED).all())
 
     def examine(self, characters: str) -> None:
@@ -178,6 +182,8 @@ def bulk_of(pipeline: Mapping[str, Any], plain: Backend) -> Bulk | None:
         normalizer is not None,
         re.compile("|".join(re.escape(token["content"]) for token in added)) if added else None,
     )
+    if not found.trusts(ASCII.decode("ascii")):
+        return None
     for text in (TRIAL, TRIAL.upper(), *TRIAL.split(" ")):
         quick = found.encode(text)
         if quick is not None and quick.tolist() != plain.encode(text, add_special_tokens=False).ids:
