@@ -137,7 +137,10 @@ def test_a_run_leaves_what_the_contract_says(text: Path, tmp_path: Path) -> None
     assert (result.best_step, result.best_loss) == (best["step"], best["val_loss"])
     assert result.train_loss == best["train_loss"]
     ledger = json.loads((run / "ledger.json").read_text())
-    assert sum(ledger["tokens"].values()) == len(text.read_text(encoding="utf-8"))
+    tokens = ledger["tokens"]
+    parts = sum(count for part, count in tokens.items() if part not in ("read", "error"))
+    assert tokens["read"] == parts == len(text.read_text(encoding="utf-8"))
+    assert tokens["error"] == 0
     leftovers = [p.name for p in run.rglob(".tmp-*")]
     assert leftovers == []
 
