@@ -31,7 +31,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 import tiktoken
 
-from yunque.data.blocks import cut_blocks
+from yunque.data.blocks import Stretch, cut_blocks
 from yunque.data.bulk import pattern_of, raw_bytes
 from yunque.data.tokenizer import Tokenizer, tokenizer_for
 
@@ -55,7 +55,7 @@ def main() -> None:
     size = int(options.megabytes * 1e6)
     text = (whole * (size // len(whole) + 1))[:size]
     tokenizer = tokenizer_for(options.tokenizer, lambda: iter([whole]), SEPARATOR)
-    blocks = [block.text for block in cut_blocks([("", text, True)], tokenizer.cuts)]
+    blocks = [block.text for block in cut_blocks([Stretch("", text, True)], tokenizer.cuts)]
     megabytes = len(text.encode("utf-8")) / 1e6
     print(
         f"{megabytes:.1f} MB in {len(blocks)} blocks, {tokenizer.vocab_size} tokens "

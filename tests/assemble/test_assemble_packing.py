@@ -16,13 +16,11 @@ from reference_models import FAMILIES, pair
 from test_assemble_runs import SMALL, StopAt, assert_same_bits, one_update, rows, tensors
 from token_files import write_split
 
-import yunque.data.prepare
 from yunque import evaluate
 from yunque.assemble.models import load
 from yunque.assemble.runs import pretrain, resume
 from yunque.assemble.sources import prepare
 from yunque.batch import MASKED
-from yunque.data.batches import open_split
 from yunque.data.packing import PackedBatches, Packing
 from yunque.data.prepare import open_prepared
 from yunque.errors import InputError
@@ -121,7 +119,7 @@ LINES = [
 
 
 @pytest.fixture
-def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tokens(tmp_path: Path) -> Path:
     """A prepared folder of 60 documents, the first third of each without loss."""
     text, folder = tmp_path / "text.txt", tmp_path / "tokens"
     text.write_text("\n".join(LINES * 15), encoding="utf-8")
@@ -135,12 +133,7 @@ def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sizes = np.repeat(np.diff(ends, prepend=0), np.diff(ends, prepend=0))
         mask = np.arange(length) - starts >= sizes // 3
         write_split(folder, ids, mask.astype(int), ends, name)
-    monkeypatch.setattr(yunque.data.prepare, "token_files", opened)
     return folder
-
-
-def opened(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    return {n: open_split(folder, n, facts["dtype"], size) for n, size in facts["tokens"].items()}
 
 
 OPTIONS = {key: value for key, value in SMALL.items() if key != "tokenizer"} | {"packing": "on"}
@@ -174,7 +167,7 @@ def test_an_epoch_trains_the_tokens_that_it_says(
     (start,) = rows(done.run, "start")
     assert (start["packed"], done.steps) == (packing == "on", 3 * start["windows"])
     if packing == "on":
-        train = opened(tokens, open_prepared(tokens).facts)["train"]
+        train = open_prepared(tokens).splits["train"]
         counts = PackedBatches(train, 16, 1, seed=1).counts
         assert done.tokens_seen == 3 * counts.trained
         assert counts.tokens == train.length
@@ -187,7 +180,7 @@ def test_the_evaluated_loss_is_that_of_the_documents_alone(tokens: Path, tmp_pat
     done = pretrain(str(tokens), tmp_path / "run", **OPTIONS)
     model = load(done.run / "best", device="cpu").module
     for split, loss in (("val", done.best_loss), ("train", done.train_loss)):
-        file = opened(tokens, open_prepared(tokens).facts)[split]
+        file = open_prepared(tokens).splits[split]
         total, count, begin = 0.0, 0, 0
         assert file.documents is not None
         assert file.mask is not None
@@ -204,16 +197,7 @@ def test_the_evaluated_loss_is_that_of_the_documents_alone(tokens: Path, tmp_pat
             assert loss == pytest.approx(total / count, abs=0.2)
 
 
-COMMAND = """
-import sys
-import yunque.data.prepare
-from yunque.cli import main
-from yunque.data.batches import open_split
-yunque.data.prepare.token_files = lambda folder, facts: {
-    name: open_split(folder, name, facts["dtype"], size) for name, size in facts["tokens"].items()
-}
-sys.exit(main())
-"""
+COMMAND = "import sys; from yunque.cli import main; sys.exit(main())"
 
 
 def test_two_processes_train_as_one(tokens: Path, tmp_path: Path) -> None:
@@ -262,7 +246,7 @@ def test_what_does_not_fit_together_is_refused(tokens: Path, tmp_path: Path) -> 
 
 
 def test_a_batch_without_loss_is_told_and_left_out(tokens: Path, tmp_path: Path) -> None:
-    file = opened(tokens, open_prepared(tokens).facts)["train"]
+    file = open_prepared(tokens).splits["train"]
     mask = np.zeros(file.length, dtype=np.uint8)
     mask[1:3] = 1
     mask.tofile(tokens / "train.mask.bin")
