@@ -20,6 +20,7 @@ slow way.
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Mapping
 from itertools import pairwise
@@ -84,11 +85,9 @@ class Bulk:
         composed: bool,
         added: re.Pattern[str] | None,
     ) -> None:
-        # Its search for special tokens needs one; this one is never allowed.
-        nothing = {"\U0010ffff\U0010fffe": len(ranks)}
-        self.encoding = tiktoken.Encoding(
-            "yunque", pat_str=pattern, mergeable_ranks=ranks, special_tokens=nothing
-        )
+        self.pattern = pattern
+        self.ranks = ranks
+        self.mine = threading.local()
         self.ids = ids
         self.sizes = np.array([len(token) for token in ranks], dtype=np.int64)
         self.composed = composed
@@ -108,12 +107,26 @@ class Bulk:
         if self.added is not None and self.added.search(text):
             return None
         try:
-            ranks = self.encoding.encode_to_numpy(text, disallowed_special=())
+            ranks = self.encoding().encode_to_numpy(text, disallowed_special=())
         except ValueError:  # its regex engine gives up on very long runs of white space
             return None
         if not self.total and int(self.sizes.take(ranks).sum()) != len(raw):
             return None  # the expression leaves something out
         return self.ids.take(ranks, mode="clip")  # the fastest way of not checking the range
+
+    def encoding(self) -> tiktoken.Encoding:
+        """This thread's own: its regex engine serves the first thread that uses it best.
+
+        (A quarter faster than one that is shared.)
+        """
+        found: tiktoken.Encoding | None = getattr(self.mine, "encoding", None)
+        if found is None:
+            # The search for special tokens needs one; this one is never allowed.
+            nothing = {"\U0010ffff\U0010fffe": len(self.ranks)}
+            found = self.mine.encoding = tiktoken.Encoding(
+                "yunque", pat_str=self.pattern, mergeable_ranks=self.ranks, special_tokens=nothing
+            )
+        return found
 
     def trusts(self, characters: str) -> bool:
         """Whether both regex engines agree about every one of these characters."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,7 @@ class Tokenizer:
         if threads == 1 or len(jobs) == 1:
             done = list(map(encode, jobs))
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                done = list(pool.map(encode, jobs))
+            done = list(workers(threads, os.getpid()).map(encode, jobs))
         found, start = [], 0
         for row in parts:
             rows = done[start : start + len(row)]
@@ -336,6 +336,12 @@ class Tokenizer:
             if len(token) == 1:
                 table[ord(token)] = id
         return table
+
+
+@cache
+def workers(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay, because each keeps its own encoder; a fork has none of its parent's."""
+    return ThreadPoolExecutor(threads)
 
 
 def settled(pipeline: str) -> str:
