@@ -29,9 +29,9 @@ from yunque.config import (
     to_toml,
     validate,
 )
-from yunque.data.batches import Batches, EvaluationWindows, WindowCounts
+from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
 from yunque.data.checks import Check, check_data, check_sizes
-from yunque.data.ledger import token_accounts
+from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
@@ -469,6 +469,13 @@ class Run:
         """
         facts, context = self.data.facts, self.batches.context_length
         accounts = token_accounts(facts, self.counts, self.batches.windows, context)
+        train = self.data.splits["train"]
+        if train.mask is not None:
+            # What was masked when the data was prepared, against the mask as it lies on disk.
+            mask = Account("loss mask", train.length)
+            mask.add("carry loss", carrying(train.mask, 0, train.length))
+            mask.add("masked", facts["splits"]["train"]["masked"])
+            mask.check(str(self.data.folder))
         for account in accounts.values():
             account.check(str(self.folder))
         return {
@@ -566,8 +573,9 @@ class Run:
             return None
         tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
         ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
-        ends = [tokenizer.separator_id]
-        if not self.data.facts["splits"]["train"]["separators"]:
+        facts = self.data.facts
+        ends = facts["end_ids"]
+        if not facts["conversations"] and not facts["splits"]["train"]["separators"]:
             # A text without separators teaches the model neither where to begin nor where to end:
             # begin with the text's own first token, and go on.
             ends = []
@@ -591,7 +599,9 @@ class Run:
         """Save the model as it is under RUN/name, a Hugging Face folder."""
         if self.runtime.main:
             tokenizer = self.data.tokenizer
-            generation = {"eos_token_id": tokenizer.separator_id}
+            # Transformers takes one id or a list; an answer may end in another than the text.
+            ends = self.data.facts["end_ids"]
+            generation = {"eos_token_id": ends if len(ends) > 1 else ends[0]}
             save_folder(model, self.folder / name, tokenizer.save, generation)
         self.runtime.wait()
 

@@ -247,7 +247,9 @@ class Batches:
         Tokens that overlapping windows (stride below the context) train twice are counted once.
         """
         length = self.tokens.length
-        used = min(length, self.windows * min(self.stride, self.context_length))
+        step = min(self.stride, self.context_length)
+        # Where windows overlap, the last one reaches beyond its stride.
+        used = min(length, self.windows * step + self.context_length - step)
         trained = used
         if self.tokens.mask is not None:
             begins = [self._phase(epoch)]  # windows that join are one stretch of the ring

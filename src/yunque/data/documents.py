@@ -18,7 +18,15 @@ from yunque.data.checks import Check
 from yunque.data.conversations import Shape, columns_of, messages_of, recognise
 from yunque.data.encodings import BadRecord, OnBad, ReadNotes
 from yunque.data.reader import Record
-from yunque.data.sources import Source, find_sources, read_parts, records_of
+from yunque.data.records import record_kind
+from yunque.data.sources import (
+    Source,
+    find_sources,
+    hub_data,
+    hub_revision,
+    read_parts,
+    records_of,
+)
 from yunque.data.template_manner import check_template
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
@@ -83,18 +91,23 @@ class Corpus:
         self._checked = False
 
     def content(self) -> list[dict[str, Any]]:
-        """Name, size and SHA-256 of each source; a data set of the Hub goes by its name."""
+        """Name, size and SHA-256 of each source; a data set of the Hub goes by name and commit."""
         rows = []
         for source in self.sources:
             if source.path is None:
-                digest = hashlib.sha256(source.name.encode("utf-8")).hexdigest()
+                hub = hub_data(source.name)
+                assert hub is not None, source
+                content = f"{source.name} {hub_revision(hub)}"
+                digest = hashlib.sha256(content.encode("utf-8")).hexdigest()
                 rows.append({"name": source.name, "bytes": 0, "sha256": digest})
                 continue
             try:
                 size = source.path.stat().st_size
             except OSError as error:
                 raise storage_error(error, source.path, "read") from None
-            rows.append({"name": source.path.name, "bytes": size, "sha256": sha256(source.path)})
+            # The same bytes are other records under another suffix.
+            digest = f"{record_kind(source.path)}:{sha256(source.path)}"
+            rows.append({"name": source.path.name, "bytes": size, "sha256": digest})
         return rows
 
     def pieces(
@@ -111,7 +124,8 @@ class Corpus:
         """
         if survey:
             self.notes = [ReadNotes() for _ in self.sources]
-            self.bad, self.bad_count, self.render_notes = [], 0, {}
+            self.bad, self.bad_count = [], 0
+        self.render_notes = {}
         for number, source in enumerate(self.sources):
             notes = self.notes[number] if survey else ReadNotes()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+import zlib
 
 KEY = b"yunque split 1"
 NEAR_KEY = b"yunque near 1"
@@ -28,21 +29,22 @@ class DocumentKeys:
     def __init__(self) -> None:
         self._exact = hashlib.blake2b(key=KEY, digest_size=8)
         self._near = hashlib.blake2b(key=NEAR_KEY, digest_size=8)
-        self._seen = 0
+        self._fed = 0  # bytes of the near key so far
 
     def update(self, text: str) -> int:
         """Add a stretch of the document; return its size in bytes of UTF-8."""
         raw = text.encode("utf-8")
         size = len(raw)
         self._exact.update(raw)
-        self._seen += size
-        if self._seen - size > NEAR_BYTES:
+        if self._fed >= NEAR_BYTES:
             return size
         if not text.isascii():
             raw = ACCENTS.sub("", unicodedata.normalize("NFKD", text)).lower().encode("utf-8")
         else:
             raw = raw.lower()
-        self._near.update(raw.translate(DIGITS_ALIKE, WHITE_SPACE))
+        part = raw.translate(DIGITS_ALIKE, WHITE_SPACE)[: NEAR_BYTES - self._fed]
+        self._near.update(part)
+        self._fed += len(part)
         return size
 
     def exact(self) -> int:
@@ -75,7 +77,8 @@ class LineOverlap:
             line = line.strip()
             if len(line) < LINE_CHARACTERS:
                 continue
-            number = hash(line)  # differs between processes; it is never stored
+            raw = line.encode("utf-8")
+            number = zlib.crc32(raw) << 32 | zlib.adler32(raw)
             if number & mask:
                 continue
             if split == "train":

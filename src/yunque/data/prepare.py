@@ -189,7 +189,7 @@ def prepare_conversations(
                 config.tokenizer, texts, config.separator, CHAT_TOKENS, template
             )
         else:
-            tokenizer = laid_over(loaded, config.separator, CHAT_TOKENS, template)
+            tokenizer = laid_over(loaded, loaded.separator, CHAT_TOKENS, template)
         total = sum(len(conversation.text) for part in made.values() for conversation in part)
         stream = (
             Stretch(split, conversation.text, True, 0, number, conversation)
@@ -292,8 +292,9 @@ def tokenizer_identity(spec: str, loaded: Tokenizer | None) -> str:
     """
     if loaded is not None:
         # What counts is the tokenizer, not where it lies.
-        template = hashlib.sha256((loaded.chat_template or "").encode("utf-8")).hexdigest()
-        return f"sha256:{loaded.fingerprint}:{template[:16]}"
+        roles = [loaded.chat_template, loaded.separator, sorted(loaded.named_tokens.items())]
+        around = json.dumps([*roles, loaded.pad_is_end]).encode("utf-8")
+        return f"sha256:{loaded.fingerprint}:{hashlib.sha256(around).hexdigest()[:16]}"
     parse_spec(spec)
     return spec
 
@@ -359,6 +360,11 @@ def build(
             f"split_by is text, but {survey.conversations} of the {survey.documents} documents "
             "are conversations, which are held out whole. Use split_by=documents or auto."
         )
+    if config.duplicates == "drop" and config.split_by == "text":
+        raise InputError(
+            "duplicates is drop, but split_by is text, which takes the text as one. Use "
+            "split_by=documents or auto, or keep duplicates."
+        )
     by_documents = config.split_by == "documents" or (
         whole_documents
         and (
@@ -400,7 +406,9 @@ def build(
         spec = config.tokenizer
         tokenizer = train_tokenizer(spec, training_texts, config.separator, controls, template)
     else:
-        tokenizer = laid_over(loaded, config.separator, controls, template)
+        # Conversations were rendered with the tokenizer's own end token, which must stay the end.
+        end = loaded.separator if survey.conversations else config.separator
+        tokenizer = laid_over(loaded, end, controls, template)
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
     layout = Layout(
@@ -564,6 +572,8 @@ def write_tokens(
         "tokenizer_kind": tokenizer.kind,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "pad_is_end": tokenizer.pad_is_end,
+        "end_ids": sorted({tokenizer.separator_id, *writer.end_ids}),
+        "apart": layout.apart,
         "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
         "forced_cuts": writer.forced,
         "by_source": writer.by_source,
@@ -622,6 +632,7 @@ class TokenWriter:
         self.characters = self.forced = 0
         self.conversations = self.without_loss = self.end_with_loss = 0
         self.examples: list[dict[str, Any]] = []
+        self.end_ids: set[int] = set()
         self.overlap = LineOverlap()
         self._faulty: list[str] = []
         self._separator = packed(np.array([tokenizer.separator_id]), dtype)
@@ -705,6 +716,7 @@ class TokenWriter:
                 self._faulty.append(f"{block.source}:{block.line}")
         elif int(ids[where[-1]]) in self.tokenizer.control_ids:
             self.end_with_loss += 1
+            self.end_ids.add(int(ids[where[-1]]))
         if self.conversations <= EXAMPLES or (worst and self.without_loss <= EXAMPLES):
             carried = mask if self.layout.mask else np.ones(len(ids), np.uint8)
             shown = [
@@ -841,7 +853,18 @@ def open_prepared(folder: Path) -> Prepared:
 
 def token_files(folder: Path, facts: dict[str, Any]) -> dict[str, TokenFile]:
     """The token files that the facts tell of, opened."""
-    return {
+    found = {
         name: open_split(folder, name, facts["dtype"], length)
         for name, length in facts["tokens"].items()
     }
+    for name, tokens in found.items():
+        for part, wanted, there in (
+            ("mask", facts["masked"], tokens.mask is not None),
+            ("documents", facts["apart"], tokens.documents is not None),
+        ):
+            if wanted != there:
+                raise StorageError(
+                    f"{folder / f'{name}.{part}.bin'}: {'missing' if wanted else 'a stranger'}; "
+                    "prepare the data again."
+                )
+    return found

@@ -90,7 +90,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "will not learn to stop. Use a chat template that ends the assistant's turn with an end "
         "token.",
         "En ninguna de las {count:,} conversaciones cuenta para la pérdida el final de la "
-        "respuesta: el modelo no aprenderá a callar. Usa una plantilla que cierre el turno del "
+        "respuesta: el modelo no aprenderá a parar. Usa una plantilla que cierre el turno del "
         "asistente con un token de fin.",
     ),
     "data.lost_to_length": (
@@ -138,9 +138,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "every end and the model would never stop; here padding is masked by its place, the end "
         "keeps its loss, and the tokenizer is saved without that padding token.",
         "Este tokenizador rellena con su token de fin. Quien enmascara el relleno por su id "
-        "enmascara todos los finales, y el modelo no aprende a callar; aquí el relleno se "
-        "enmascara por su lugar, el fin cuenta para la pérdida y el tokenizador se guarda sin ese "
-        "token de relleno.",
+        "enmascara todos los finales, y el modelo no aprende a parar; aquí el relleno se "
+        "enmascara por su posición, el fin cuenta para la pérdida y el tokenizador se guarda sin "
+        "ese token de relleno.",
     ),
     "data.long_record": (
         "{count:,} records of more than a million characters, at {places}: is a whole file in one "

@@ -12,7 +12,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.documents": ("documents", "documentos"),
     "ledger.bytes": ("bytes of text", "bytes de texto"),
     "ledger.tokens": ("tokens", "tokens"),
-    "ledger.epoch": ("places of an epoch", "huecos de una época"),
+    "ledger.epoch": ("places of an epoch", "posiciones de una época"),
     "ledger.read": ("read", "leídos"),
     "ledger.train": ("training", "entrenamiento"),
     "ledger.val": ("validation", "validación"),
@@ -32,7 +32,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.sources": ("Sources", "Fuentes"),
     "ledger.source": ("source", "fuente"),
     "ledger.encoding": ("encoding", "codificación"),
-    "ledger.kind": ("kind", "clase"),
+    "ledger.kind": ("kind", "tipo"),
     "ledger.examples": (
         "Records as the model sees them: marked tokens carry loss, the others are only read",
         "Los registros como los ve el modelo: los tokens marcados cuentan para la pérdida; los "
