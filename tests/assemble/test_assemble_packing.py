@@ -21,9 +21,10 @@ from yunque.assemble.models import load
 from yunque.assemble.runs import pretrain, resume
 from yunque.assemble.sources import prepare
 from yunque.batch import MASKED
+from yunque.data.ledger import LedgerError
 from yunque.data.packing import PackedBatches, Packing
 from yunque.data.prepare import open_prepared
-from yunque.errors import InputError
+from yunque.errors import InputError, StorageError
 
 LOSS_TOLERANCE = 1e-6  # absolute, nats of a document, float32
 CONTEXT = 24
@@ -124,15 +125,20 @@ def tokens(tmp_path: Path) -> Path:
     text, folder = tmp_path / "text.txt", tmp_path / "tokens"
     text.write_text("\n".join(LINES * 15), encoding="utf-8")
     prepare(str(text), folder, tokenizer="char", val=0.2)
-    facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))["facts"]
+    record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    facts = record["facts"]
+    facts |= {"masked": True, "apart": True}
+    made = open_prepared(folder).tokenizer
     for name, length in facts["tokens"].items():
         ids = np.fromfile(folder / f"{name}.bin", dtype="<u2")
-        newline = open_prepared(folder).tokenizer.encode("\n")[0]
+        newline = made.encode("\n")[0]
         ends = np.append(np.flatnonzero(ids == newline) + 1, length)
         starts = np.repeat(np.append(0, ends[:-1]), np.diff(ends, prepend=0))
         sizes = np.repeat(np.diff(ends, prepend=0), np.diff(ends, prepend=0))
         mask = np.arange(length) - starts >= sizes // 3
         write_split(folder, ids, mask.astype(int), ends, name)
+        facts["splits"][name]["masked"] = int((~mask).sum())
+    (folder / "data.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
 
@@ -234,6 +240,15 @@ def test_auto_packs_conversations_alone(tokens: Path, tmp_path: Path) -> None:
         assert rows(done.run, "start")[0]["packed"] is packed
 
 
+def note(tokens: Path, train_masked: int = -1, **facts: Any) -> None:
+    """Change what a preparation says of itself."""
+    record = json.loads((tokens / "data.json").read_text(encoding="utf-8"))
+    record["facts"] |= facts
+    if train_masked >= 0:
+        record["facts"]["splits"]["train"]["masked"] = train_masked
+    (tokens / "data.json").write_text(json.dumps(record), encoding="utf-8")
+
+
 def test_what_does_not_fit_together_is_refused(tokens: Path, tmp_path: Path) -> None:
     def refused(message: str, **changes: Any) -> None:
         with pytest.raises(InputError, match=message):
@@ -242,6 +257,10 @@ def test_what_does_not_fit_together_is_refused(tokens: Path, tmp_path: Path) -> 
     refused("stride is 8, but the documents are packed", stride=8)
     refused("over_long is 'truncate', but .* not packed", packing="off", over_long="truncate")
     (tokens / "train.documents.bin").unlink()
+    with pytest.raises(StorageError, match=r"train\.documents\.bin: missing"):
+        pretrain(str(tokens), tmp_path / "run", **OPTIONS)
+    (tokens / "val.documents.bin").unlink()
+    note(tokens, apart=False)
     refused("packing is 'on', but .* its text is one stream")
 
 
@@ -250,6 +269,9 @@ def test_a_batch_without_loss_is_told_and_left_out(tokens: Path, tmp_path: Path)
     mask = np.zeros(file.length, dtype=np.uint8)
     mask[1:3] = 1
     mask.tofile(tokens / "train.mask.bin")
+    with pytest.raises(LedgerError, match="loss mask"):
+        pretrain(str(tokens), tmp_path / "changed", **OPTIONS)
+    note(tokens, train_masked=file.length - 2)
     done = pretrain(str(tokens), tmp_path / "run", **OPTIONS)
     told = [row["step"] for row in rows(done.run, "warning") if row["id"] == "no_loss"]
     learnt = [row["step"] for row in rows(done.run, "step")]

@@ -11,7 +11,7 @@ from yunque.assemble.demo import TUTOR, marks_of, prepare_tutor
 from yunque.assemble.recipes import recipe_with
 from yunque.config import DataConfig, Recipe, raise_faults, validate
 from yunque.data.checks import Check, check_data
-from yunque.data.prepare import Prepared, is_prepared, open_prepared
+from yunque.data.prepare import Prepared, is_ours, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
@@ -73,7 +73,7 @@ def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> None:
 
 def from_prepared(recipe: Recipe) -> bool:
     """Whether the one source of a recipe is a folder made by `yunque prepare`."""
-    return len(recipe.sources) == 1 and is_prepared(Path(recipe.sources[0]))
+    return len(recipe.sources) == 1 and is_ours(Path(recipe.sources[0]))
 
 
 def located(recipe: Recipe, run: Path) -> tuple[Recipe, Path]:

@@ -815,6 +815,15 @@ def packed(ids: Ids, dtype: str) -> bytes:
     return ids.astype(stored).tobytes()
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether `folder` was made by `prepare`, whole or not."""
+    try:
+        record = read_json(folder / "data.json")
+    except (InputError, StorageError):
+        return False
+    return isinstance(record, dict) and record.get("kind") == KIND
+
+
 def is_prepared(folder: Path) -> bool:
     """Whether `folder` holds a whole, finished preparation of this format."""
     try:
