@@ -5,6 +5,9 @@ Every message says what was got, what was expected and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class YunqueError(Exception):
     """Base of the errors that are printed as plain messages."""
@@ -28,3 +31,12 @@ class MissingPackageError(YunqueError, ImportError):
     """An optional package is absent; the message holds the line that installs it. Exit code 2."""
 
     exit_code = 2
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put a place before the message of an InputError that is raised inside."""
+    try:
+        yield
+    except InputError as fault:
+        raise InputError(f"{where}: {fault}") from None

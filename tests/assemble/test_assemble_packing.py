@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 from reference_models import FAMILIES, pair
-from test_assemble_runs import SMALL, StopAt, assert_same_bits, one_update, rows, tensors
+from test_assemble_runs import (
+    SMALL,
+    StopAt,
+    assert_same_bits,
+    compare_with_two_processes,
+    one_update,
+    rows,
+    tensors,
+)
 from token_files import write_split
 
 from yunque import evaluate
@@ -203,31 +209,10 @@ def test_the_evaluated_loss_is_that_of_the_documents_alone(tokens: Path, tmp_pat
             assert loss == pytest.approx(total / count, abs=0.2)
 
 
-COMMAND = "import sys; from yunque.cli import main; sys.exit(main())"
-
-
 def test_two_processes_train_as_one(tokens: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, "dropout": 0.0, "attention_dropout": 0.0, "average_decay": 0.0}
     options |= {"optimizer": "adamw", "micro_batch_size": 1, "steps": 6}
-    one = pretrain(str(tokens), tmp_path / "one", **options)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = tmp_path / "command.py"
-    script.write_text(COMMAND, encoding="utf-8")
-    words = [str(script), "pretrain", "--recipe", str(one.run / "recipe.toml")]
-    done = subprocess.run(
-        [*launch, "--standalone", *words, "--out", str(tmp_path / "two"), "--quiet"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for event in ("step", "eval"):
-        ours, theirs = rows(one.run, event), rows(tmp_path / "two", event)
-        assert len(ours) == len(theirs)
-        for row, other in zip(ours, theirs, strict=True):
-            assert row["tokens_seen"] == other["tokens_seen"]
-            for key in ("train_loss", "val_loss", "learning_rate", "grad_norm"):
-                assert row.get(key) == pytest.approx(other.get(key), abs=1e-5), (event, key)
+    compare_with_two_processes(str(tokens), tmp_path, options)
 
 
 def test_auto_packs_conversations_alone(tokens: Path, tmp_path: Path) -> None:

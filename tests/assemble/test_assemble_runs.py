@@ -353,27 +353,32 @@ def test_losses_equal_the_golden_ones(text: Path, tmp_path: Path) -> None:
         assert curves[name] == pytest.approx(losses, abs=GOLDEN_TOLERANCE), name
 
 
-def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
-    """World size changes nothing but rounding: same data, rates, token counts; losses to 1e-5."""
-    options = {**SMALL, "dropout": 0.0, "attention_dropout": 0.0, "average_decay": 0.0}
-    options |= {"optimizer": "adamw", "micro_batch_size": 1, "steps": 6}
-    one = pretrain(str(text), tmp_path / "one", **options)
+def compare_with_two_processes(source: str, folder: Path, options: dict[str, Any]) -> None:
+    """Train in FOLDER/one and, with two processes, in FOLDER/two: losses to 1e-5, the same data."""
+    one = pretrain(source, folder / "one", **options)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     words = ["-m", "yunque.cli", "pretrain", "--recipe", str(one.run / "recipe.toml")]
     done = subprocess.run(
-        [*launch, "--standalone", *words, "--out", str(tmp_path / "two"), "--quiet"],
+        [*launch, "--standalone", *words, "--out", str(folder / "two"), "--quiet"],
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for event in ("step", "eval"):
-        ours, theirs = rows(one.run, event), rows(tmp_path / "two", event)
+        ours, theirs = rows(one.run, event), rows(folder / "two", event)
         assert len(ours) == len(theirs)
         for row, other in zip(ours, theirs, strict=True):
             assert row["tokens_seen"] == other["tokens_seen"]
             for key in ("train_loss", "val_loss", "learning_rate", "grad_norm"):
                 assert row.get(key) == pytest.approx(other.get(key), abs=1e-5), (event, key)
+
+
+def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
+    """World size changes nothing but rounding: same data, rates, token counts; losses to 1e-5."""
+    options = {**SMALL, "dropout": 0.0, "attention_dropout": 0.0, "average_decay": 0.0}
+    options |= {"optimizer": "adamw", "micro_batch_size": 1, "steps": 6}
+    compare_with_two_processes(str(text), tmp_path, options)
     (start,) = rows(tmp_path / "two", "start")
     assert start["processes"] == 2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yunque.data.checks import check_sizes
+from yunque.data.checks import check_data, check_sizes
 from yunque.words.data import WORDS
 
 GOOD: dict[str, Any] = {
@@ -67,3 +67,16 @@ def test_both_languages_use_the_same_numbers() -> None:
     for key, (english, spanish) in WORDS.items():
         assert key.startswith("data.")
         assert names(english) == names(spanish), key
+
+
+@pytest.mark.parametrize(
+    ("copies", "dropped", "said"), [(0, 0, False), (10, 0, False), (11, 0, True), (11, 11, False)]
+)
+def test_copies_are_named_unless_they_are_dropped(copies: int, dropped: int, said: bool) -> None:
+    doubts = {"copies": copies}
+    facts = {"documents": 1000, "doubts": doubts, "dropped": {"documents": dropped}}
+    errors, warnings = check_data(facts, 0)
+    assert errors == []
+    assert [check.key for check in warnings] == ["data.copies"] * said
+    if said:
+        assert "11 de 1000 documentos (1,1 %) son iguales a otro" in warnings[0].text("es")

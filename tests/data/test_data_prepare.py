@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,49 @@ def test_same_request_is_reused_and_changes_are_named(tmp_path: Path) -> None:
     assert "(1: a.txt)" in fourth.facts["rebuilt_because"]["en"]
 
 
+def test_what_was_made_in_a_folder_of_sources_is_no_source(tmp_path: Path) -> None:
+    put(tmp_path, "a.txt", "hola mundo " * 30)
+    out = tmp_path / "made" / "tokens"
+    first = prepare([str(tmp_path)], DataConfig(tokenizer="byte"), out)
+    put(tmp_path, "runs/one/recipe.toml", "")
+    put(tmp_path, "runs/one/log.jsonl", "{}")
+    put(tmp_path, "runs/one/data/data.json", "{}")
+    again = prepare([str(tmp_path)], DataConfig(tokenizer="byte"), out)
+    assert again.facts["reused"] is True
+    assert [source["name"] for source in first.facts["sources"]] == [str(tmp_path / "a.txt")]
+
+
+def chat(question: str, answer: str) -> str:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}) + "\n"
+
+
+def test_what_cannot_be_encoded_is_named_by_its_line_and_can_be_skipped(tmp_path: Path) -> None:
+    bad = chat("¿2?", "dos \U0010f001")
+    source = put(tmp_path, "chats.jsonl", chat("¿1?", "uno") + bad + chat("¿3?", "tres"))
+    with pytest.raises(InputError, match=r"chats\.jsonl:2: the text holds the private-use"):
+        prepare([source], DataConfig(tokenizer="byte", val=0), tmp_path / "out")
+    made = prepare([source], DataConfig(tokenizer="byte", val=0, skip_bad=True), tmp_path / "out")
+    assert made.facts["doubts"]["bad"]["count"] == 1
+    assert "chats.jsonl:2: the text holds" in made.facts["doubts"]["bad"]["examples"][0]
+
+
+def test_examples_are_whole_characters_of_every_source(tmp_path: Path) -> None:
+    many = [chat(f"¿{n}?", f"«ñandú» 👍 {n}") for n in range(5)]
+    sources = [put(tmp_path, f"{name}.jsonl", "".join(many)) for name in "ab"]
+    facts = prepare(sources, DataConfig(tokenizer="byte", val=0), tmp_path / "out").facts
+    examples = facts["examples"]
+    assert [(item["source"], item["line"]) for item in examples] == [(0, 1), (0, 2), (1, 1)]
+    first = examples[0]["tokens"]
+    assert "".join(text for text, _ in first) == "<|user|>¿0?<|assistant|>«ñandú» 👍 0<|endoftext|>"
+    learnt = "".join(text for text, carries in first if carries)
+    assert learnt == "«ñandú» 👍 0<|endoftext|>"
+    # Every token stands in one account, by its source and by its split.
+    tokens = facts["ledger"]["tokens"]
+    assert tokens["read"] == facts["tokens"]["train"] == tokens["with_loss"] + tokens["masked"]
+    assert tokens["masked"] == facts["splits"]["train"]["masked"] > 0
+
+
 def test_damage_is_seen(tmp_path: Path) -> None:
     source = put(tmp_path, "a.txt", "hola mundo " * 30)
     out = tmp_path / "out"
@@ -231,6 +275,9 @@ def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
     put(tmp_path, "model/tokenizer.json", "{}")
     with pytest.raises(InputError, match=r"holds tokenizer.json that yunque prepare did not"):
         prepare([source], DataConfig(tokenizer="byte"), tmp_path / "model")
+    put(tmp_path, "kept/ledger.html", "mine")
+    with pytest.raises(InputError, match=r"holds ledger.html that yunque prepare did not"):
+        prepare([source], DataConfig(tokenizer="byte"), tmp_path / "kept")
     put(tmp_path, "notes/data.json", "[]")
     with pytest.raises(InputError, match="not written by yunque prepare"):
         prepare([source], DataConfig(tokenizer="byte"), tmp_path / "notes")

@@ -258,3 +258,14 @@ def test_borders_of_the_likeliest_segmentation() -> None:
     assert best_borders("abc", scores) == [1]  # a|bc: -3.0; ab|c: -4.5
     assert best_borders("abz", scores) == [2]
     assert best_borders("a", scores) == []
+
+
+@pytest.mark.parametrize("kind", ["unigram", "t5", "llama", "mistral", "gemma", "no_prefix"])
+def test_what_follows_a_beginning_keeps_its_space(tmp_path: Path, kind: str) -> None:
+    tokenizer = load_tokenizer(model_file(kind, tmp_path))
+    text = "the quick brown fox jumps over the lazy dog in 1999 and 2024."
+    ids = tokenizer.encode(text)
+    assert len(ids) > 12
+    for cut in range(1, len(ids)):
+        begin, rest = tokenizer.decode(ids[:cut]), tokenizer.continuation(ids[cut:])
+        assert begin + rest == tokenizer.decode(ids), cut

@@ -18,6 +18,7 @@ from yunque.data.tokenizer import (
     add_tokens,
     is_path,
     load_tokenizer,
+    loaded_tokenizer,
     tokenizer_for,
     train_tokenizer,
 )
@@ -34,6 +35,11 @@ SPECS = ("char", "byte", "word", "word:30", "bpe:280", "unigram:290")
 
 def make(spec: str, text: str = TEXT, **more: object) -> Tokenizer:
     return train_tokenizer(spec, lambda: iter([text]), SEP, **more)  # type: ignore[arg-type]
+
+
+def asked_for(spec: str) -> Tokenizer:
+    """What a preparation takes for a setting; nothing is there to be trained on."""
+    return tokenizer_for(spec, loaded_tokenizer(spec), lambda: iter([]), SEP)
 
 
 def auto(folder: Path) -> object:
@@ -135,7 +141,7 @@ def test_bpe_merges_and_digits() -> None:
 )
 def test_wrong_specs_say_what_to_write(spec: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        tokenizer_for(spec, lambda: iter([TEXT]), SEP)
+        asked_for(spec)
 
 
 def reference_bpe(text: str) -> list[int]:
@@ -204,7 +210,7 @@ def test_public_tokenizers_keep_their_ids(name: str) -> None:
         assert ours.encode(text, special=True) == theirs.encode(text)  # type: ignore[attr-defined]
     assert ours.separator_id == theirs.eos_token_id  # type: ignore[attr-defined]
     # Pretraining writes its own separator where the vocabulary has it.
-    chosen = tokenizer_for(str(folder), lambda: iter([]), SEP)
+    chosen = asked_for(str(folder))
     assert chosen.token_text(chosen.separator_id) == SEP
 
 
@@ -217,6 +223,26 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "empty")
     with pytest.raises(InputError, match="no such tokenizer"):
         load_tokenizer(tmp_path / "nothing")
+
+
+def test_runs_of_whole_characters() -> None:
+    tokenizer = make("byte")
+    text = "añ👍\n"
+    assert [shown for _, shown in tokenizer.whole_characters(tokenizer.encode(text))] == [
+        "a",
+        "ñ",
+        "👍",
+        "\\n",
+    ]
+    broken = [*"é".encode(), 0xC3, 0x61, 0xF0, 0x9F]
+    runs = list(tokenizer.whole_characters(broken))
+    assert runs == [
+        ([0xC3, 0xA9], "é"),
+        ([0xC3], "\\xc3"),
+        ([0x61], "a"),
+        ([0xF0], "\\xf0"),
+        ([0x9F], "\\x9f"),
+    ]
 
 
 def test_chat_template_and_token_text(tmp_path: Path) -> None:
@@ -307,7 +333,7 @@ def test_pad_is_never_the_end_token(tmp_path: Path) -> None:
     assert loaded.pad_is_end
     assert loaded.named_tokens == {}
     assert add_tokens(loaded, ["<|user|>"]).pad_is_end
-    assert tokenizer_for(str(tmp_path), lambda: iter([]), SEP).pad_is_end
+    assert asked_for(str(tmp_path)).pad_is_end
     loaded.save(tmp_path / "again")
     assert auto(tmp_path / "again").pad_token is None  # type: ignore[attr-defined]
     assert not load_tokenizer(tmp_path / "again").pad_is_end
@@ -318,7 +344,7 @@ def test_pad_is_never_the_end_token(tmp_path: Path) -> None:
     (tmp_path / "qwen" / "tokenizer_config.json").write_text(json.dumps(settings))
     assert not load_tokenizer(tmp_path / "qwen").pad_is_end
     assert load_tokenizer(tmp_path / "qwen").named_tokens == {"pad_token": SEP}
-    assert tokenizer_for(str(tmp_path / "qwen"), lambda: iter([]), SEP).pad_is_end
+    assert asked_for(str(tmp_path / "qwen")).pad_is_end
 
 
 @pytest.fixture
@@ -340,7 +366,7 @@ def test_a_hub_id_opens_from_the_cache(hub_cache: Path) -> None:
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(revision)
     assert is_path("taller/yunque")
-    found = tokenizer_for("taller/yunque", lambda: iter([]), SEP)
+    found = asked_for("taller/yunque")
     assert found.fingerprint == make("bpe:280", special_tokens=["<|user|>"]).fingerprint
     assert found.chat_template == "{{ 1 }}"
 
@@ -348,7 +374,7 @@ def test_a_hub_id_opens_from_the_cache(hub_cache: Path) -> None:
 def test_a_hub_id_that_cannot_be_fetched_says_so(hub_cache: Path) -> None:
     for name in ("taller/nada", "hf:nada"):
         with pytest.raises(InputError, match=rf"{name}'.*no such file.*could not be fetched"):
-            tokenizer_for(name, lambda: iter([]), SEP)
+            asked_for(name)
     assert not is_path("tok/tokenizer.json")
     assert not is_path("bpe:300/400")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, render_text
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from yunque.data.tutor import (
     KINDS,
     LANGUAGES,
@@ -203,11 +203,11 @@ TALK = [
 
 
 def test_the_default_template_writes_this() -> None:
-    assert render_text(TALK, add_generation_prompt=True) == (
+    assert ChatTemplate().run(TALK, add_generation_prompt=True) == (
         "You are a tutor.<|user|>  ¿2 + 2?\n<|assistant|>4<|endoftext|>"
         "<|user|>And <b>3</b> + 3?<|assistant|>"
     )
-    assert render_text(TALK[1:3], end_token="</s>").endswith("<|assistant|>4</s>")
+    assert ChatTemplate(end_token="</s>").run(TALK[1:3]).endswith("<|assistant|>4</s>")
 
 
 @pytest.mark.parametrize("ask", [True, False])
@@ -226,13 +226,13 @@ def test_transformers_renders_the_same(ask: bool) -> None:
     for template in (DEFAULT_CHAT_TEMPLATE, indented):
         tokenizer.chat_template = template
         theirs = tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=ask)
-        assert render_text(TALK, template, "<|endoftext|>", ask) == theirs
+        assert ChatTemplate(template).run(TALK, add_generation_prompt=ask) == theirs
 
 
 def test_a_broken_forbidden_or_unwilling_template_is_named() -> None:
     with pytest.raises(InputError, match=r"chat template, line 2: .* Expected a Jinja template"):
-        render_text(TALK, "text\n{% for %}")
+        ChatTemplate("text\n{% for %}").run(TALK)
     with pytest.raises(InputError, match=r"chat template: .*__class__"):
-        render_text(TALK, "{{ messages.__class__.__mro__ }}")
+        ChatTemplate("{{ messages.__class__.__mro__ }}").run(TALK)
     with pytest.raises(InputError, match="system, user, assistant or tool, got narrator"):
-        render_text([{"role": "narrator", "content": "x"}])
+        ChatTemplate().run([{"role": "narrator", "content": "x"}])

@@ -106,7 +106,7 @@ class Model:
                 [ids or [self.tokenizer.separator_id]],
                 chosen,
                 self.end_ids,
-                decode=self.tokenizer.decode,
+                decode=self.tokenizer.continuation,
                 on_token=stream.token if stream else None,
             )
         texts = made.texts or []
@@ -198,7 +198,7 @@ class Stream:
         if row != 0:
             return
         self.ids.append(token)
-        text = self.tokenizer.decode(self.ids)
+        text = self.tokenizer.continuation(self.ids)
         if not text.endswith("\ufffd") and text.startswith(self.shown):
             self.on_text(text[len(self.shown) :])
             self.shown = text

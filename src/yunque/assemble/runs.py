@@ -591,7 +591,7 @@ class Run:
         def sample() -> tuple[str, str]:
             with self.runtime.autocast():
                 made = generate(model, [ids], settings, ends)
-            return prompt, tokenizer.decode(made.token_ids[0])
+            return prompt, tokenizer.continuation(made.token_ids[0])
 
         return sample
 

@@ -60,7 +60,7 @@ def write_ledger(made: Prepared, lang: str) -> None:
         facts["examples"],
         [doubt.text(lang) for doubt in doubts(made)],
         lang,
-        made.folder.name,
+        ", ".join(str(source["name"]) for source in facts["sources"][:3]) or made.folder.name,
     )
     write_text(made.folder / "ledger.html", page)
 
@@ -111,12 +111,12 @@ def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared
 
     if recipe.sources == (TUTOR,):
         made = prepare_tutor(recipe.data, out, progress)
-        write_ledger(made, lang)
-        return made
-    if TUTOR in recipe.sources:
+    elif TUTOR in recipe.sources:
         raise InputError(f"sources: {TUTOR} is trained on alone, not together with other sources.")
-    made = prepare_tokens(recipe.sources, recipe.data, out, progress)
-    write_ledger(made, lang)
+    else:
+        made = prepare_tokens(recipe.sources, recipe.data, out, progress)
+    if not made.facts["reused"]:
+        write_ledger(made, lang)
     return made
 
 

@@ -125,15 +125,13 @@ class ChatTemplate:
 
 def chat_template_of(tokenizer: Tokenizer, source: str | None = None) -> ChatTemplate:
     """The template of a tokenizer, or `source` for it; the default one where there is neither."""
-    added = tokenizer.backend.get_added_tokens_decoder()
-    special = [token.content for _, token in sorted(added.items()) if token.special]
     named = dict(tokenizer.named_tokens)
     if tokenizer.unknown_id is not None:
         named["unk_token"] = str(tokenizer.backend.id_to_token(tokenizer.unknown_id))
     return ChatTemplate(
         source or tokenizer.chat_template or DEFAULT_CHAT_TEMPLATE,
         tokenizer.separator,
-        tuple(special),
+        tuple(tokenizer.controls),
         tuple(sorted(named.items())),
     )
 
@@ -142,19 +140,3 @@ def control_pattern(texts: Sequence[str]) -> re.Pattern[str]:
     """Any of the texts, the longest first; nothing at all where there are none."""
     longest = sorted(texts, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest)) if longest else r"(?!)")
-
-
-def render_text(
-    messages: Sequence[Mapping[str, Any]],
-    template: str = DEFAULT_CHAT_TEMPLATE,
-    end_token: str = SEPARATOR,
-    add_generation_prompt: bool = False,
-) -> str:
-    """The text that a model sees, where nobody asks which part of it is whose.
-
-    Raises:
-        InputError: the template is no Jinja, does something forbidden, or refuses the messages.
-    """
-    return ChatTemplate(template, end_token).run(
-        messages, add_generation_prompt=add_generation_prompt
-    )

@@ -11,6 +11,7 @@ from yunque.words import say
 TOKENS_PER_ENTRY = 10  # an embedding row that is met less often than this hardly leaves its start
 UNKNOWN_FRACTION = 0.01
 LOST_FRACTION = 0.01  # of the training tokens, to the length limit
+COPIES_FRACTION = 0.01  # of the documents, equal to an earlier one
 SHARED_LINES = 0.2  # of the validation text's longer lines
 LEAST_LINES = 10
 
@@ -140,6 +141,9 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
     train = facts.get("tokens", {}).get("train", 0)
     if tokens_lost > LOST_FRACTION * train:
         warn("lost_to_length", lost=tokens_lost, tokens=train, percent=100 * tokens_lost / train)
+    copies, documents = doubts.get("copies", 0), facts.get("documents", 0)
+    if copies > COPIES_FRACTION * documents and not facts["dropped"]["documents"]:
+        warn("copies", count=copies, total=documents, percent=100 * copies / documents)
     near = doubts.get("near_copies", 0)
     if near:
         held, trained = doubts["near_copies_at"][0]

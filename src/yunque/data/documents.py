@@ -19,6 +19,7 @@ from yunque.data.conversations import Shape, columns_of, messages_of, recognise
 from yunque.data.encodings import BadRecord, OnBad, ReadNotes
 from yunque.data.reader import Record
 from yunque.data.records import record_kind
+from yunque.data.rendered import check_encodable
 from yunque.data.sources import (
     Source,
     find_sources,
@@ -29,7 +30,7 @@ from yunque.data.sources import (
 )
 from yunque.data.template_manner import check_template
 from yunque.data.tokenizer import Tokenizer
-from yunque.errors import InputError
+from yunque.errors import InputError, located
 from yunque.files import sha256, storage_error
 
 BAD_EXAMPLES = 100
@@ -72,7 +73,7 @@ class Corpus:
     def __init__(
         self, sources: Sequence[str], config: DataConfig, tokenizer: Tokenizer | None
     ) -> None:
-        self.config = config
+        self.config, self.tokenizer = config, tokenizer
         self.sources = find_sources(sources, config.encoding)
         self.names = [source.name for source in self.sources]
         self.columns = columns_of(config.columns)
@@ -191,6 +192,8 @@ class Corpus:
             self.template_doubts = check_template(self.chat)
             self._checked = True
         rendered = render(found, self.chat)
+        with located(f"{record.source}:{record.line}"):
+            check_encodable(rendered, self.tokenizer)
         for note in rendered.notes:
             self.render_notes[note] = self.render_notes.get(note, 0) + 1
         return Piece(number, rendered.text, record.line, rendered=rendered, record=True)

@@ -36,7 +36,7 @@ from yunque.data.documents import LINE_BITS, Corpus
 from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
-from yunque.data.rendered import encode_rendered_many
+from yunque.data.rendered import encode_rendered, encode_rendered_many
 from yunque.data.split import (
     DUPLICATE,
     SPLITS,
@@ -48,13 +48,12 @@ from yunque.data.split import (
 from yunque.data.tokenizer import (
     Ids,
     Tokenizer,
-    is_path,
-    laid_over,
     load_tokenizer,
+    loaded_tokenizer,
     parse_spec,
-    train_tokenizer,
+    tokenizer_for,
 )
-from yunque.errors import InputError, StorageError
+from yunque.errors import InputError, StorageError, located
 from yunque.files import (
     read_json,
     remove_file,
@@ -72,6 +71,7 @@ OWN_NAMES = (
     *(f"{name}{part}" for name in SPLITS for part in PARTS_OF_A_SPLIT),
     "tokenizer.json",
     "tokenizer_config.json",
+    "ledger.html",
 )
 MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
 TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
@@ -104,11 +104,6 @@ class Prepared:
     tokenizer: Tokenizer
     splits: dict[str, TokenFile]
     facts: dict[str, Any]
-
-    @property
-    def conversations(self) -> bool:
-        """Whether the documents are conversations, at least some of them."""
-        return bool(self.facts["conversations"])
 
 
 @dataclass
@@ -184,12 +179,8 @@ def prepare_conversations(
             for conversation in made["train"]:
                 yield from between(conversation.text, (config.separator, *CHAT_TOKENS))
 
-        if loaded is None:
-            tokenizer = train_tokenizer(
-                config.tokenizer, texts, config.separator, CHAT_TOKENS, template
-            )
-        else:
-            tokenizer = laid_over(loaded, loaded.separator, CHAT_TOKENS, template)
+        end = config.separator if loaded is None else loaded.separator
+        tokenizer = tokenizer_for(config.tokenizer, loaded, texts, end, CHAT_TOKENS, template)
         total = sum(len(conversation.text) for part in made.values() for conversation in part)
         stream = (
             Stretch(split, conversation.text, True, 0, number, conversation)
@@ -202,12 +193,12 @@ def prepare_conversations(
             Layout(separate=False, apart=True, mask=config.loss != "all"),
             out,
             lambda done: tell("data.encoding", done / total),
+            lambda block: f"{name}:{block.line}",
         )
         sums = total_of(written["splits"].values())
         documents = Account("documents", sum(map(len, made.values())))
         for split, item in written["splits"].items():
             documents.add(split, item["documents"])
-        documents.check(name)
         facts = {
             "files": 0,
             "bytes": sums["bytes"],
@@ -216,10 +207,11 @@ def prepare_conversations(
             "characters": total,
             "split_by": "documents",
             "tokenizer": config.tokenizer,
-            "ledger": {"documents": documents.to_json()},
+            "ledger": closed([documents, tokens_written(written)], name),
             "sources": [],
             **written,
         }
+        del facts["by_source"]
         return tokenizer, facts
 
     def describe_them() -> dict[str, Any]:
@@ -285,23 +277,13 @@ def request_of(settings: dict[str, Any], content: list[dict[str, Any]]) -> dict[
 
 
 def tokenizer_identity(spec: str, loaded: Tokenizer | None) -> str:
-    """What the tokens depend on: the spec, or what is in the files where it is a path.
-
-    Raises:
-        InputError: neither a spec nor an existing path.
-    """
+    """What the tokens depend on: the spec, or what is in the files where it is a path."""
     if loaded is not None:
         # What counts is the tokenizer, not where it lies.
         roles = [loaded.chat_template, loaded.separator, sorted(loaded.named_tokens.items())]
         around = json.dumps([*roles, loaded.pad_is_end]).encode("utf-8")
         return f"sha256:{loaded.fingerprint}:{hashlib.sha256(around).hexdigest()[:16]}"
-    parse_spec(spec)
     return spec
-
-
-def loaded_tokenizer(spec: str) -> Tokenizer | None:
-    """The tokenizer of a path; None where the spec says that one is to be trained."""
-    return load_tokenizer(Path(spec).expanduser()) if is_path(spec) else None
 
 
 def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
@@ -402,13 +384,9 @@ def build(
             tell("data.training_tokenizer", seen / survey.characters)
 
     template = corpus.template if survey.conversations else None
-    if loaded is None:
-        spec = config.tokenizer
-        tokenizer = train_tokenizer(spec, training_texts, config.separator, controls, template)
-    else:
-        # Conversations were rendered with the tokenizer's own end token, which must stay the end.
-        end = loaded.separator if survey.conversations else config.separator
-        tokenizer = laid_over(loaded, end, controls, template)
+    # Conversations were rendered with a loaded tokenizer's own end token, which must stay the end.
+    end = loaded.separator if loaded and survey.conversations else config.separator
+    tokenizer = tokenizer_for(config.tokenizer, loaded, training_texts, end, controls, template)
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
     layout = Layout(
@@ -422,6 +400,7 @@ def build(
         layout,
         out,
         lambda done: tell("data.encoding", done / survey.characters),
+        lambda block: corpus.place(block.source << LINE_BITS | block.line),
     )
     counted = total_of(written["splits"].values(), written["dropped"])
     if counted["characters"] != survey.characters:
@@ -448,8 +427,7 @@ def build(
     }
     bad = corpus.bad_records()
     check_bytes(corpus, survey, str(out))
-    ledger = {"documents": Account("documents"), "bytes": Account("bytes")}
-    documents, sizes = ledger["documents"], ledger["bytes"]
+    documents, sizes = Account("documents"), Account("bytes")
     documents.read = survey.documents + survey.blank_documents + bad["count"]
     sizes.read = survey.bytes + survey.blank_bytes + survey.separators * separator_bytes
     for place, item in [*written["splits"].items(), (DUPLICATE, written["dropped"])]:
@@ -460,13 +438,35 @@ def build(
     documents.add("bad", bad["count"])
     sizes.add("blank", survey.blank_bytes)
     sizes.add("separators", survey.separators * separator_bytes)
-    for account in ledger.values():
-        account.check(str(out))
-    facts["ledger"] = {name: account.to_json() for name, account in ledger.items()}
-    facts["sources"] = source_rows(corpus, survey, written.pop("by_source"))
-    del facts["by_source"]
+    facts["ledger"] = closed([documents, sizes, tokens_written(written)], str(out))
+    facts["sources"] = source_rows(corpus, survey, facts.pop("by_source"))
     facts["doubts"] |= doubts_of(corpus, survey, codes, bad)
     return tokenizer, facts
+
+
+def tokens_written(written: Mapping[str, Any]) -> Account:
+    """Every token by its source, against the tokens of the splits."""
+    by_source = written["by_source"].values()
+    account = Account("tokens", sum(row["tokens"] for row in by_source))
+    for split, item in written["splits"].items():
+        if split == "train":
+            account.add("with_loss", sum(row["with_loss"] for row in by_source))
+            account.add("masked", item["masked"])
+        else:
+            account.add(split, item["tokens"])
+    account.add(DUPLICATE, written["dropped"]["tokens"])
+    return account
+
+
+def closed(accounts: Sequence[Account], where: str) -> dict[str, Any]:
+    """The accounts for the facts.
+
+    Raises:
+        LedgerError: one does not close.
+    """
+    for account in accounts:
+        account.check(where)
+    return {account.unit: account.to_json() for account in accounts}
 
 
 def check_bytes(corpus: Corpus, survey: Survey, where: str) -> None:
@@ -546,15 +546,20 @@ def write_tokens(
     layout: Layout,
     out: Path,
     tell: Callable[[int], None],
+    place: Callable[[Block], str],
 ) -> dict[str, Any]:
-    """Write the tokenizer and the token files; return the facts that they alone give."""
+    """Write the tokenizer and the token files; return the facts that they alone give.
+
+    Args:
+        place: where a block comes from, for messages.
+    """
     # From here on an older preparation in `out` is gone, and until the end there is no new one.
     write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
     tokenizer.save(out)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    writer = TokenWriter(tokenizer, layout, out, dtype)
+    writer = TokenWriter(tokenizer, layout, out, dtype, place)
     with writer:
-        for block, ids, mask in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer):
+        for block, ids, mask in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer, place):
             writer.write(block, ids, mask)
             tell(writer.characters)
     splits = {name: writer.counts[name] for name in SPLITS if name in writer.counts}
@@ -578,25 +583,35 @@ def write_tokens(
         "forced_cuts": writer.forced,
         "by_source": writer.by_source,
         "doubts": writer.doubts(),
-        "examples": writer.examples,
+        "examples": writer.examples(),
         "reused": False,
         "rebuilt_because": None,
     }
 
 
 def encoded(
-    blocks: Iterable[Block], tokenizer: Tokenizer
+    blocks: Iterable[Block], tokenizer: Tokenizer, place: Callable[[Block], str]
 ) -> Iterator[tuple[Block, Ids, npt.NDArray[np.uint8] | None]]:
-    """(block, its ids, its loss mask or None), in order, tokenized on all cores at once."""
+    """(block, its ids, its loss mask or None), in order, tokenized on all cores at once.
+
+    Raises:
+        InputError: a conversation cannot be encoded; `place` tells which.
+    """
     threads = os.cpu_count() or 1
     group: list[Block] = []
     characters = 0
 
     def flush() -> Iterator[tuple[Block, Ids, npt.NDArray[np.uint8] | None]]:
         texts = [block.text for block in group if block.rendered is None]
-        chats = [block.rendered for block in group if block.rendered is not None]
+        chats = [(block, block.rendered) for block in group if block.rendered is not None]
         plain = iter(tokenizer.encode_blocks(texts, threads))
-        spoken = iter(encode_rendered_many(tokenizer, chats))
+        try:
+            spoken = iter(encode_rendered_many(tokenizer, [rendered for _, rendered in chats]))
+        except InputError:
+            for block, rendered in chats:
+                with located(place(block)):
+                    encode_rendered(tokenizer, rendered)
+            raise
         for block in group:
             if block.rendered is None:
                 yield block, next(plain), None
@@ -625,13 +640,22 @@ def total_of(*groups: Any) -> dict[str, int]:
 class TokenWriter:
     """Writes the files of every split and counts what it writes, by split and by source."""
 
-    def __init__(self, tokenizer: Tokenizer, layout: Layout, out: Path, dtype: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        layout: Layout,
+        out: Path,
+        dtype: str,
+        place: Callable[[Block], str],
+    ) -> None:
         self.tokenizer, self.layout, self.out, self.dtype = tokenizer, layout, out, dtype
+        self.place = place
         self.counts: dict[str, dict[str, int]] = {}
         self.by_source: dict[int, dict[str, int]] = {}
         self.characters = self.forced = 0
-        self.conversations = self.without_loss = self.end_with_loss = 0
-        self.examples: list[dict[str, Any]] = []
+        self.without_loss = self.end_with_loss = 0
+        self._spoken: dict[int, int] = {}  # conversations of each source
+        self._shown: list[tuple[int, dict[str, Any]]] = []  # place in its source, example
         self.end_ids: set[int] = set()
         self.overlap = LineOverlap()
         self._faulty: list[str] = []
@@ -660,7 +684,7 @@ class TokenWriter:
         """Append one block to the files of its split; a duplicate is only counted."""
         ends = block.ends and self.layout.separate and block.rendered is None
         counted = self.counts.setdefault(block.split, dict.fromkeys(COUNTED, 0))
-        of_source = self.by_source.setdefault(block.source, {"tokens": 0, "trained": 0})
+        of_source = self.by_source.setdefault(block.source, {"tokens": 0, "with_loss": 0})
         masked = 0
         if mask is not None and self.layout.mask:
             masked = len(ids) - int(mask.sum())
@@ -679,7 +703,7 @@ class TokenWriter:
         if block.split == DUPLICATE:
             return
         if block.split == "train":
-            of_source["trained"] += tokens - masked
+            of_source["with_loss"] += tokens - masked
         self._file(f"{block.split}.bin").write(packed(ids, self.dtype))
         if ends:
             self._file(f"{block.split}.bin").write(self._separator)
@@ -705,33 +729,43 @@ class TokenWriter:
             "val_lines_in_train": seen,
         }
 
+    def examples(self) -> list[dict[str, Any]]:
+        """A few conversations: the first of each source, then more of them; one without loss."""
+        chosen = sorted(self._shown, key=lambda item: (item[0], item[1]["source"]))[:EXAMPLES]
+        return sorted(
+            (example for _, example in chosen), key=lambda item: (item["source"], item["line"])
+        )
+
     def _conversation(self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None) -> None:
         assert mask is not None
-        self.conversations += 1
+        place = self._spoken.get(block.source, 0)
+        self._spoken[block.source] = place + 1
         where = np.flatnonzero(mask)
         worst = not len(where)
         if worst:
             self.without_loss += 1
             if len(self._faulty) < EXAMPLES:
-                self._faulty.append(f"{block.source}:{block.line}")
+                self._faulty.append(self.place(block))
         elif int(ids[where[-1]]) in self.tokenizer.control_ids:
             self.end_with_loss += 1
             self.end_ids.add(int(ids[where[-1]]))
-        if self.conversations <= EXAMPLES or (worst and self.without_loss <= EXAMPLES):
+        if worst and self.without_loss == 1:
+            place = -1  # to be seen before all others
+        if (place < EXAMPLES and len(self._spoken) <= EXAMPLES) or place < 0:
             carried = mask if self.layout.mask else np.ones(len(ids), np.uint8)
-            shown = [
-                [self.tokenizer.token_text(id), int(carries)]
-                for id, carries in zip(ids[:EXAMPLE_TOKENS].tolist(), carried, strict=False)
-            ]
-            self.examples.append(
-                {
-                    "source": block.source,
-                    "line": block.line,
-                    "split": block.split,
-                    "tokens": shown,
-                    "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
-                }
-            )
+            shown: list[list[Any]] = []
+            at = 0
+            for run, text in self.tokenizer.whole_characters(ids[:EXAMPLE_TOKENS].tolist()):
+                shown.append([text, int(carried[at : at + len(run)].any())])
+                at += len(run)
+            example = {
+                "source": block.source,
+                "line": block.line,
+                "split": block.split,
+                "tokens": shown,
+                "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
+            }
+            self._shown.append((place, example))
 
     def _end(self, split: str) -> None:
         """Write where a document ends."""
@@ -759,14 +793,14 @@ def source_rows(
     """The ledger's line of each source: how it was read and what became of it."""
     rows = []
     for number, name in enumerate(corpus.names):
-        counts = by_source.get(number, {"tokens": 0, "trained": 0})
+        counts = by_source.get(number, {"tokens": 0, "with_loss": 0})
         rows.append(
             {
                 "name": name,
                 **corpus.notes_of(number),
                 "documents": survey.documents_by_source.get(number, 0),
                 "tokens": counts["tokens"],
-                "trained": counts["trained"],
+                "with_loss": counts["with_loss"],
                 "languages": survey.languages[number].mixed() if number in survey.languages else [],
             }
         )

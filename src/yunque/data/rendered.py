@@ -124,6 +124,33 @@ def encode_rendered_many(
     return found
 
 
+def check_encodable(rendered: Rendered, tokenizer: Tokenizer | None) -> None:
+    """Raise now what encoding a conversation would raise later; it is hardly ever encoded for that.
+
+    Args:
+        tokenizer: None where it is still to be trained.
+
+    Raises:
+        InputError: as `encode_rendered`.
+    """
+    refuse_names(rendered.text)
+    if tokenizer is None:
+        return
+    control = renamed(tokenizer).control
+    if any(control.search(rendered.text, start, end) for start, end in rendered.content):
+        encode_rendered(tokenizer, rendered)
+
+
+def refuse_names(text: str) -> None:
+    """Raise InputError where a text holds a character that stands for a control token here."""
+    taken = NAME.search(text)
+    if taken:
+        raise InputError(
+            f"the text holds the private-use character U+{ord(taken.group()):X}, which stands for "
+            "a control token here. Take it out."
+        )
+
+
 def exchange(rendered: Rendered, pipeline: Renamed) -> tuple[str, list[Span]]:
     """The text with the names of control tokens outside of content, and the loss spans in it.
 
@@ -131,12 +158,7 @@ def exchange(rendered: Rendered, pipeline: Renamed) -> tuple[str, list[Span]]:
         InputError: the text holds such a name already.
     """
     text = rendered.text
-    taken = NAME.search(text)
-    if taken:
-        raise InputError(
-            f"the text holds the private-use character U+{ord(taken.group()):X}, which stands for "
-            "a control token here. Take it out."
-        )
+    refuse_names(text)
     pieces: list[str] = []
     ends: list[int] = []  # of the control tokens, in the old text
     shifts = [0]  # by how much the new text is shorter, behind so many control tokens

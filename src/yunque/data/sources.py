@@ -2,7 +2,7 @@
 
 A source is a file, a folder (recursively), a glob, or a Hub data set (`hf:NAME[:SPLIT]`). Text
 comes as documents, with the line of each; tables and JSON as records. Nothing here holds more
-than one block of a file in memory, except `read_documents`, which holds the document it yields.
+than one block of a file in memory.
 """
 
 from __future__ import annotations
@@ -62,15 +62,6 @@ class HubData:
 
 
 @dataclass(frozen=True)
-class Document:
-    """One text of a source; `line` (1-based) is where it begins in the file `source`."""
-
-    text: str
-    source: str
-    line: int
-
-
-@dataclass(frozen=True)
 class Part:
     """A stretch of one document; a document comes in one part or, where it is long, in several.
 
@@ -89,8 +80,9 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
     """What the sources name, in the order given; folders recursively, globs and folders sorted.
 
     A file reached twice (by name and through its folder) is listed once. In folders and globs,
-    files of other suffixes are left alone; in folders also hidden files and README, LICENSE and
-    the like. `owner/name` that is no path is a data set on the Hub.
+    files of other suffixes are left alone; in folders also hidden files, README, LICENSE and the
+    like, and the runs and preparations that Yunque wrote there. `owner/name` that is no path is a
+    data set on the Hub.
 
     Args:
         encoding: as in [data]; decides whether zero bytes may be text.
@@ -132,27 +124,14 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
     return list(found.values())
 
 
-def find_files(sources: Sequence[str], encoding: str = "auto") -> list[Path]:
-    """The text files that the sources name, as `find_sources` finds them.
-
-    Raises:
-        InputError: also where a source is no text but records.
-        StorageError, MissingPackageError: as `find_sources`.
-    """
-    found = find_sources(sources, encoding)
-    records = [source.name for source in found if source.kind == "records"]
-    if records:
-        raise InputError(
-            f"{', '.join(records[:3])}: records, expected plain text here "
-            f"({', '.join(TEXT_SUFFIXES)})."
-        )
-    return [source.path for source in found if source.path]
-
-
 def files_of(source: str, path: Path) -> tuple[str, list[Path]]:
     """(fault or "", the files) of one source that is no Hub data set."""
     if path.is_dir():
-        inside = sorted(item for item in path.rglob("*") if is_data(item, path))
+        found = list(path.rglob("*"))
+        made = {item for item in found if item.is_dir() and is_made(item)}
+        inside = sorted(
+            item for item in found if is_data(item, path) and made.isdisjoint(item.parents)
+        )
         fault = f"{source}: no files to read in this folder (accepted: {ACCEPTED})."
         return ("" if inside else fault), inside
     if path.is_file():
@@ -178,6 +157,14 @@ def is_data(path: Path, folder: Path) -> bool:
     """Whether a file in a folder is meant as data."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return not hidden and not ABOUT.fullmatch(path.name) and bool(kind_of(path)) and path.is_file()
+
+
+def is_made(folder: Path) -> bool:
+    """Whether a folder is a run or a preparation: what Yunque writes is not what it reads."""
+    return any(
+        all((folder / name).is_file() for name in names)
+        for names in (("recipe.toml", "log.jsonl"), ("data.json", "tokenizer.json"))
+    )
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -341,24 +328,3 @@ def read_parts(
         if last:
             line += breaks
             begin, inside = line, False
-
-
-def read_documents(
-    path: Path,
-    separator: str,
-    config: DataConfig = DEFAULT,
-    notes: ReadNotes | None = None,
-    on_bad: OnBad | None = None,
-) -> Iterator[Document]:
-    """The documents of a file, each whole; documents of nothing but white space are left out.
-
-    Args and Raises: as `read_text`.
-    """
-    texts: list[str] = []
-    for part in read_parts(path, separator, config, notes, on_bad):
-        if part.blank:
-            continue
-        texts.append(part.text)
-        if part.last:
-            yield Document("".join(texts), str(path), part.line)
-            texts = []

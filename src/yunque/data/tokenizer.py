@@ -46,6 +46,7 @@ __all__ = [
     "add_tokens",
     "is_path",
     "load_tokenizer",
+    "loaded_tokenizer",
     "parse_spec",
     "tokenizer_for",
     "train_tokenizer",
@@ -54,6 +55,9 @@ __all__ = [
 KNOWN_CHARACTERS = 1 << 21  # in the cache of segments: about 50 MB
 BULK_CHARACTERS = 16  # for each token: from here on it pays to open the vocabulary in tiktoken
 
+MOST_BYTES = 4  # of one character in UTF-8
+
+WORD = re.compile("▁[a-zA-Z]+")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 ROLES = ("eos_token", "bos_token", "pad_token")
 HUB_ID = re.compile(r"hf:[\w.-]+(?:/[\w.-]+)?|[\w-][\w.-]*/[\w.-]+")
@@ -210,21 +214,11 @@ class Tokenizer:
         ids = np.frombuffer(raw, np.uint32).astype(np.int64)
         return np.concatenate([np.array(first, dtype=np.int64), ids]) if first else ids
 
-    def encode_with_offsets(
-        self, texts: Sequence[str]
-    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """(ids, the first and behind-last character of each token) of plain texts.
-
-        The tokens of one character that is split into bytes all have its offsets.
-        """
-        found = self._plain.encode_batch(list(texts), add_special_tokens=False)
-        return [(encoding.ids, encoding.offsets) for encoding in found]
-
     @cached_property
     def controls(self) -> dict[str, int]:
-        """Text → id of the control tokens."""
-        added = self.backend.get_added_tokens_decoder()
-        return {token.content: id for id, token in added.items() if token.special}
+        """Text → id of the control tokens, by id."""
+        added = sorted(self.backend.get_added_tokens_decoder().items())
+        return {token.content: id for id, token in added if token.special}
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
@@ -261,6 +255,35 @@ class Tokenizer:
         )
         return text
 
+    def continuation(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of ids that stand behind others.
+
+        SentencePiece pipelines drop the space before the first token of what they decode; behind
+        other text it belongs there.
+        """
+        if self._word is None:
+            return self.decode(ids, skip_special)
+        lead = self.decode([self._word])
+        return self.decode([self._word, *ids], skip_special)[len(lead) :]
+
+    def whole_characters(self, ids: Sequence[int]) -> Iterator[tuple[list[int], str]]:
+        """Ids in runs that hold whole characters, mostly one by one, each with its printable form.
+
+        What never becomes a character (bytes that are no UTF-8) comes token by token.
+        """
+        at = 0
+        while at < len(ids):
+            run = [int(ids[at])]
+            while len(run) < MOST_BYTES and "\ufffd" in self.decode(run, skip_special=False):
+                run = [int(id) for id in ids[at : at + len(run) + 1]]
+                if at + len(run) == len(ids):
+                    break
+            text = self.decode(run, skip_special=False) if len(run) > 1 else ""
+            if len(run) == 1 or "\ufffd" in text:
+                run, text = run[:1], self.token_text(run[0])
+            yield run, printable(text) if len(run) > 1 else text
+            at += len(run)
+
     def token_text(self, id: int) -> str:
         """A printable form of one token: "\\n" for a newline, "\\xc3" for half a character."""
         token = self.backend.id_to_token(int(id))
@@ -275,12 +298,7 @@ class Tokenizer:
                 token = token.replace("▁", " ")
                 if byte:
                     token = bytes.fromhex(byte[1]).decode("utf-8", "backslashreplace")
-        return "".join(
-            character
-            if character.isprintable() or character == " "
-            else character.encode("unicode_escape").decode("ascii")
-            for character in token
-        )
+        return printable(token)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as AutoTokenizer opens them.
@@ -318,6 +336,15 @@ class Tokenizer:
         return bulk_of(json.loads(self._json), self._plain)
 
     @cached_property
+    def _word(self) -> int | None:
+        """A word where the space before a first one is dropped in decoding; None where none is."""
+        vocabulary = self.backend.get_vocab(with_added_tokens=False)
+        word = min((id for token, id in vocabulary.items() if WORD.fullmatch(token)), default=None)
+        if word is None or self.decode([word, word]) == 2 * self.decode([word]):
+            return None
+        return word
+
+    @cached_property
     def _added(self) -> frozenset[int]:
         return frozenset(self.backend.get_added_tokens_decoder())
 
@@ -336,6 +363,16 @@ class Tokenizer:
             if len(token) == 1:
                 table[ord(token)] = id
         return table
+
+
+def printable(text: str) -> str:
+    """A text in which line ends, control characters and the like are written out."""
+    return "".join(
+        character
+        if character.isprintable() or character == " "
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 @cache
@@ -558,35 +595,25 @@ def gpt2(vocabulary: Path, merges: Path) -> Backend:
 
 def tokenizer_for(
     spec: str,
+    loaded: Tokenizer | None,
     texts: Callable[[], Iterator[str]],
     separator: str,
     special_tokens: Sequence[str] = (),
     chat_template: str | None = None,
 ) -> Tokenizer:
-    """Train a tokenizer by its spec, or load it where the spec is a path or a Hub id.
+    """The tokenizer of a preparation: trained by its spec, or the loaded one with what is asked.
 
-    A chat template or special tokens given here are laid over a loaded one.
+    A loaded one gets the special tokens that it lacks and the template; it writes `separator`
+    between documents where its vocabulary has that token, else its own end token.
+
+    Args:
+        loaded: what `load_tokenizer` opened; None where `spec` says that one is to be trained.
 
     Raises:
-        InputError: neither a spec nor an existing path (the nearest spec is named).
+        InputError: as `train_tokenizer`.
     """
-    if not is_path(spec):
+    if loaded is None:
         return train_tokenizer(spec, texts, separator, special_tokens, chat_template)
-    loaded = load_tokenizer(Path(spec).expanduser())
-    return laid_over(loaded, separator, special_tokens, chat_template)
-
-
-def laid_over(
-    loaded: Tokenizer,
-    separator: str,
-    special_tokens: Sequence[str] = (),
-    chat_template: str | None = None,
-) -> Tokenizer:
-    """A loaded tokenizer with another separator, special tokens or template.
-
-    It writes `separator` between documents where its vocabulary has that token, else its own end
-    token.
-    """
     backend = loaded.backend
     end = separator if backend.token_to_id(separator) is not None else loaded.separator
     template = chat_template or loaded.chat_template
@@ -599,6 +626,18 @@ def laid_over(
     if loaded.pad_is_end:
         named["pad_token"] = loaded.separator
     return Tokenizer(backend, end, template, named)
+
+
+def loaded_tokenizer(spec: str) -> Tokenizer | None:
+    """The tokenizer that a setting names; None where it says that one is to be trained.
+
+    Raises:
+        InputError: neither a spec nor an existing tokenizer (the nearest spec is named).
+    """
+    if is_path(spec):
+        return load_tokenizer(Path(spec).expanduser())
+    parse_spec(spec)
+    return None
 
 
 def is_path(spec: str) -> bool:

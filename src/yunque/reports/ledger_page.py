@@ -24,7 +24,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 62rem; background: var(--paper)
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 1.75rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; }
+table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .text { white-space: pre-wrap; font: .95rem/1.8 ui-monospace, Menlo, Consolas, monospace;
@@ -49,7 +49,7 @@ def ledger_html(
 
     Args:
         ledger: unit → account, as `Account.to_json` makes it.
-        sources: of `Prepared.facts`; name, encoding, documents, tokens, trained are shown.
+        sources: of `Prepared.facts`; name, encoding, documents, tokens, with_loss are shown.
         examples: of `Prepared.facts`.
         doubts: sentences in `lang`, as shown before step 1.
         title: what was prepared.
@@ -61,7 +61,7 @@ def ledger_html(
     lines = "".join(f"<li>{escape(line)}</li>" for line in equations(ledger, lang))
     remarks = "".join(f"<li>{escape(visible(text))}</li>" for text in doubts)
     remarks = f"<ul>{remarks}</ul>" if remarks else f"<p>{word('nothing')}</p>"
-    columns = ("documents", "tokens", "trained")
+    columns = ("documents", "tokens", "with_loss")
     heads = "".join(f'<th scope="col" class="n">{word(name)}</th>' for name in columns)
     rows = "".join(
         f"<tr><td>{escape(visible(str(source['name'])))}</td>"

@@ -18,9 +18,6 @@ PAIR = re.compile(
     rf"'?\"?(?P<value>{NUMBER})(?![\w.])(?:\s*/\s*(?P<total>\d[\d,]*))?",
     re.IGNORECASE,
 )
-GLUED = re.compile(
-    rf"\b(?P<key>[a-z]+):(?P<value>{NUMBER})(?:/(?P<total>\d+))?(?=\s|$|[,;|])", re.I
-)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_WORDS = ("step", "iter", "iteration", "update", "s")
 EPOCH = re.compile(r"\bepochs?\b\s*[:=\[]?\s*(\d+(?:\.\d+)?)", re.IGNORECASE)

@@ -1,7 +1,9 @@
 """What Yunque says to its user: every sentence in English and Spanish, side by side.
 
 One module a room; each holds `WORDS: dict[key, (english, spanish)]` with keys `room.sentence`.
-Both sentences use the same placeholders (`str.format`); a test holds them to it.
+Both sentences use the same placeholders; a test holds them to it. They are those of `str.format`,
+with two manners of our own: `{count:,}` and `{share:.1f}` are written as the language writes
+numbers, and `{count:|record|records}` picks a form by the number.
 Standard library only, so that every room may speak.
 """
 
@@ -10,11 +12,34 @@ from __future__ import annotations
 import importlib
 import locale
 import os
+import re
+import string
 from functools import cache
 from typing import Any
 
+from yunque.words.writing import number
+
 LANGUAGES = ("en", "es")
 ROOMS = ("cli", "data", "demo", "doctor", "explain", "ledger", "report", "screen")
+
+
+NUMBER = re.compile(r",|,?\.(\d)f")
+
+
+class Sentence(string.Formatter):
+    """Fills the placeholders of a sentence in one language."""
+
+    def __init__(self, lang: str) -> None:
+        self.lang = lang
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec.startswith("|"):
+            one, many = format_spec[1:].split("|")
+            return one if value == 1 else many
+        as_number = NUMBER.fullmatch(format_spec)
+        if as_number:
+            return number(value, self.lang, int(as_number[1] or 0))
+        return str(super().format_field(value, format_spec))
 
 
 @cache
@@ -32,7 +57,7 @@ def say(key: str, lang: str, **numbers: Any) -> str:
         ValueError: no such language.
     """
     room = key.partition(".")[0]
-    return table(room)[key][LANGUAGES.index(lang)].format(**numbers)
+    return Sentence(lang).format(table(room)[key][LANGUAGES.index(lang)], **numbers)
 
 
 def both(key: str, **numbers: Any) -> dict[str, str]:

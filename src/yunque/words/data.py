@@ -76,20 +76,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "texto, o un vocabulario mayor.",
     ),
     "data.bad_records": (
-        "{count:,} records were left out because they could not be read; the first: {first}",
-        "Se han dejado fuera {count:,} registros que no se podían leer; el primero: {first}",
+        "{count:,} {count:|record was|records were} left out because {count:|it|they} could not be "
+        "read; the first: {first}",
+        "{count:|Se ha|Se han} dejado fuera {count:,} {count:|registro|registros} que no "
+        "{count:|se podía|se podían} leer; el primero: {first}",
     ),
     "data.no_loss": (
-        "{count:,} of {total:,} conversations hold no token that is to be learnt, at {places}: the "
-        "assistant says nothing in them. Mend or remove them.",
-        "{count:,} de {total:,} conversaciones no tienen ningún token que aprender, en {places}: "
-        "el asistente no dice nada en ellas. Corrígelas o quítalas.",
+        "{count:,} of {total:,} conversations {count:|holds|hold} no token that is to be learnt, "
+        "at {places}: the assistant says nothing there. Mend or remove {count:|it|them}.",
+        "{count:,} de {total:,} conversaciones no {count:|tiene|tienen} ningún token que "
+        "aprender, en {places}: ahí el asistente no dice nada. {count:|Corrígela o "
+        "quítala|Corrígelas o quítalas}.",
     ),
     "data.end_without_loss": (
-        "In none of the {count:,} conversations does the end of the answer carry loss: the model "
+        "In none of the conversations ({count:,}) does the end of the answer carry loss: the model "
         "will not learn to stop. Use a chat template that ends the assistant's turn with an end "
         "token.",
-        "En ninguna de las {count:,} conversaciones cuenta para la pérdida el final de la "
+        "En ninguna de las conversaciones ({count:,}) cuenta para la pérdida el final de la "
         "respuesta: el modelo no aprenderá a parar. Usa una plantilla que cierre el turno del "
         "asistente con un token de fin.",
     ),
@@ -100,22 +103,31 @@ WORDS: dict[str, tuple[str, str]] = {
         "({percent:.1f} %): hay respuestas que se quedan sin final. Sube context_length o pon "
         "over_long en split.",
     ),
+    "data.copies": (
+        "{count:,} of {total:,} documents ({percent:.1f} %) {count:|is|are} equal to an earlier "
+        "one and will be learnt more than once. If that is not meant, set duplicates to drop.",
+        "{count:,} de {total:,} documentos ({percent:.1f} %) {count:|es igual|son iguales} a otro "
+        "anterior y se {count:|aprenderá|aprenderán} más de una vez. Si no es a propósito, pon "
+        "duplicates en drop.",
+    ),
     "data.near_copies": (
-        "{count:,} of {total:,} validation documents also stand in the training set but for case, "
-        "spaces, accents or digits (for example {val} and {train}): the validation loss will look "
+        "{count:,} of {total:,} validation documents also {count:|stands|stand} in the training "
+        "set but for case, spaces, accents or digits (for example {val} and {train}): the "
+        "validation loss will look "
         "better than it is. Remove the copies, or hold out documents of another origin.",
-        "{count:,} de los {total:,} documentos de validación están también en el entrenamiento, "
+        "{count:,} de los {total:,} documentos de validación {count:|está|están} también en el "
+        "entrenamiento, "
         "salvo mayúsculas, espacios, tildes o cifras (por ejemplo {val} y {train}): la pérdida de "
         "validación parecerá mejor de lo que es. Quita las copias o reserva documentos de otro "
         "origen.",
     ),
     "data.val_in_train": (
         "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also "
-        "stand in the training text: the validation loss will look better than it is. Remove "
-        "repeated text, or hold out another part.",
-        "{seen:,} de las {lines:,} líneas largas del texto de validación ({percent:.0f} %) están "
-        "también en el de entrenamiento: la pérdida de validación parecerá mejor de lo que es. "
-        "Quita el texto repetido o reserva otra parte.",
+        "{seen:|stands|stand} in the training text: the validation loss will look better than it "
+        "is. Remove repeated text, or hold out another part.",
+        "{seen:,} de las {lines:,} líneas largas del texto de validación ({percent:.0f} %) "
+        "{seen:|está|están} también en el de entrenamiento: la pérdida de validación parecerá "
+        "mejor de lo que es. Quita el texto repetido o reserva otra parte.",
     ),
     "data.tokens_per_byte": (
         "This tokenizer spends {tokens:.2f} tokens on a byte of this text: it was made for other "
@@ -143,21 +155,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "ese token de relleno.",
     ),
     "data.long_record": (
-        "{count:,} records of more than a million characters, at {places}: is a whole file in one "
-        "line? They are kept.",
-        "{count:,} registros de más de un millón de caracteres, en {places}: ¿hay un archivo "
-        "entero en una línea? Se conservan.",
+        "{count:,} {count:|record|records} of more than a million characters, at {places}: is a "
+        "whole file in one line? Nothing is left out.",
+        "{count:,} {count:|registro|registros} de más de un millón de caracteres, en {places}: "
+        "¿hay un archivo entero en una línea? No se quita nada.",
     ),
     "data.tools_dropped": (
-        "The chat template writes nothing of the tools that {count:,} conversations list; what "
-        "they say about tools is not learnt.",
-        "La plantilla no escribe nada de las herramientas que enumeran {count:,} conversaciones; "
-        "lo que dicen de ellas no se aprende.",
+        "The chat template writes nothing of the tools listed in {count:,} "
+        "{count:|conversation|conversations}; what is said about them there is not learnt.",
+        "La plantilla no escribe nada de las herramientas enumeradas en {count:,} "
+        "{count:|conversación|conversaciones}; lo que se dice ahí de ellas no se aprende.",
     ),
     "data.extra_dropped": (
-        "The chat template leaves out a part of {count:,} conversations beside their contents "
+        "The chat template leaves out a part of {count:,} {count:|conversation|conversations} "
+        "beside the contents "
         "(reasoning, names, calls of tools).",
-        "La plantilla deja fuera una parte de {count:,} conversaciones además de sus contenidos "
+        "La plantilla deja fuera una parte de {count:,} {count:|conversación|conversaciones}, "
+        "además de los contenidos "
         "(razonamientos, nombres, llamadas a herramientas).",
     ),
     "data.template_no_end": (

@@ -24,6 +24,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "abrir modelos públicos y sus tokenizadores",
     ),
     "doctor.for_tokenizers": ("turning text into tokens", "convertir el texto en tokens"),
+    "doctor.for_tiktoken": ("tokenizing much text quickly", "tokenizar deprisa mucho texto"),
+    "doctor.for_sentencepiece": (
+        "the tokenizers of Llama, Mistral and T5, and unigram",
+        "los tokenizadores de Llama, Mistral y T5, y unigram",
+    ),
+    "doctor.for_pyarrow": ("parquet files", "los archivos parquet"),
+    "doctor.for_zstandard": (".zst files", "los archivos .zst"),
     "doctor.for_safetensors": (
         "reading and writing weights safely",
         "leer y guardar los pesos sin riesgo",

@@ -22,6 +22,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.bad": ("unreadable", "ilegibles"),
     "ledger.separators": ("separators", "separadores"),
     "ledger.trained": ("trained", "entrenados"),
+    "ledger.with_loss": ("with loss", "con pérdida"),
     "ledger.masked": ("without loss", "sin pérdida"),
     "ledger.first": ("first of a document", "primeros de un documento"),
     "ledger.unused": ("left over in an epoch", "sobrantes de una época"),
@@ -34,9 +35,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.encoding": ("encoding", "codificación"),
     "ledger.kind": ("kind", "tipo"),
     "ledger.examples": (
-        "Records as the model sees them: marked tokens carry loss, the others are only read",
-        "Los registros como los ve el modelo: los tokens marcados cuentan para la pérdida; los "
-        "demás solo se leen",
+        "As the model sees it: it learns to write the marked tokens and only reads the others",
+        "Así lo ve el modelo: aprende a escribir los tokens marcados y los demás solo los lee",
     ),
     "ledger.example": ("{place} ({split})", "{place} ({split})"),
     "ledger.left_out": ("… {n} more tokens", "… {n} tokens más"),
