@@ -104,7 +104,7 @@ def read_bundle(prefix: Path) -> dict[str, Entry]:
     for name, found in fields.items():
         kind, shape, size = found.get("dtype", 0), shapes[name], found.get("size", 0)
         shard = found.get("shard_id", 0)
-        if found.get("slices"):
+        if "slices" in found:
             faults.append(f"{name} is stored in slices, which this reader does not put together.")
         elif kind != FLOAT:
             faults.append(f"{name} is {TYPES.get(kind, f'of the type {kind}')}, expected float32.")
@@ -299,9 +299,11 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
             break
         byte = data[at + place]
         number |= (byte & 127) << (7 * place)
+        if byte == 0 and place:
+            break  # The format's writers add no empty group: this one ran into what follows.
         if byte < 128:
             return number, at + place + 1
-    raise Damage("a number without an end")
+    raise Damage("a number without a proper end")
 
 
 def read_message(data: bytes, fields: Fields) -> Iterator[tuple[str, Any]]:
