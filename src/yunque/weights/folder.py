@@ -43,7 +43,7 @@ DTYPES = {
     "float16": (torch.float16, "F16"),
 }
 READABLE = ("F64", "F32", "F16", "BF16")
-STRIPE = 1 << 20  # numbers that are cast at once
+STRIPE = 1 << 16  # numbers that are cast at once; larger pieces leave holes in the heap
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
