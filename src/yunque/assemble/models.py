@@ -35,6 +35,7 @@ from yunque.generate.decode import Generation, generate
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.weights.folder import load_folder
+from yunque.weights.openai import is_openai, load_openai
 
 
 @dataclass(frozen=True)
@@ -220,23 +221,24 @@ def model_folder(name: str | Path) -> Path:
         what = "a file, expected a folder" if path.exists() else "no such folder"
         raise InputError(f"{name}: {what}. MODEL is a run folder or a model folder.")
     for folder in (path / "best", path / "last", path):
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or is_openai(folder):
             return folder
     raise InputError(
-        f"{name}: no model there (looked for best/, last/ and config.json). A run keeps its "
-        "first model at its first evaluation."
+        f"{name}: no model there (looked for best/, last/, config.json and OpenAI's hparams.json). "
+        "A run keeps its first model at its first evaluation."
     )
 
 
 def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> Model:
-    """Open MODEL: a run folder or a Hugging Face model folder.
+    """Open MODEL: a run folder, a Hugging Face model folder or a folder of OpenAI's GPT-2.
 
     Raises:
         InputError: not a model, a damaged one, or an architecture that cannot be read yet.
     """
     where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
     folder = model_folder(name)
-    module = load_folder(folder).to(where.device).eval()
+    opened = load_openai(folder) if is_openai(folder) else load_folder(folder)
+    module = opened.to(where.device).eval()
     return Model(folder, module, load_tokenizer(folder), where, stated_end_ids(folder))
 
 

@@ -1,5 +1,7 @@
 """Our parameter names ↔ the names and layouts of the open formats: GPT-2, Llama, Qwen2, Qwen3.
 
+GPT-2 has two tables: that of transformers, and that of the files which OpenAI published.
+
 Each family is a table of rows. A row holds one tensor of the file and what it is made of: some
 of our tensors stacked by rows, and transposed where the format stores `(in, out)`. Both
 operations only move numbers, so that the way there and back changes no bit.
@@ -33,6 +35,8 @@ class Row:
     transposed: bool = False
     zeros: bool = False
     """The format always has it: where we have none, zeros are written and must be read."""
+    width: bool = False
+    """The shape in the file begins with a 1, as that of a convolution of width 1."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,39 @@ LLAMA = Table(
     buffers=r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
 )
 
+# The checkpoints that OpenAI published; the head is always tied.
+OPENAI = Table(
+    prefix="",
+    head="",
+    rows=(
+        Row("model/wte", (EMBEDDING,)),
+        Row("model/wpe", ("position_embedding.weight",)),
+        Row("model/h{}/ln_1/g", ("blocks.{}.attention_norm.weight",)),
+        Row("model/h{}/ln_1/b", ("blocks.{}.attention_norm.bias",)),
+        *(
+            Row(
+                f"model/h{{}}/{theirs}/{kind}",
+                tuple(f"blocks.{{}}.{part}.{'weight' if kind == 'w' else 'bias'}" for part in ours),
+                transposed=kind == "w",
+                zeros=(theirs, kind) == ("attn/c_attn", "b"),
+                width=kind == "w",
+            )
+            for theirs, ours in (
+                ("attn/c_attn", [f"attention.{part}_proj" for part in "qkv"]),
+                ("attn/c_proj", ["attention.o_proj"]),
+                ("mlp/c_fc", ["mlp.up_proj"]),
+                ("mlp/c_proj", ["mlp.down_proj"]),
+            )
+            for kind in "wb"
+        ),
+        Row("model/h{}/ln_2/g", ("blocks.{}.mlp_norm.weight",)),
+        Row("model/h{}/ln_2/b", ("blocks.{}.mlp_norm.bias",)),
+        Row("model/ln_f/g", ("final_norm.weight",)),
+        Row("model/ln_f/b", ("final_norm.bias",)),
+    ),
+    buffers="",
+)
+
 TABLES = {"gpt2": GPT2, "llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA}
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
@@ -151,6 +188,8 @@ class Place:
     transposed: bool
     zeros: bool
     """We have no such tensor; in the file it is all zeros."""
+    width: bool
+    """`shape` begins with a 1."""
 
 
 def table(config: ModelConfig) -> Table:
@@ -177,13 +216,17 @@ def our_shapes(config: ModelConfig) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def places(config: ModelConfig) -> list[Place]:
-    """Every tensor that a file of this model holds, in file order."""
+def places(config: ModelConfig, layout: Table | None = None) -> list[Place]:
+    """Every tensor that a file of this model holds, in file order.
+
+    Args:
+        layout: of another format than the family's own.
+    """
     ours = our_shapes(config)
     # The shapes of what we lack and the format has: GPT-2's biases of q, k and v.
     full = our_shapes(dataclasses.replace(config, qkv_bias=True))
     found = []
-    for row in table(config).rows:
+    for row in (layout or table(config)).rows:
         for block in range(config.num_layers) if "{}" in row.foreign else (0,):
             names = tuple(name.format(block) for name in row.ours)
             absent = not all(name in ours for name in names)
@@ -192,14 +235,16 @@ def places(config: ModelConfig) -> list[Place]:
             shapes = [full[name] if absent else ours[name] for name in names]
             heights = tuple(shape[0] for shape in shapes)
             shape = (sum(heights), *shapes[0][1:])
+            shape = shape[::-1] if row.transposed else shape
             found.append(
                 Place(
                     foreign=row.foreign.format(block),
-                    shape=shape[::-1] if row.transposed else shape,
+                    shape=(1, *shape) if row.width else shape,
                     ours=names,
                     heights=heights,
                     transposed=row.transposed,
                     zeros=absent,
+                    width=row.width,
                 )
             )
     return found
@@ -212,7 +257,8 @@ def join(place: Place, state: Mapping[str, Tensor]) -> Tensor:
         return torch.zeros(place.shape, dtype=like.dtype, device=like.device)
     parts = [state[name] for name in place.ours]
     tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return tensor.T.contiguous() if place.transposed else tensor
+    tensor = tensor.T.contiguous() if place.transposed else tensor
+    return tensor.unsqueeze(0) if place.width else tensor
 
 
 def split(place: Place, tensor: Tensor) -> dict[str, Tensor]:
@@ -228,19 +274,25 @@ def split(place: Place, tensor: Tensor) -> dict[str, Tensor]:
                 "config.json. Set it to true there, or remove that part."
             )
         return {}
-    rows = tensor.T if place.transposed else tensor
+    rows = tensor.squeeze(0) if place.width else tensor
+    rows = rows.T if place.transposed else rows
     return dict(zip(place.ours, torch.split(rows, list(place.heights)), strict=True))
 
 
-def match(config: ModelConfig, found: Mapping[str, Shape]) -> tuple[dict[str, str], list[str]]:
+def match(
+    config: ModelConfig, found: Mapping[str, Shape], layout: Table | None = None
+) -> tuple[dict[str, str], list[str]]:
     """Hold the names and shapes of a file against the table.
+
+    Args:
+        layout: of another format than the family's own.
 
     Returns:
         The table's name → the file's name (they differ where a prefix is left off), and every
         fault as a sentence: missing, left over, wrongly shaped.
     """
-    names = table(config)
-    wanted = {place.foreign: place.shape for place in places(config)}
+    names = layout or table(config)
+    wanted = {place.foreign: place.shape for place in places(config, names)}
     optional = {} if names.head in wanted else {names.head: (config.vocab_size, config.hidden_size)}
     matched: dict[str, str] = {}
     faults, extra = [], []

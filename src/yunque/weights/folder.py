@@ -43,6 +43,7 @@ DTYPES = {
     "float16": (torch.float16, "F16"),
 }
 READABLE = ("F64", "F32", "F16", "BF16")
+STRIPE = 1 << 16  # numbers that are cast at once; larger pieces leave holes in the heap
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -188,12 +189,22 @@ def load_folder(
     state = dict(read_state(config, names, stored, torch.device(device), dtype))
     if config.tie_embeddings:
         check_repeated_head(config, names, stored)
-        state[HEAD] = state[EMBEDDING]
+    return assembled(config, state).to(device)
+
+
+def assembled(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
+    """The Decoder with these very tensors as its weights, in evaluation mode.
+
+    Args:
+        state: all weights; a tied head is left out.
+    """
+    if config.tie_embeddings:
+        state = {**state, HEAD: state[EMBEDDING]}
     model = Decoder.empty(config)
     model.load_state_dict(state, assign=True)
     if config.tie_embeddings:  # assigning gave the two names a parameter each
         model.head.weight = model.token_embedding.weight
-    return model.to(device).eval()
+    return model.eval()
 
 
 def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:
@@ -295,8 +306,22 @@ def read_state(
     for place in places(config):
         name = names[place.foreign]
         for ours, part in split(place, read_tensor(stored[name], name)).items():
-            copy = torch.empty(part.shape, dtype=dtype, device=device)
-            yield ours, copy.copy_(cast(name, part, dtype))
+            yield ours, copied(name, part, device, dtype)
+
+
+def copied(name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy in `dtype` on `device`, laid out by rows.
+
+    It is cast stripe by stripe, so that memory holds no third copy of a large embedding.
+
+    Raises:
+        InputError: a finite number became infinite.
+    """
+    copy = torch.empty(tensor.shape, dtype=dtype, device=device)
+    rows = max(1, STRIPE // max(1, tensor[:1].numel()))
+    for target, part in zip(copy.split(rows), tensor.split(rows), strict=True):
+        target.copy_(cast(name, part, dtype))
+    return copy
 
 
 def check_repeated_head(
