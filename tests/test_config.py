@@ -136,6 +136,11 @@ def test_all_faults_are_reported_together() -> None:
         ({"steps": 5, "epochs": 1.0}, "one of them"),
         ({"positions": "learned"}, "no open format holds this model"),
         ({"qkv_bias": True}, "no open format holds this model"),
+        ({"head_bias": True}, "no open format holds this model"),
+        ({"parallel_residual": True}, "no open format holds this model"),
+        ({"rotary_fraction": 0.5}, "no open format holds this model"),
+        ({"rotary_fraction": 0.1}, "an even number of a head's 32 elements"),
+        ({"rotary_fraction": 1.5}, "an even number of a head's 32 elements"),
     ],
 )
 def test_rules_between_fields(values: dict[str, object], words: str) -> None:
@@ -148,6 +153,8 @@ def test_presets_are_sound_and_of_their_family() -> None:
         assert recipe_faults(dataclasses.replace(Recipe(), model=shape)) == []
     assert PRESETS["gpt2-124m"].family == "gpt2"
     assert PRESETS["llama-1.1b"].family == "llama"
+    assert PRESETS["phi-2.8b"].family == "phi"
+    assert PRESETS["phi-2.8b"].rotary_size == 32  # of 80
     assert PRESETS["nano"].family == "qwen3"
     assert PRESETS["nano"] == ModelConfig()
     assert ModelConfig(qkv_bias=True, qk_norm=False).family == "qwen2"

@@ -123,12 +123,18 @@ class ModelConfig:
     """RMSNorm of queries and keys in each head (Qwen3)."""
     tie_embeddings: bool = True
     """Input embedding and output head share one matrix."""
+    head_bias: bool = False
+    """Bias in the output head (Phi)."""
+    parallel_residual: bool = False
+    """Attention and feed-forward read the same norm side by side (Phi), not one after the other."""
     dropout: float = 0.2
     """Probability of dropping an element after the embedding and after each branch."""
     attention_dropout: float = 0.0
     """Probability of dropping an attention weight. Slow on CPUs."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
+    rotary_fraction: float = 1.0
+    """Part of each head that is rotated, from its beginning (Phi: 0.4 or 0.5)."""
     norm_eps: float = 1e-5
     """Added to the variance in the norms."""
     embedding_std: float = 0.02
@@ -138,6 +144,11 @@ class ModelConfig:
     @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def rotary_size(self) -> int:
+        """Elements of a head that are rotated."""
+        return int(self.head_size * self.rotary_fraction)
 
     def resolved(self, vocab_size: int) -> ModelConfig:
         """The same shape with every 0 (automatic) replaced by its number."""
@@ -151,16 +162,15 @@ class ModelConfig:
 
     @property
     def family(self) -> str:
-        """The open format that holds this shape: gpt2, llama, qwen2, qwen3, or "" for none."""
+        """The open format that holds this shape: gpt2, phi, llama, qwen2, qwen3, or "" for none."""
+        early = self.norm == "layernorm" and self.mlp == "gelu" and self.bias and not self.qk_norm
+        if self.parallel_residual:
+            phi = early and self.positions == "rotary" and self.qkv_bias and self.head_bias
+            return "phi" if phi else ""
+        if self.head_bias or self.rotary_fraction != 1:
+            return ""
         if self.positions == "learned":
-            gpt2 = (
-                self.norm == "layernorm"
-                and self.mlp == "gelu"
-                and self.bias
-                and not self.qk_norm
-                and self.num_kv_heads in (0, self.num_heads)
-            )
-            return "gpt2" if gpt2 else ""
+            return "gpt2" if early and self.num_kv_heads in (0, self.num_heads) else ""
         if self.norm != "rmsnorm" or self.mlp != "swiglu" or self.bias:
             return ""
         if self.qk_norm:
@@ -464,6 +474,12 @@ def recipe_faults(recipe: Recipe) -> list[str]:
                 model.head_size,
                 "must be even for rotary positions.",
             )
+            rule(
+                model.rotary_size % 2 == 0 and 0 < model.rotary_size <= model.head_size,
+                "rotary_fraction",
+                model.rotary_fraction,
+                f"must take an even number of a head's {model.head_size} elements.",
+            )
         if model.num_kv_heads >= 1:
             rule(
                 model.num_heads % model.num_kv_heads == 0,
@@ -481,9 +497,13 @@ def recipe_faults(recipe: Recipe) -> list[str]:
             "no open format holds this model: "
             f"positions={model.positions}, norm={model.norm}, mlp={model.mlp}, bias={model.bias}, "
             f"qkv_bias={model.qkv_bias}, qk_norm={model.qk_norm}, "
-            f"num_kv_heads={model.num_kv_heads}. Use learned + layernorm + gelu + bias (GPT-2; "
-            "qkv_bias as you like, no qk_norm, no grouped heads) or rotary + rmsnorm + swiglu "
-            "without bias (Llama; with qkv_bias: Qwen2; with qk_norm: Qwen3)."
+            f"num_kv_heads={model.num_kv_heads}, head_bias={model.head_bias}, "
+            f"parallel_residual={model.parallel_residual}, "
+            f"rotary_fraction={model.rotary_fraction}. Use learned + layernorm + gelu + bias "
+            "(GPT-2; qkv_bias as you like, no qk_norm, no grouped heads), rotary + rmsnorm + "
+            "swiglu without bias (Llama; with qkv_bias: Qwen2; with qk_norm: Qwen3), or rotary + "
+            "layernorm + gelu + bias + qkv_bias + head_bias + parallel_residual (Phi, which alone "
+            "may have a rotary_fraction)."
         )
 
     rule(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "above 0.")

@@ -88,7 +88,7 @@ def test_beams_with_repetition_penalty_equal_transformers() -> None:
             assert ours.token_ids == expected
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama"])
 def test_greedy_equals_transformers(family: str) -> None:
     reasons = []
     for seed in range(SEEDS):

@@ -48,7 +48,7 @@ def test_key_value_heads_of_every_grouping(kv_heads: int) -> None:
 
 
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6], [11, 1], [12]], ids=str)
-@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "qwen3"])
 def test_cached_reading_in_chunks_equals_one_reading(family: str, chunks: list[int]) -> None:
     model, _ = pair(family, std=0.08)
     tokens = tokens_of((2, 12))
@@ -60,7 +60,7 @@ def test_cached_reading_in_chunks_equals_one_reading(family: str, chunks: list[i
     )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama"])
 def test_padded_rows_equal_rows_alone(family: str) -> None:
     model, _ = pair(family, std=0.08)
     tokens, pads = tokens_of((3, 10)), torch.tensor([0, 3, 7])
@@ -189,6 +189,8 @@ PUBLISHED = {
     "gpt2-1558m": 1_557_611_200,
     "llama-1.1b": 1_100_048_384,
     "llama-135m": 134_515_008,
+    "phi-1.4b": 1_418_270_720,
+    "phi-2.8b": 2_779_683_840,
 }
 
 

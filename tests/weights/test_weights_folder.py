@@ -38,10 +38,20 @@ GPT2 = dataclasses.replace(
     bias=True,
     qkv_bias=True,
 )
+PHI = dataclasses.replace(
+    GPT2,
+    positions="rotary",
+    num_kv_heads=2,
+    head_bias=True,
+    parallel_residual=True,
+    rotary_fraction=0.5,
+)
 OURS = {
     "gpt2": GPT2,
     "gpt2-tied": dataclasses.replace(GPT2, tie_embeddings=True),
     "gpt2-no-qkv-bias": dataclasses.replace(GPT2, qkv_bias=False),
+    "phi": PHI,
+    "phi-tied": dataclasses.replace(PHI, tie_embeddings=True, rope_theta=500.0),
     "llama": TINY,
     "llama-tied": dataclasses.replace(TINY, tie_embeddings=True, rope_theta=500_000.0),
     "qwen2": dataclasses.replace(TINY, qkv_bias=True, norm_eps=1e-6),

@@ -1,4 +1,4 @@
-"""One decoder for the GPT-2 and Llama families: tokens → hidden states → logits."""
+"""One decoder for the GPT-2, Llama, Qwen and Phi families: tokens → hidden states → logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
-from yunque.model.layers import Block, Dropout, LayerCache, make_norm, rotary_tables
+from yunque.model.layers import Block, Dropout, LayerCache, ParallelBlock, make_norm, rotary_tables
 
 
 class Cache:
@@ -79,13 +79,14 @@ class Decoder(nn.Module):
         learned = config.positions == "learned"
         self.position_embedding = unfilled_embedding(T, C) if learned else None
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        kind = ParallelBlock if config.parallel_residual else Block
+        self.blocks = nn.ModuleList(kind(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config, C)
-        self.head = nn.Linear(C, V, bias=False)
+        self.head = nn.Linear(C, V, bias=config.head_bias)
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
         if config.positions == "rotary":
-            cos, sin = rotary_tables(config.head_size, T, config.rope_theta)
+            cos, sin = rotary_tables(config)
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
         if seed is not None:
@@ -186,9 +187,9 @@ class Decoder(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         else:
-            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]  # (T, D) or (B, T, D)
+            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]  # (T, R) or (B, T, R)
             if positions.dim() == 2:
-                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, D)
+                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, R)
             rotary = (cos.to(x.dtype), sin.to(x.dtype))
         x = self.dropout(x)
         for index, block in enumerate(self.blocks):

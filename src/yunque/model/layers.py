@@ -1,7 +1,7 @@
 """The parts of a decoder: norms, rotary positions, attention with a cache, feed-forward.
 
 Shapes: B batch, T tokens in this call, S tokens attended to (cache included), C hidden size,
-H heads, G key/value heads, D head size, F intermediate size, V vocabulary.
+H heads, G key/value heads, D head size, R rotated part of it, F intermediate size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,28 +22,38 @@ class RMSNorm(nn.RMSNorm):
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
-    """LayerNorm (GPT-2) or RMSNorm (Llama) over the last dimension, `(..., size)`."""
+    """LayerNorm (GPT-2, Phi) or RMSNorm (Llama) over the last dimension, `(..., size)`."""
     if config.norm == "layernorm":
         return nn.LayerNorm(size, eps=config.norm_eps)
     return RMSNorm(size, eps=config.norm_eps)
 
 
-def rotary_tables(head_size: int, length: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each `(length, D)`, float32.
+def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary embedding, each `(context, R)`, float32.
 
-    The two halves of a head form the rotated pairs, as in Llama's published weights.
+    The two halves of what is rotated form the pairs, as in Llama's published weights.
     Source: Su et al. 2021, "RoFormer", section 3.2.2.
     """
     # On the CPU by name: the tables are real numbers even where the weights are still on "meta".
-    pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device="cpu")
-    places = torch.arange(length, dtype=torch.float32, device="cpu")
-    angles = torch.outer(places, theta ** (-pairs / head_size))  # (length, D/2)
-    angles = torch.cat((angles, angles), dim=-1)  # (length, D)
+    size = config.rotary_size
+    pairs = torch.arange(0, size, 2, dtype=torch.float32, device="cpu")
+    places = torch.arange(config.context_length, dtype=torch.float32, device="cpu")
+    # The quotient of the powers, and not the power of the negative: published weights were trained
+    # with these very roundings, which a far position multiplies.
+    frequencies = 1.0 / config.rope_theta ** (pairs / size)  # (R/2,)
+    angles = torch.outer(places, frequencies)
+    angles = torch.cat((angles, angles), dim=-1)  # (context, R)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of `x` `(B, H, T, D)` by its position's angle; tables broadcast to x."""
+    """Turn each pair of `x` `(B, H, T, D)` by its position's angle; tables broadcast to x.
+
+    Where the tables are narrower than a head, only its beginning is turned.
+    """
+    size = cos.shape[-1]
+    if size < x.shape[-1]:
+        return torch.cat((rotate(x[..., :size], cos, sin), x[..., size:]), dim=-1)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
@@ -144,7 +154,7 @@ class Attention(nn.Module):
 
 
 class GeluMlp(nn.Module):
-    """GPT-2's feed-forward: C → F → C with the tanh form of GELU."""
+    """The feed-forward of GPT-2 and Phi: C → F → C with the tanh form of GELU."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -168,6 +178,11 @@ class SwigluMlp(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+def make_mlp(config: ModelConfig) -> nn.Module:
+    """The feed-forward of a block."""
+    return GeluMlp(config) if config.mlp == "gelu" else SwigluMlp(config)
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both branches."""
 
@@ -176,7 +191,7 @@ class Block(nn.Module):
         self.attention_norm = make_norm(config, config.hidden_size)
         self.attention = Attention(config)
         self.mlp_norm = make_norm(config, config.hidden_size)
-        self.mlp = GeluMlp(config) if config.mlp == "gelu" else SwigluMlp(config)
+        self.mlp = make_mlp(config)
         self.dropout = Dropout(config.dropout)
 
     def forward(
@@ -189,3 +204,30 @@ class Block(nn.Module):
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), rotary, mask, cache, start))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class ParallelBlock(nn.Module):
+    """x + attention(norm(x)) + mlp(norm(x)), one norm for both; dropout on both branches.
+
+    Sources: Wang and Komatsuzaki 2021, "GPT-J-6B"; Li et al. 2023, "Textbooks Are All You Need II"
+    (Phi-1.5).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = make_norm(config, config.hidden_size)
+        self.attention = Attention(config)
+        self.mlp = make_mlp(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        start: int,
+    ) -> Tensor:
+        read = self.attention_norm(x)
+        attended = self.dropout(self.attention(read, rotary, mask, cache, start))
+        return attended + self.dropout(self.mlp(read)) + x

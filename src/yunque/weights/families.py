@@ -1,4 +1,4 @@
-"""Our parameter names ↔ the names and layouts of the open formats: GPT-2, Llama, Qwen2, Qwen3.
+"""Our parameter names ↔ the names and layouts of the open formats: GPT-2, Phi, Llama, Qwen2, Qwen3.
 
 Each family is a table of rows. A row holds one tensor of the file and what it is made of: some
 of our tensors stacked by rows, and transposed where the format stores `(in, out)`. Both
@@ -130,9 +130,36 @@ LLAMA = Table(
     buffers=r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
 )
 
-TABLES = {"gpt2": GPT2, "llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA}
+PHI = Table(
+    prefix="model.",
+    head="lm_head.weight",
+    rows=(
+        Row("model.embed_tokens.weight", (EMBEDDING,)),
+        *(
+            Row(f"model.layers.{{}}.{theirs}.{kind}", (f"blocks.{{}}.{ours}.{kind}",))
+            for theirs, ours in (
+                ("input_layernorm", "attention_norm"),
+                ("self_attn.q_proj", "attention.q_proj"),
+                ("self_attn.k_proj", "attention.k_proj"),
+                ("self_attn.v_proj", "attention.v_proj"),
+                ("self_attn.dense", "attention.o_proj"),
+                ("mlp.fc1", "mlp.up_proj"),
+                ("mlp.fc2", "mlp.down_proj"),
+            )
+            for kind in ("weight", "bias")
+        ),
+        Row("model.final_layernorm.weight", ("final_norm.weight",)),
+        Row("model.final_layernorm.bias", ("final_norm.bias",)),
+        Row("lm_head.weight", (HEAD,)),
+        Row("lm_head.bias", ("head.bias",)),
+    ),
+    buffers=r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
+)
+
+TABLES = {"gpt2": GPT2, "phi": PHI, "llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA}
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
+    "phi": "PhiForCausalLM",
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
@@ -163,8 +190,10 @@ def table(config: ModelConfig) -> Table:
         raise InputError(
             "no open format holds this model: "
             f"positions={config.positions}, norm={config.norm}, mlp={config.mlp}, "
-            f"bias={config.bias}, qkv_bias={config.qkv_bias}, qk_norm={config.qk_norm}. "
-            "Use a shape of the GPT-2, Llama, Qwen2 or Qwen3 family."
+            f"bias={config.bias}, qkv_bias={config.qkv_bias}, qk_norm={config.qk_norm}, "
+            f"head_bias={config.head_bias}, parallel_residual={config.parallel_residual}, "
+            f"rotary_fraction={config.rotary_fraction}. "
+            "Use a shape of the GPT-2, Phi, Llama, Qwen2 or Qwen3 family."
         )
     return TABLES[config.family]
 
@@ -245,7 +274,7 @@ def match(config: ModelConfig, found: Mapping[str, Shape]) -> tuple[dict[str, st
     matched: dict[str, str] = {}
     faults, extra = [], []
     for given, shape in found.items():
-        bare = given == names.head or given.startswith(names.prefix)
+        bare = given in wanted or given in optional or given.startswith(names.prefix)
         name = given if bare else names.prefix + given
         if re.fullmatch(names.buffers, name):
             continue
@@ -387,19 +416,28 @@ def foreign_config(
             "resid_pdrop": config.dropout,
             "attn_pdrop": config.attention_dropout,
         }
-    else:
-        shape = {
-            "max_position_embeddings": config.context_length,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "hidden_act": "silu",
-            "rms_norm_eps": config.norm_eps,
-            "rope_theta": config.rope_theta,
-            "attention_dropout": config.attention_dropout,
+        return common | shape | {"yunque": dataclasses.asdict(config)}
+    shape = {
+        "max_position_embeddings": config.context_length,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "rope_theta": config.rope_theta,
+        "attention_dropout": config.attention_dropout,
+    }
+    if config.family == "phi":
+        shape |= {
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": config.norm_eps,
+            "partial_rotary_factor": config.rotary_fraction,
+            "qk_layernorm": False,
+            "embd_pdrop": config.dropout,
+            "resid_pdrop": config.dropout,
         }
+    else:
+        shape |= {"hidden_act": "silu", "rms_norm_eps": config.norm_eps}
         # Written even where it is the quotient: Qwen3 takes 128 for a head size that is not there.
         if config.family in ("llama", "qwen3"):
             shape |= {"head_dim": config.head_size, "attention_bias": False}
@@ -438,14 +476,17 @@ _LLAMA_KEYS: dict[str, tuple[str, Any]] = {
     "norm_eps": ("rms_norm_eps", 1e-6),
     "rope_theta": ("rope_theta", 10_000.0),
 }
+_PHI_KEYS: dict[str, tuple[str, Any]] = {
+    **_LLAMA_KEYS,
+    "norm_eps": ("layer_norm_eps", 1e-5),
+    # The published models drop no element of the embedding (embd_pdrop); ours does, while training.
+    "dropout": ("resid_pdrop", 0.0),
+    "rotary_fraction": ("partial_rotary_factor", 0.5),
+}
+_EARLY: dict[str, Any] = {"norm": "layernorm", "mlp": "gelu", "bias": True, "qkv_bias": True}
 _FIXED: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "positions": "learned",
-        "norm": "layernorm",
-        "mlp": "gelu",
-        "bias": True,
-        "qkv_bias": True,
-    },
+    "gpt2": _EARLY | {"positions": "learned"},
+    "phi": _EARLY | {"head_bias": True, "parallel_residual": True},
     "llama": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
@@ -459,6 +500,7 @@ _ANY_FAMILY: dict[str, tuple[Any, ...]] = {
     "use_parallel_residual": (None, False),
     "is_encoder_decoder": (None, False),
 }
+_GELU = (None, "gelu_new", "gelu_pytorch_tanh")
 _ROTARY: dict[str, tuple[Any, ...]] = {
     "hidden_act": (None, "silu", "swish"),
     "partial_rotary_factor": (None, 1),
@@ -466,11 +508,12 @@ _ROTARY: dict[str, tuple[Any, ...]] = {
 }
 _ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
-        "activation_function": (None, "gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": _GELU,
         "scale_attn_weights": (None, True),
         "scale_attn_by_inverse_layer_idx": (None, False),
         "add_cross_attention": (None, False),
     },
+    "phi": {"hidden_act": _GELU, "qk_layernorm": (None, False)},
     "llama": _ROTARY | {"attention_bias": (None, False), "mlp_bias": (None, False)},
     "qwen2": _ROTARY,
     "qwen3": _ROTARY | {"attention_bias": (None, False)},
@@ -554,7 +597,7 @@ def describe(allowed: tuple[Any, ...]) -> str:
 
 def derive(config_json: Mapping[str, Any], family: str, faults: list[str]) -> ModelConfig:
     """The shape that the family's own keys describe; what is wrong is added to `faults`."""
-    keys = _GPT2_KEYS if family == "gpt2" else _LLAMA_KEYS
+    keys = {"gpt2": _GPT2_KEYS, "phi": _PHI_KEYS}.get(family, _LLAMA_KEYS)
     kinds = get_type_hints(ModelConfig)
     rope = config_json.get("rope_parameters")
     stated = {**(rope if isinstance(rope, dict) else {}), **config_json}
@@ -564,7 +607,7 @@ def derive(config_json: Mapping[str, Any], family: str, faults: list[str]) -> Mo
         value = stated.get(key)
         if value is None:
             # Qwen's format takes 32 for a missing number; nobody means that.
-            if default is _REQUIRED or (key == "num_key_value_heads" and family != "llama"):
+            if default is _REQUIRED or (key == "num_key_value_heads" and family.startswith("qwen")):
                 faults.append(f"{key} is missing.")
                 continue
             value = default
