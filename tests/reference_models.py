@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from yunque.config import ModelConfig
 from yunque.model.decoder import Decoder
 
-FAMILIES = ("gpt2", "phi", "llama", "qwen2", "qwen3")
+FAMILIES = ("gpt2", "phi", "llama", "mistral", "qwen2", "qwen3")
+
+WINDOW = 6
+"""Tokens that our small Mistral looks at."""
 
 
 def pair(
@@ -98,7 +101,7 @@ def pair(
             }
         )
     else:
-        name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
+        name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
         reference = getattr(transformers, f"{name}ForCausalLM")(
             getattr(transformers, f"{name}Config")(
                 hidden_size=hidden_size,
@@ -112,6 +115,7 @@ def pair(
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
+                **({"sliding_window": WINDOW} if family == "mistral" else {}),
                 **common,
             )
         )
@@ -122,6 +126,7 @@ def pair(
                 "intermediate_size": 48,
                 "qkv_bias": family == "qwen2",
                 "qk_norm": family == "qwen3",
+                "sliding_window": WINDOW if family == "mistral" else 0,
             }
         )
     with torch.no_grad():

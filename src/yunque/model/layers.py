@@ -1,7 +1,7 @@
-"""The parts of a decoder: norms, rotary positions, attention with a cache, feed-forward.
+"""The parts of a decoder: norms, attention with a cache, feed-forward.
 
 Shapes: B batch, T tokens in this call, S tokens attended to (cache included), C hidden size,
-H heads, G key/value heads, D head size, R rotated part of it, F intermediate size, V vocabulary.
+H heads, G key/value heads, D head size, F intermediate size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
+from yunque.model.rotary import rotate
 
 
 class RMSNorm(nn.RMSNorm):
@@ -26,36 +27,6 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
     if config.norm == "layernorm":
         return nn.LayerNorm(size, eps=config.norm_eps)
     return RMSNorm(size, eps=config.norm_eps)
-
-
-def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each `(context, R)`, float32.
-
-    The two halves of what is rotated form the pairs, as in Llama's published weights.
-    Source: Su et al. 2021, "RoFormer", section 3.2.2.
-    """
-    # On the CPU by name: the tables are real numbers even where the weights are still on "meta".
-    size = config.rotary_size
-    pairs = torch.arange(0, size, 2, dtype=torch.float32, device="cpu")
-    places = torch.arange(config.context_length, dtype=torch.float32, device="cpu")
-    # The quotient of the powers, and not the power of the negative: published weights were trained
-    # with these very roundings, which a far position multiplies.
-    frequencies = 1.0 / config.rope_theta ** (pairs / size)  # (R/2,)
-    angles = torch.outer(places, frequencies)
-    angles = torch.cat((angles, angles), dim=-1)  # (context, R)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of `x` `(B, H, T, D)` by its position's angle; tables broadcast to x.
-
-    Where the tables are narrower than a head, only its beginning is turned.
-    """
-    size = cos.shape[-1]
-    if size < x.shape[-1]:
-        return torch.cat((rotate(x[..., :size], cos, sin), x[..., size:]), dim=-1)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 class Dropout(nn.Module):
