@@ -177,13 +177,17 @@ def our_shapes(config: ModelConfig) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def places(config: ModelConfig) -> list[Place]:
-    """Every tensor that a file of this model holds, in file order."""
+def places(config: ModelConfig, layout: Table | None = None) -> list[Place]:
+    """Every tensor that a file of this model holds, in file order.
+
+    Args:
+        layout: the format's table; that of the Hugging Face folders where it is not given.
+    """
     ours = our_shapes(config)
     # The shapes of what we lack and the format has: GPT-2's biases of q, k and v.
     full = our_shapes(dataclasses.replace(config, qkv_bias=True))
     found = []
-    for row in table(config).rows:
+    for row in (layout or table(config)).rows:
         for block in range(config.num_layers) if "{}" in row.foreign else (0,):
             names = tuple(name.format(block) for name in row.ours)
             absent = not all(name in ours for name in names)
@@ -232,15 +236,20 @@ def split(place: Place, tensor: Tensor) -> dict[str, Tensor]:
     return dict(zip(place.ours, torch.split(rows, list(place.heights)), strict=True))
 
 
-def match(config: ModelConfig, found: Mapping[str, Shape]) -> tuple[dict[str, str], list[str]]:
+def match(
+    config: ModelConfig, found: Mapping[str, Shape], layout: Table | None = None
+) -> tuple[dict[str, str], list[str]]:
     """Hold the names and shapes of a file against the table.
+
+    Args:
+        layout: the format's table; that of the Hugging Face folders where it is not given.
 
     Returns:
         The table's name → the file's name (they differ where a prefix is left off), and every
         fault as a sentence: missing, left over, wrongly shaped.
     """
-    names = table(config)
-    wanted = {place.foreign: place.shape for place in places(config)}
+    names = layout or table(config)
+    wanted = {place.foreign: place.shape for place in places(config, names)}
     optional = {} if names.head in wanted else {names.head: (config.vocab_size, config.hidden_size)}
     matched: dict[str, str] = {}
     faults, extra = [], []
