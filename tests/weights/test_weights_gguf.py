@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,25 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from shared_data import shared
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from yunque.config import ModelConfig
+from yunque.data.tokenizer import load_tokenizer, train_tokenizer
 from yunque.errors import InputError, MissingPackageError
 from yunque.model.decoder import Decoder
 from yunque.weights.gguf import gguf_tokenizer, load_gguf, save_gguf
+from yunque.weights.gguf_tokenizer import tokenizer_metadata
 
 TEXT = (
     "El niño comió 12 manzanas; don't ask WHY it's 3.14 — ¿qué tal?\n\n  Cada  mañana, el tren "
@@ -289,3 +303,462 @@ def test_transformers_opens_the_file_with_equal_logits(tmp_path: Path, name: str
         theirs = foreign(TOKENS).logits
     assert theirs.shape == logits(model).shape
     torch.testing.assert_close(theirs, logits(model), rtol=0, atol=1e-5)
+
+
+def split_pieces(pattern: str) -> Any:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+# As the tokenizer.json of Llama 3 and of Qwen2 have them.
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace("{1,3}", "")
+
+
+def pipeline(name: str) -> Tokenizer:
+    if name == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return byte_level(pre_tokenizers.Sequence([digits, gpt2_pieces()]))
+    if name in ("llama-bpe", "dbrx"):
+        backend = byte_level(split_pieces(LLAMA3))
+        backend.model.ignore_merges = name == "llama-bpe"
+        return backend
+    if name in ("qwen2", "stablelm2"):
+        backend = byte_level(split_pieces(QWEN2))
+        if name == "qwen2":
+            backend.normalizer = normalizers.NFC()
+        return backend
+    assert name == "gpt-2"
+    return byte_level(gpt2_pieces())
+
+
+SAMPLES = [
+    TEXT,
+    "",
+    " ",
+    "\n\n  \n",
+    "12345 1 22 333 ½ ²",
+    "it's IT'S l'amour 'tis ’s",
+    "<|endoftext|>Hola<|im_end|>  \n<|endoftext|>",
+    "cafe\u0301 café e\u0301",
+    "def f(x):\n    return x  # no\t\n",
+    "niño" * 5 + " 🚀🚀 中文テスト",
+    "\x00\x7f\xa0\u200b",
+]
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "dbrx", "qwen2", "stablelm2"])
+def test_tokenizer_there_and_back_gives_equal_ids(tmp_path: Path, name: str) -> None:
+    backend = pipeline(name)
+    folder = write_tokenizer(
+        tmp_path / "tokenizer",
+        backend,
+        {
+            "eos_token": {"content": "<|endoftext|>"},
+            "pad_token": "<|im_end|>",
+            "chat_template": "{{ messages }}",
+        },
+        {"eos_token_id": [0, 301], "pad_token_id": 301},
+    )
+    file, out = tmp_path / "m.gguf", tmp_path / "out"
+    save_gguf(random_model(SHAPE), file, folder, "f32")
+    fields = gguf.GGUFReader(file).fields
+    assert fields["tokenizer.ggml.pre"].contents() == name
+    types = fields["tokenizer.ggml.token_type"].contents()
+    assert [types.index(kind) for kind in (3, 4, 5)] == [0, 300, 302]
+    assert types.count(1) == 299
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == 301
+    gguf_tokenizer(file, out)
+    back = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert back.get_vocab() == backend.get_vocab()
+    for text in SAMPLES:
+        assert back.encode(text).ids == backend.encode(text).ids, text
+        for plain in (back, backend):
+            plain.encode_special_tokens = True
+        assert back.encode(text).ids == backend.encode(text).ids, text
+        for plain in (back, backend):
+            plain.encode_special_tokens = False
+        ids = backend.encode(text).ids
+        assert back.decode(ids, skip_special_tokens=False) == backend.decode(
+            ids, skip_special_tokens=False
+        )
+    settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings["eos_token"] == "<|endoftext|>"
+    assert settings["pad_token"] == "<|im_end|>"
+    assert settings["chat_template"] == "{{ messages }}"
+    assert "bos_token" not in settings
+    generation = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
+    assert generation == {"eos_token_id": [0, 301], "pad_token_id": 301}
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "llama-bpe", "qwen2"])
+def test_transformers_opens_the_written_tokenizer(tmp_path: Path, name: str) -> None:
+    from transformers import AutoTokenizer
+
+    backend = pipeline(name)
+    file, out = tmp_path / "m.gguf", tmp_path / "out"
+    save_gguf(random_model(SHAPE), file, write_tokenizer(tmp_path / "t", backend), "f32")
+    gguf_tokenizer(file, out)
+    found = AutoTokenizer.from_pretrained(out)
+    for text in SAMPLES:
+        assert found(text, add_special_tokens=False).input_ids == backend.encode(text).ids, text
+    assert found.eos_token_id == 0
+
+
+@pytest.mark.parametrize(("begin", "end"), [(True, False), (True, True), (False, True)])
+def test_tokens_around_a_text_are_kept(tmp_path: Path, begin: bool, end: bool) -> None:
+    backend = byte_level(gpt2_pieces())
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*["<|im_end|>"] * begin, "$A", *["<|endoftext|>"] * end],
+        special_tokens=[("<|im_end|>", 301), ("<|endoftext|>", 0)],
+    )
+    roles = {"bos_token": "<|im_end|>", "eos_token": "<|endoftext|>"}
+    file, out = tmp_path / "m.gguf", tmp_path / "out"
+    folder = write_tokenizer(tmp_path / "t", backend, roles)
+    save_gguf(random_model(SHAPE), file, folder, "f32")
+    fields = gguf.GGUFReader(file).fields
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is begin
+    assert fields["tokenizer.ggml.add_eos_token"].contents() is end
+    gguf_tokenizer(file, out)
+    back = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert back.encode("Hola").ids == backend.encode("Hola").ids
+    assert len(back.encode("").ids) == begin + end
+    # Tokens that are neither begin nor end cannot be told.
+    folder = write_tokenizer(tmp_path / "t", backend, {})
+    if begin:
+        with pytest.raises(InputError, match="other tokens around a text"):
+            save_gguf(random_model(SHAPE), file, folder, "f32")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gpt2", None),
+        ("phi-2", None),
+        ("minimind", None),
+        ("sentencepiece/test_model.model", "its tokens are of the kind Unigram"),
+    ],
+)
+def test_published_tokenizers(tmp_path: Path, name: str, reason: str | None) -> None:
+    tokenizer = load_tokenizer(shared("tokenizers") / name)
+    tokenizer.save(tmp_path / "t")
+    (tmp_path / "t" / "generation_config.json").write_text("{}", encoding="utf-8")
+    if reason is not None:
+        with pytest.raises(InputError, match=f"{reason}. A GGUF file holds byte-level BPE"):
+            tokenizer_metadata(tmp_path / "t", tokenizer.vocab_size)
+        return
+    tiny = dataclasses.replace(
+        GPT2, vocab_size=tokenizer.vocab_size + 3, num_layers=1, hidden_size=8
+    )
+    file = tmp_path / "m.gguf"
+    save_gguf(Decoder(tiny.resolved(0)), file, tmp_path / "t", "f32")
+    gguf_tokenizer(file, tmp_path / "out")
+    back = load_tokenizer(tmp_path / "out")
+    assert back.separator == tokenizer.separator
+    assert back.chat_template == tokenizer.chat_template
+    for text in SAMPLES:
+        for special in (True, False):
+            assert back.encode(text, special) == tokenizer.encode(text, special), text
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("char", "kind WordLevel"),
+        ("word", "kind WordLevel"),
+        ("byte", "no merges"),
+        ("bpe:300", "splits text in a way that llama.cpp does not know"),
+        ("unigram:300", "kind Unigram"),
+    ],
+)
+def test_tokenizers_that_llama_cpp_cannot_hold_are_refused(
+    tmp_path: Path, spec: str, reason: str
+) -> None:
+    made = train_tokenizer(spec, lambda: iter([TEXT * 3]), "<|endoftext|>")
+    made.save(tmp_path / "t")
+    (tmp_path / "t" / "generation_config.json").write_text("{}", encoding="utf-8")
+    file = tmp_path / "m.gguf"
+    with pytest.raises(InputError, match=f"{reason}.*byte-level BPE that splits") as caught:
+        save_gguf(random_model(SHAPE), file, tmp_path / "t", "f32")
+    assert "--tokenizer FOLDER" in str(caught.value)
+    assert not file.exists()
+
+
+def changed(path: tuple[str, ...], value: Any) -> Tokenizer:
+    """The small tokenizer with one value of its JSON changed."""
+    content = json.loads(byte_level(gpt2_pieces()).to_str())
+    part = content
+    for key in path[:-1]:
+        part = part[int(key)] if isinstance(part, list) else part[key]
+    part[path[-1]] = value
+    return Tokenizer.from_str(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("pre_tokenizer", "add_prefix_space"), True, "splits text in a way"),
+        (("normalizer",), {"type": "NFC"}, "splits text in a way"),
+        (("normalizer",), {"type": "Lowercase"}, "splits text in a way"),
+        (("pre_tokenizer", "use_regex"), False, "splits text in a way"),
+        (("model", "ignore_merges"), True, "splits text in a way"),
+        (("model", "dropout"), 0.5, "sets dropout to 0.5"),
+        (("decoder",), None, "does not work on bytes"),
+        (("added_tokens", "1", "lstrip"), True, r"'  ' is matched in a way of its own \(lstrip"),
+    ],
+)
+def test_every_step_that_would_change_ids_is_refused(
+    tmp_path: Path, path: tuple[str, ...], value: Any, reason: str
+) -> None:
+    folder = write_tokenizer(tmp_path / "t", changed(path, value))
+    with pytest.raises(InputError, match=reason):
+        tokenizer_metadata(folder, 320)
+
+
+def test_other_faults_of_a_tokenizer(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path / "t")
+    with pytest.raises(InputError, match="302 tokens and the model 301 rows"):
+        tokenizer_metadata(folder, 301)
+    write_tokenizer(folder, generation={"eos_token_id": [0, 5, 6, 7]})
+    with pytest.raises(InputError, match="4 end tokens"):
+        tokenizer_metadata(folder, 302)
+    write_tokenizer(folder, settings={"chat_template": [{"name": "default", "template": "x"}]})
+    with pytest.raises(InputError, match="list of several"):
+        tokenizer_metadata(folder, 302)
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}", encoding="utf-8")
+    assert tokenizer_metadata(folder, 302)["tokenizer.chat_template"].content == "{{ bos_token }}"
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(InputError, match=r"generation_config.json: no such file"):
+        tokenizer_metadata(folder, 302)
+
+
+def rewritten(
+    file: Path,
+    target: Path,
+    keys: dict[str, Any] | None = None,
+    tensors: dict[str, Any] | None = None,
+) -> Path:
+    """A copy by the gguf package with keys and tensors changed; None leaves one out."""
+    reader = gguf.GGUFReader(file)
+    keys, tensors = dict(keys or {}), dict(tensors or {})
+    writer = gguf.GGUFWriter(target, "")
+    found = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    for name, field in found.items():
+        value = keys.pop(name, field.contents())
+        if value is not None:
+            writer.add_key_value(name, value, field.types[0], *field.types[1:2])
+    for name, value in keys.items():
+        writer.add_key_value(name, value, gguf.GGUFValueType.get_type(value))
+    for tensor in reader.tensors:
+        value = tensors.pop(tensor.name, np.array(tensor.data))
+        if value is not None:
+            writer.add_tensor(tensor.name, value, raw_dtype=tensor.tensor_type)
+    for name, value in tensors.items():
+        array, kind = value if isinstance(value, tuple) else (value, None)
+        writer.add_tensor(name, array, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def test_a_copy_by_the_gguf_package_is_sound(tmp_path: Path) -> None:
+    model, file = saved(tmp_path, "llama")
+    copy = rewritten(file, tmp_path / "copy.gguf", {"general.author": "somebody"})
+    assert torch.equal(logits(load_gguf(copy)), logits(model))
+
+
+def test_all_misfits_in_one_error(tmp_path: Path) -> None:
+    _, file = saved(tmp_path, "llama")
+    changes = {
+        "blk.0.ffn_up.weight": None,
+        "output_norm.weight": None,
+        "blk.1.attn_q.weight": np.zeros((32, 64), np.float32),
+        "score.weight": np.zeros((2, 64), np.float32),
+    }
+    with pytest.raises(InputError) as caught:
+        load_gguf(rewritten(file, tmp_path / "bad.gguf", tensors=changes))
+    text = str(caught.value)
+    assert "bad.gguf" in text
+    assert "missing (2): blk.0.ffn_up.weight, output_norm.weight" in text.replace(
+        "output_norm.weight, blk.0.ffn_up.weight", "blk.0.ffn_up.weight, output_norm.weight"
+    )
+    assert "left over (1): score.weight." in text
+    assert "wrong shape: blk.1.attn_q.weight is [32, 64], expected [64, 64]." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("llama", {"general.architecture": "mamba"}, "general.architecture is 'mamba'"),
+        ("llama", {"llama.embedding_length": None}, "llama.embedding_length is missing"),
+        ("llama", {"llama.context_length": None}, "llama.context_length is missing"),
+        ("llama", {"llama.rope.dimension_count": 8}, "rope.dimension_count is 8"),
+        ("llama", {"llama.attention.key_length": 32}, "attention.key_length is 32"),
+        ("llama", {"llama.rope.scaling.type": "linear"}, "scaling.type is 'linear'"),
+        ("llama", {"llama.rope.scaling.factor": 2.0}, "rope.scaling.factor is 2.0"),
+        ("llama", {"llama.expert_count": 8}, "expert_count is 8"),
+        ("llama", {"llama.attention.sliding_window": 16}, "sliding_window is 16"),
+        ("llama", {"llama.attention.head_count": 3}, r"embedding_length / head_count \(21\)"),
+        ("gpt2", {"gpt2.attention.head_count": 3}, "num_heads"),
+        ("gpt2", {"gpt2.attention.layer_norm_epsilon": None}, "layer_norm_epsilon is missing"),
+        ("llama", {"split.count": 3}, "one of 3 parts"),
+    ],
+)
+def test_what_the_decoder_cannot_do_is_named(
+    tmp_path: Path, name: str, change: dict[str, Any], reason: str
+) -> None:
+    _, file = saved(tmp_path, name)
+    with pytest.raises(InputError, match=f"(?s)bad.gguf.*{reason}"):
+        load_gguf(rewritten(file, tmp_path / "bad.gguf", change))
+
+
+def test_absent_keys_have_the_formats_defaults(tmp_path: Path) -> None:
+    model, file = saved(tmp_path, "gpt2-untied")
+    bare = {"gpt2.vocab_size": None, "gpt2.attention.head_count_kv": None}
+    copy = rewritten(file, tmp_path / "copy.gguf", bare)
+    assert torch.equal(logits(load_gguf(copy)), logits(model))
+
+
+def test_types_that_are_not_read_are_named_with_those_that_are(tmp_path: Path) -> None:
+    _, file = saved(tmp_path, "llama")
+    array = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    blocks = gguf.quantize(array, gguf.GGMLQuantizationType.Q4_0)
+    changes: dict[str, Any] = {"blk.0.attn_v.weight": None, "blk.1.attn_v.weight": None}
+    copy = rewritten(file, tmp_path / "copy.gguf", tensors=changes)
+    changes = {
+        f"blk.{layer}.attn_v.weight": (blocks, gguf.GGMLQuantizationType.Q4_0) for layer in (0, 1)
+    }
+    changes["other"] = np.zeros(4, np.int32)
+    wanted = (
+        r"1 tensors are I32 \(other\); 2 tensors are Q4_0 \(blk.0.attn_v.weight, "
+        r"blk.1.attn_v.weight\). Supported are F32, F16, BF16, Q8_0"
+    )
+    with pytest.raises(InputError, match=wanted):
+        load_gguf(rewritten(copy, tmp_path / "bad.gguf", tensors=changes))
+
+
+def test_a_file_that_is_cut_off_is_named_wherever_it_ends(tmp_path: Path) -> None:
+    _, file = saved(tmp_path, "llama", "q8_0")
+    content = file.read_bytes()
+    bad = tmp_path / "bad.gguf"
+    # Everywhere in the head's first part, then here and there up to the last byte.
+    sizes = [*range(0, 200, 7), *np.linspace(200, len(content) - 32, 40).astype(int)]
+    for size in sizes:
+        bad.write_bytes(content[:size])
+        with pytest.raises(InputError, match=r"bad\.gguf: (not a GGUF|a damaged or unfinished)"):
+            load_gguf(bad)
+
+
+def test_damage_in_the_head_is_named_or_harmless(tmp_path: Path) -> None:
+    model, file = saved(tmp_path, "gpt2")
+    content = bytearray(file.read_bytes())
+    head = gguf.GGUFReader(file).data_offset
+    draws = np.random.default_rng(5)
+    caught = 0
+    for place in [4, 8, 15, 16, 23, 24, 31, *draws.integers(24, head, 30)]:
+        old = content[place]
+        content[place] ^= 0x80
+        (tmp_path / "bad.gguf").write_bytes(content)
+        content[place] = old
+        try:
+            back = load_gguf(tmp_path / "bad.gguf")
+        except InputError:
+            caught += 1
+        else:  # the letters of a token, which are no matter of the weights
+            assert torch.equal(logits(back), logits(model))
+    assert caught >= 7
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    _, file = saved(tmp_path, "llama")
+    content = bytearray(file.read_bytes())
+    name = b"blk.1.attn_k.weight"
+    place = content.index(name) + len(name) + 4 + 2 * 8 + 4
+    offset = int.from_bytes(content[place : place + 8], "little")
+    content[place : place + 8] = (offset - 32).to_bytes(8, "little")
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"blk\.1\.attn_k\.weight begins at byte"):
+        load_gguf(file)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.gguf: no such file"):
+        load_gguf(tmp_path / "none.gguf")
+    with pytest.raises(InputError, match="no such file"):
+        load_gguf(tmp_path)
+    (tmp_path / "zip.gguf").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(InputError, match=r"begins with b'PK.*expected b'GGUF'"):
+        load_gguf(tmp_path / "zip.gguf")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama'"),
+        ({"tokenizer.ggml.pre": "tekken"}, "tokenizer.ggml.pre is 'tekken'"),
+        ({"tokenizer.ggml.pre": None}, "tokenizer.ggml.pre is None"),
+        ({"tokenizer.ggml.merges": None}, "merges is missing"),
+        ({"tokenizer.ggml.token_type": [1, 2]}, "320 tokens and 2 types"),
+        ({"tokenizer.ggml.merges": ["Ġ qqqq"]}, "do not fit together"),
+        ({"tokenizer.ggml.eos_token_id": 320}, "eos_token_id is 320, and there are 320"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    _, file = saved(tmp_path, "llama")
+    with pytest.raises(InputError, match=f"bad.gguf: .*{reason}"):
+        gguf_tokenizer(rewritten(file, tmp_path / "bad.gguf", change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "reason"),
+    [
+        ("f16", 7e4, "blk.0.attn_q.weight holds 70000"),
+        ("q8_0", 1e7, "blk.0.attn_q.weight holds 1e"),
+        ("q8_0", float("nan"), "blk.0.attn_q.weight holds nan"),
+        ("q8_0", float("inf"), "blk.0.attn_q.weight holds inf"),
+    ],
+)
+def test_numbers_that_the_type_cannot_hold_are_refused(
+    tmp_path: Path, dtype: str, value: float, reason: str
+) -> None:
+    model = random_model(SHAPE)
+    with torch.no_grad():
+        model.blocks[0].attention.q_proj.weight[3, 5] = value
+    file = tmp_path / "m.gguf"
+    with pytest.raises(InputError, match=reason):
+        save_gguf(model, file, write_tokenizer(tmp_path / "t"), dtype)
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_unknown_type_and_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, file = saved(tmp_path, "llama")
+    with pytest.raises(InputError, match="dtype is 'q4_0': use one of f32, f16, bf16, q8_0"):
+        save_gguf(model, tmp_path / "x.gguf", tmp_path / "tokenizer", "q4_0")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'yunque\[gguf\]'"):
+        load_gguf(file)
+    with pytest.raises(MissingPackageError, match=r"pip install 'yunque\[gguf\]'"):
+        save_gguf(model, tmp_path / "x.gguf", tmp_path / "tokenizer", "f32")
+
+
+def test_rows_that_are_no_multiple_of_32_are_half_precision(tmp_path: Path) -> None:
+    model = random_model(dataclasses.replace(SHAPE, intermediate_size=80))
+    file = tmp_path / "m.gguf"
+    save_gguf(model, file, write_tokenizer(tmp_path / "t"), "q8_0")
+    kinds = {name: kind for name, (kind, _) in read(file).items()}
+    assert kinds["blk.0.ffn_down.weight"] == "F16"
+    assert kinds["blk.0.ffn_up.weight"] == "Q8_0"
+    down = load_gguf(file).state_dict()["blocks.0.mlp.down_proj.weight"]
+    assert torch.equal(down, model.state_dict()["blocks.0.mlp.down_proj.weight"].half().float())
