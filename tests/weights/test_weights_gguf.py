@@ -610,6 +610,8 @@ def test_all_misfits_in_one_error(tmp_path: Path) -> None:
         ("llama", {"llama.attention.head_count": 3}, r"embedding_length / head_count \(21\)"),
         ("gpt2", {"gpt2.attention.head_count": 3}, "num_heads"),
         ("gpt2", {"gpt2.attention.layer_norm_epsilon": None}, "layer_norm_epsilon is missing"),
+        ("llama", {"llama.block_count": 10**9}, "block_count is 1000000000, with 21 tensors"),
+        ("llama", {"llama.block_count": "two"}, "block_count is 'two', expected int"),
         ("llama", {"split.count": 3}, "one of 3 parts"),
     ],
 )
@@ -640,7 +642,7 @@ def test_types_that_are_not_read_are_named_with_those_that_are(tmp_path: Path) -
     changes["other"] = np.zeros(4, np.int32)
     wanted = (
         r"1 tensors are I32 \(other\); 2 tensors are Q4_0 \(blk.0.attn_v.weight, "
-        r"blk.1.attn_v.weight\). Supported are F32, F16, BF16, Q8_0"
+        r"blk.1.attn_v.weight\). Supported are F32, F16, BF16 and Q8_0"
     )
     with pytest.raises(InputError, match=wanted):
         load_gguf(rewritten(copy, tmp_path / "bad.gguf", tensors=changes))
@@ -686,7 +688,7 @@ def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
     offset = int.from_bytes(content[place : place + 8], "little")
     content[place : place + 8] = (offset - 32).to_bytes(8, "little")
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"blk\.1\.attn_k\.weight begins at byte"):
+    with pytest.raises(InputError, match=r"blk\.1\.attn_k\.weight begins within blk"):
         load_gguf(file)
 
 
@@ -709,6 +711,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ({"tokenizer.ggml.merges": None}, "merges is missing"),
         ({"tokenizer.ggml.token_type": [1, 2]}, "320 tokens and 2 types"),
         ({"tokenizer.ggml.merges": ["Ġ qqqq"]}, "do not fit together"),
+        ({"tokenizer.ggml.tokens": [1, 2]}, "tokens is no list of texts"),
+        ({"tokenizer.ggml.bos_token_id": "<s>"}, "bos_token_id is '<s>'"),
         ({"tokenizer.ggml.eos_token_id": 320}, "eos_token_id is 320, and there are 320"),
     ],
 )
@@ -747,8 +751,7 @@ def test_unknown_type_and_missing_package(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="dtype is 'q4_0': use one of f32, f16, bf16, q8_0"):
         save_gguf(model, tmp_path / "x.gguf", tmp_path / "tokenizer", "q4_0")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'yunque\[gguf\]'"):
-        load_gguf(file)
+    assert torch.equal(logits(load_gguf(file)), logits(model))  # reading needs no package
     with pytest.raises(MissingPackageError, match=r"pip install 'yunque\[gguf\]'"):
         save_gguf(model, tmp_path / "x.gguf", tmp_path / "tokenizer", "f32")
 

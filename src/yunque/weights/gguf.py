@@ -42,7 +42,7 @@ from yunque.weights.families import (
     table,
 )
 from yunque.weights.folder import cast
-from yunque.weights.gguf_file import Content, gguf_package, open_gguf, read_tensor
+from yunque.weights.gguf_file import BLOCK, Content, gguf_package, open_gguf, read_tensor
 from yunque.weights.gguf_tokenizer import gguf_tokenizer, tokenizer_metadata
 
 __all__ = ["gguf_tokenizer", "load_gguf", "save_gguf"]
@@ -53,7 +53,6 @@ FILE_TYPES = {
     "bf16": ("BF16", "MOSTLY_BF16"),
     "q8_0": ("Q8_0", "MOSTLY_Q8_0"),
 }
-BLOCK = 32  # elements of a row that share one scale in Q8_0
 LARGEST_Q8_0 = 127 * torch.finfo(torch.float16).max  # its scale is a float16
 
 NO_BUFFERS = r"(?!)"
@@ -230,7 +229,6 @@ def load_gguf(
         InputError: no such file, a damaged one, types that are not read, a model that the Decoder
             cannot hold, or tensors that are missing, left over or wrongly shaped (all together).
         StorageError: reading failed.
-        MissingPackageError: the gguf package is not installed.
     """
     content = open_gguf(file)
     config = shape_of(content)
@@ -321,7 +319,12 @@ def shape_of(content: Content) -> ModelConfig:
     rms = "" if family == "gpt2" else "rms_"
     values["norm_eps"] = decimal(take(f"attention.layer_norm_{rms}epsilon", float))
     values["tie_embeddings"] = "output.weight" not in content.tensors
-    values["vocab_size"] = take("vocab_size", int, len(metadata.get("tokenizer.ggml.tokens", ())))
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    values["vocab_size"] = take("vocab_size", int, len(tokens) if isinstance(tokens, list) else 0)
+    if values["num_layers"] > len(content.tensors):  # before anything is made for each of them
+        faults.append(
+            f"{family}.block_count is {values['num_layers']}, with {len(content.tensors)} tensors."
+        )
     if family != "gpt2":
         values["rope_theta"] = decimal(take("rope.freq_base", float, 10_000.0))
         sizes = {

@@ -147,7 +147,7 @@ def unsupported(pipeline: Mapping[str, Any]) -> str | None:
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             return f"its model sets {key} to {model[key]!r}"
-    for token in pipeline["added_tokens"]:
+    for token in pipeline.get("added_tokens", []):
         for flag in ("single_word", "lstrip", "rstrip"):
             if token[flag]:
                 return f"its token {token['content']!r} is matched in a way of its own ({flag})"
@@ -156,7 +156,7 @@ def unsupported(pipeline: Mapping[str, Any]) -> str | None:
 
 def pre_of(pipeline: Mapping[str, Any]) -> Pre | None:
     """The steps of a pipeline up to the merges, where they are of the kinds that `Pre` holds."""
-    normalizer, splits = steps(pipeline["normalizer"]), steps(pipeline["pre_tokenizer"])
+    normalizer, splits = steps(pipeline.get("normalizer")), steps(pipeline.get("pre_tokenizer"))
     if not splits or any(step != {"type": "NFC"} for step in normalizer):
         return None
     *before, last = splits
@@ -286,7 +286,6 @@ def gguf_tokenizer(file: Path, folder: Path) -> None:
     Raises:
         InputError: the file is damaged, or its tokenizer is of a kind that is not read.
         StorageError: the folder cannot be written.
-        MissingPackageError: the gguf package is not installed.
     """
     metadata = open_gguf(file).metadata
     found = {
@@ -314,11 +313,11 @@ def gguf_tokenizer(file: Path, folder: Path) -> None:
         for name in (*ROLES.values(), *MORE_ENDS)
         if f"{name}_token_id" in found
     }
-    wrong = [name for name, id in ids.items() if not 0 <= id < len(tokens)]
-    if wrong:
-        raise InputError(
-            f"{file}: {wrong[0]}_token_id is {ids[wrong[0]]}, and there are {len(tokens)} tokens."
-        )
+    for name, id in ids.items():
+        if not isinstance(id, int) or not 0 <= id < len(tokens):
+            raise InputError(
+                f"{file}: {name}_token_id is {id!r}, and there are {len(tokens)} tokens."
+            )
     add_around(backend, found, ids, pre)
     settings: dict[str, Any] = {
         "tokenizer_class": "Qwen2Tokenizer" if pre.composed else "PreTrainedTokenizerFast",
@@ -350,6 +349,8 @@ def to_backend(file: Path, found: Mapping[str, Any], pre: Pre) -> Backend:
     tokens, types, merges = (found.get(key) for key in ("tokens", "token_type", "merges"))
     if not (isinstance(tokens, list) and isinstance(merges, list) and isinstance(types, list)):
         raise InputError(f"{file}: tokens, token_type or merges is missing under tokenizer.ggml.")
+    if not all(isinstance(token, str) for token in tokens):
+        raise InputError(f"{file}: tokenizer.ggml.tokens is no list of texts.")
     if len(types) != len(tokens):
         raise InputError(f"{file}: {len(tokens)} tokens and {len(types)} types of tokens.")
     used = {id: token for id, token in enumerate(tokens) if types[id] != UNUSED}
