@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from yunque.config import ModelConfig
 from yunque.model.decoder import Decoder
 
-FAMILIES = ("gpt2", "llama", "qwen2", "qwen3")
+FAMILIES = ("gpt2", "phi", "llama", "mistral", "qwen2", "qwen3")
+
+WINDOW = 6
+"""Tokens that our small Mistral looks at."""
 
 
 def pair(
@@ -68,8 +71,37 @@ def pair(
                 "intermediate_size": 4 * hidden_size,
             }
         )
+    elif family == "phi":
+        reference = transformers.PhiForCausalLM(
+            transformers.PhiConfig(
+                hidden_size=hidden_size,
+                intermediate_size=48,
+                num_hidden_layers=num_layers,
+                num_attention_heads=num_heads,
+                num_key_value_heads=num_kv_heads,
+                partial_rotary_factor=0.5,
+                max_position_embeddings=context_length,
+                bos_token_id=None,
+                eos_token_id=None,
+                **common,
+            )
+        )
+        config = ModelConfig(
+            **{
+                **vars(shape),
+                "norm": "layernorm",
+                "mlp": "gelu",
+                "bias": True,
+                "qkv_bias": True,
+                "head_bias": True,
+                "parallel_residual": True,
+                "rotary_fraction": 0.5,
+                "num_kv_heads": num_kv_heads,
+                "intermediate_size": 48,
+            }
+        )
     else:
-        name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
+        name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
         reference = getattr(transformers, f"{name}ForCausalLM")(
             getattr(transformers, f"{name}Config")(
                 hidden_size=hidden_size,
@@ -83,6 +115,7 @@ def pair(
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
+                **({"sliding_window": WINDOW} if family == "mistral" else {}),
                 **common,
             )
         )
@@ -93,12 +126,16 @@ def pair(
                 "intermediate_size": 48,
                 "qkv_bias": family == "qwen2",
                 "qk_norm": family == "qwen3",
+                "sliding_window": WINDOW if family == "mistral" else 0,
             }
         )
     with torch.no_grad():
         for parameter in reference.parameters():
             wide = std if parameter.dim() == 2 else 0.1
             parameter.normal_(0.0, wide).add_(0.0 if parameter.dim() == 2 else 1.0)
+        if family == "phi":  # biases near 1, one in the head among them, would drown the tokens
+            for name, parameter in reference.named_parameters():
+                parameter.sub_(1.0 if name.endswith("bias") else 0.0)
     reference.eval()
     model = Decoder(config)
     model.load_state_dict(our_names(reference, family))
@@ -131,6 +168,20 @@ def our_names(reference: nn.Module, family: str) -> dict[str, Tensor]:
                     names[f"{new}{mine}.{kind}"] = turned(theirs[f"{old}{name}.{kind}"])
         return names
     names["token_embedding.weight"] = theirs["model.embed_tokens.weight"]
+    if family == "phi":
+        names["head.bias"] = theirs["lm_head.bias"]
+        for kind in ("weight", "bias"):
+            names[f"final_norm.{kind}"] = theirs[f"model.final_layernorm.{kind}"]
+            for layer in range(layers):
+                old, new = f"model.layers.{layer}.", f"blocks.{layer}."
+                names[f"{new}attention_norm.{kind}"] = theirs[f"{old}input_layernorm.{kind}"]
+                for part in "qkv":
+                    name = f"{part}_proj.{kind}"
+                    names[f"{new}attention.{name}"] = theirs[f"{old}self_attn.{name}"]
+                names[f"{new}attention.o_proj.{kind}"] = theirs[f"{old}self_attn.dense.{kind}"]
+                names[f"{new}mlp.up_proj.{kind}"] = theirs[f"{old}mlp.fc1.{kind}"]
+                names[f"{new}mlp.down_proj.{kind}"] = theirs[f"{old}mlp.fc2.{kind}"]
+        return names
     names["final_norm.weight"] = theirs["model.norm.weight"]
     for name, value in theirs.items():
         if name.startswith("model.layers."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 
@@ -136,10 +137,39 @@ def test_all_faults_are_reported_together() -> None:
         ({"steps": 5, "epochs": 1.0}, "one of them"),
         ({"positions": "learned"}, "no open format holds this model"),
         ({"qkv_bias": True}, "no open format holds this model"),
+        ({"head_bias": True}, "no open format holds this model"),
+        ({"parallel_residual": True}, "no open format holds this model"),
+        ({"rotary_fraction": 0.5}, "no open format holds this model"),
+        ({"full_layers": 2}, "says nothing without a sliding_window"),
+        ({"sliding_window": 8, "full_layers": 6}, "from 0 to 5"),
+        ({"sliding_window": -1}, "0 (none) or more tokens"),
+        ({"sliding_window": 8, "qk_norm": False, "full_layers": 1}, "no open format holds"),
+        ({"head_dim": 7}, "head_dim is 7: must be even"),
+        ({"rope_factor": 2.0}, "says nothing with rope_scaling none; leave it at 1"),
+        ({"rope_scaling": "linear", "rope_factor": 0.5}, "rope_factor is 0.5: 1 or more"),
+        ({"rope_scaling": "linear", "rope_fast": 4.0}, "says nothing with rope_scaling linear"),
+        (
+            {"rope_scaling": "llama3", "rope_amplitude": 1.0},
+            "says nothing with rope_scaling llama3",
+        ),
+        ({"rope_scaling": "llama3", "rope_slow": 5.0}, "must be above rope_slow (5.0)"),
+        ({"rope_scaling": "yarn", "rope_theta": 1.0}, "above 1 for yarn"),
+        ({"rotary_fraction": 0.1}, "an even number of a head's 32 elements"),
+        ({"rotary_fraction": 1.5}, "an even number of a head's 32 elements"),
     ],
 )
 def test_rules_between_fields(values: dict[str, object], words: str) -> None:
     assert any(words in fault for fault in recipe_faults(Recipe().replace(**values)))
+
+
+def test_positions_that_are_learned_are_not_rotated() -> None:
+    gpt2 = dataclasses.replace(Recipe(), model=PRESETS["gpt2-124m"])
+    for name, value in {"rope_scaling": "linear", "rotary_fraction": 0.5}.items():
+        (fault,) = recipe_faults(gpt2.replace(**{name: value}))
+        assert fault.startswith(f"{name} is {value!r}: positions are learned")
+    for name in ("sliding_window", "head_dim"):
+        (fault,) = recipe_faults(gpt2.replace(**{name: 8}))
+        assert "no open format holds this model" in fault
 
 
 def test_presets_are_sound_and_of_their_family() -> None:
@@ -148,13 +178,22 @@ def test_presets_are_sound_and_of_their_family() -> None:
         assert recipe_faults(dataclasses.replace(Recipe(), model=shape)) == []
     assert PRESETS["gpt2-124m"].family == "gpt2"
     assert PRESETS["llama-1.1b"].family == "llama"
+    assert PRESETS["phi-2.8b"].family == "phi"
+    assert PRESETS["phi-2.8b"].rotary_size == 32  # of 80
     assert PRESETS["nano"].family == "qwen3"
     assert PRESETS["nano"] == ModelConfig()
     assert ModelConfig(qkv_bias=True, qk_norm=False).family == "qwen2"
+    assert ModelConfig(sliding_window=8, qk_norm=False).family == "mistral"
+    assert ModelConfig(sliding_window=8, full_layers=1).family == "qwen3"
 
 
 def test_resolved_fills_every_automatic_number() -> None:
     shape = ModelConfig(hidden_size=192, num_heads=6).resolved(70)
     assert (shape.vocab_size, shape.num_kv_heads, shape.intermediate_size) == (70, 6, 512)
+    # The quotient has one spelling, so that equal shapes are equal.
+    assert ModelConfig(hidden_size=192, num_heads=6, head_dim=32).resolved(70) == shape
+    yarn = ModelConfig(rope_scaling="yarn", rope_factor=math.e, context_length=99).resolved(70)
+    assert (yarn.rope_original_length, yarn.rope_slow, yarn.rope_fast) == (99, 1.0, 32.0)
+    assert yarn.rope_amplitude == pytest.approx(1.1)
     gpt2 = PRESETS["gpt2-124m"].resolved(10)
     assert (gpt2.vocab_size, gpt2.intermediate_size) == (50_257, 3072)

@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +24,7 @@ from yunque.errors import InputError
 SEPARATOR = "<|endoftext|>"
 
 Positions = Literal["learned", "rotary"]
+RopeScaling = Literal["none", "linear", "dynamic", "llama3", "yarn"]
 Norm = Literal["layernorm", "rmsnorm"]
 Mlp = Literal["gelu", "swiglu"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
@@ -107,6 +108,8 @@ class ModelConfig:
     """Key/value heads of a block (grouped-query attention). 0: as many as num_heads."""
     hidden_size: int = 192
     """Width of the stream, C."""
+    head_dim: int = 0
+    """Width of an attention head, D. 0: hidden_size / num_heads."""
     intermediate_size: int = 0
     """Width of the feed-forward. 0: 4 x hidden_size for gelu, 8/3 for swiglu (multiple of 16)."""
     positions: Positions = "rotary"
@@ -123,12 +126,38 @@ class ModelConfig:
     """RMSNorm of queries and keys in each head (Qwen3)."""
     tie_embeddings: bool = True
     """Input embedding and output head share one matrix."""
+    head_bias: bool = False
+    """Bias in the output head (Phi)."""
+    parallel_residual: bool = False
+    """Attention and feed-forward read the same norm side by side (Phi), not one after the other."""
     dropout: float = 0.2
     """Probability of dropping an element after the embedding and after each branch."""
     attention_dropout: float = 0.0
     """Probability of dropping an attention weight. Slow on CPUs."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
+    rotary_fraction: float = 1.0
+    """Part of each head that is rotated, from its beginning (Phi: 0.4 or 0.5)."""
+    rope_scaling: RopeScaling = "none"
+    """How a model was made to see a longer context. linear: all frequencies are divided by
+    rope_factor; llama3, yarn: the slow ones are; dynamic: none is up to context_length, and the
+    files say so to other programs."""
+    rope_factor: float = 1.0
+    """How many times slower rope_scaling makes a frequency."""
+    rope_original_length: int = 0
+    """llama3, yarn: tokens that the model saw at once before. 0: context_length."""
+    rope_slow: float = 0.0
+    """llama3, yarn: what turns fewer times than this in the original length is slowed in full.
+    0: once."""
+    rope_fast: float = 0.0
+    """llama3, yarn: what turns more times than this in the original length is left as it is; in
+    between it changes by degrees. 0: 4 times with llama3, 32 with yarn."""
+    rope_amplitude: float = 0.0
+    """yarn: factor of the cosines and sines. 0: 0.1 ln(rope_factor) + 1."""
+    sliding_window: int = 0
+    """Tokens that a token looks at, itself and those just before (Mistral). 0: all before it."""
+    full_layers: int = 0
+    """With sliding_window: the first blocks that look at all tokens nevertheless (Qwen)."""
     norm_eps: float = 1e-5
     """Added to the variance in the norms."""
     embedding_std: float = 0.02
@@ -137,13 +166,32 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
-        return self.hidden_size // self.num_heads
+        """Width of an attention head, D."""
+        return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def rotary_size(self) -> int:
+        """Elements of a head that are rotated."""
+        return int(self.head_size * self.rotary_fraction)
 
     def resolved(self, vocab_size: int) -> ModelConfig:
         """The same shape with every 0 (automatic) replaced by its number."""
         wide = 4 * self.hidden_size if self.mlp == "gelu" else 8 * self.hidden_size // 48 * 16
+        shape = self
+        if self.rope_scaling in ("llama3", "yarn"):
+            shape = dataclasses.replace(
+                self,
+                rope_original_length=self.rope_original_length or self.context_length,
+                rope_slow=self.rope_slow or 1.0,
+                rope_fast=self.rope_fast or (4.0 if self.rope_scaling == "llama3" else 32.0),
+            )
+        if self.rope_scaling == "yarn":
+            amplitude = self.rope_amplitude or 0.1 * math.log(self.rope_factor) + 1.0
+            shape = dataclasses.replace(shape, rope_amplitude=amplitude)
         return dataclasses.replace(
-            self,
+            shape,
+            # One spelling of one shape: the quotient is always 0.
+            head_dim=0 if self.head_dim * self.num_heads == self.hidden_size else self.head_dim,
             vocab_size=self.vocab_size or vocab_size,
             num_kv_heads=self.num_kv_heads or self.num_heads,
             intermediate_size=self.intermediate_size or max(16, wide),
@@ -151,21 +199,29 @@ class ModelConfig:
 
     @property
     def family(self) -> str:
-        """The open format that holds this shape: gpt2, llama, qwen2, qwen3, or "" for none."""
+        """The open format that holds this shape, by its model_type, or "" for none."""
+        early = self.norm == "layernorm" and self.mlp == "gelu" and self.bias and not self.qk_norm
         if self.positions == "learned":
+            # GPT-2 has no word for what is not its own.
             gpt2 = (
-                self.norm == "layernorm"
-                and self.mlp == "gelu"
-                and self.bias
-                and not self.qk_norm
+                early
                 and self.num_kv_heads in (0, self.num_heads)
+                and self.head_dim * self.num_heads in (0, self.hidden_size)
+                and not (self.parallel_residual or self.head_bias or self.sliding_window)
             )
             return "gpt2" if gpt2 else ""
-        if self.norm != "rmsnorm" or self.mlp != "swiglu" or self.bias:
+        if self.parallel_residual:
+            phi = early and self.qkv_bias and self.head_bias and not self.sliding_window
+            return "phi" if phi else ""
+        if self.norm != "rmsnorm" or self.mlp != "swiglu" or self.bias or self.head_bias:
             return ""
-        if self.qk_norm:
-            return "" if self.qkv_bias else "qwen3"
-        return "qwen2" if self.qkv_bias else "llama"
+        if self.rotary_fraction != 1 or (self.qk_norm and self.qkv_bias):
+            return ""
+        if self.qk_norm or self.qkv_bias:
+            return "qwen3" if self.qk_norm else "qwen2"
+        if self.sliding_window:
+            return "" if self.full_layers else "mistral"
+        return "llama"
 
 
 @dataclass(frozen=True)
@@ -448,7 +504,7 @@ def recipe_faults(recipe: Recipe) -> list[str]:
 
     for name in ("context_length", "num_layers", "num_heads", "hidden_size"):
         rule(getattr(model, name) >= 1, name, getattr(model, name), "1 or more.")
-    for name in ("vocab_size", "num_kv_heads", "intermediate_size"):
+    for name in ("vocab_size", "num_kv_heads", "intermediate_size", "head_dim"):
         rule(getattr(model, name) >= 0, name, getattr(model, name), "0 (automatic) or more.")
     if model.num_heads >= 1 and model.hidden_size >= 1:
         rule(
@@ -458,11 +514,18 @@ def recipe_faults(recipe: Recipe) -> list[str]:
             f"must be a multiple of num_heads ({model.num_heads}).",
         )
         if model.positions == "rotary" and model.hidden_size % model.num_heads == 0:
+            name = "head_dim" if model.head_dim else "hidden_size / num_heads"
             rule(
                 model.head_size % 2 == 0,
-                "hidden_size / num_heads",
+                name,
                 model.head_size,
                 "must be even for rotary positions.",
+            )
+            rule(
+                model.rotary_size % 2 == 0 and 0 < model.rotary_size <= model.head_size,
+                "rotary_fraction",
+                model.rotary_fraction,
+                f"must take an even number of a head's {model.head_size} elements.",
             )
         if model.num_kv_heads >= 1:
             rule(
@@ -471,6 +534,33 @@ def recipe_faults(recipe: Recipe) -> list[str]:
                 model.num_kv_heads,
                 f"must divide num_heads ({model.num_heads}).",
             )
+    if model.positions == "learned":
+        for name, off in (("rope_scaling", "none"), ("rotary_fraction", 1.0)):
+            rule(
+                getattr(model, name) == off,
+                name,
+                getattr(model, name),
+                f"positions are learned, so leave it at {off}.",
+            )
+    rope_scaling_rules(model, rule)
+    rule(
+        model.full_layers == 0 or 0 < model.full_layers < model.num_layers,
+        "full_layers",
+        model.full_layers,
+        f"from 0 to {model.num_layers - 1}, so that some block has the window.",
+    )
+    rule(
+        model.full_layers == 0 or model.sliding_window > 0,
+        "full_layers",
+        model.full_layers,
+        "says nothing without a sliding_window; set both or none.",
+    )
+    rule(
+        model.sliding_window >= 0,
+        "sliding_window",
+        model.sliding_window,
+        "0 (none) or more tokens.",
+    )
     for name in ("dropout", "attention_dropout"):
         rule(0 <= getattr(model, name) < 1, name, getattr(model, name), "from 0 up to 1.")
     rule(model.rope_theta > 0, "rope_theta", model.rope_theta, "above 0.")
@@ -481,9 +571,15 @@ def recipe_faults(recipe: Recipe) -> list[str]:
             "no open format holds this model: "
             f"positions={model.positions}, norm={model.norm}, mlp={model.mlp}, bias={model.bias}, "
             f"qkv_bias={model.qkv_bias}, qk_norm={model.qk_norm}, "
-            f"num_kv_heads={model.num_kv_heads}. Use learned + layernorm + gelu + bias (GPT-2; "
-            "qkv_bias as you like, no qk_norm, no grouped heads) or rotary + rmsnorm + swiglu "
-            "without bias (Llama; with qkv_bias: Qwen2; with qk_norm: Qwen3)."
+            f"num_kv_heads={model.num_kv_heads}, head_bias={model.head_bias}, "
+            f"parallel_residual={model.parallel_residual}, "
+            f"rotary_fraction={model.rotary_fraction}, sliding_window={model.sliding_window}, "
+            f"full_layers={model.full_layers}. Use learned + layernorm + gelu + bias "
+            "(GPT-2; qkv_bias as you like, no qk_norm, no grouped heads, no head_dim), rotary + "
+            "rmsnorm + swiglu without bias (Llama; with sliding_window: Mistral; with qkv_bias: "
+            "Qwen2; with qk_norm: Qwen3; the Qwens alone may have full_layers), or rotary + "
+            "layernorm + gelu + bias + qkv_bias + head_bias + parallel_residual (Phi, which alone "
+            "may have a rotary_fraction; no qk_norm, no sliding_window)."
         )
 
     rule(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "above 0.")
@@ -530,6 +626,29 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         "auto, cpu, cuda, cuda:N or mps.",
     )
     return faults
+
+
+def rope_scaling_rules(model: ModelConfig, rule: Callable[[bool, str, object, str], None]) -> None:
+    """What must hold between rope_scaling and its numbers."""
+    scaling = model.rope_scaling
+    rule(model.rope_factor >= 1, "rope_factor", model.rope_factor, "1 or more.")
+    for name in ("rope_original_length", "rope_slow", "rope_fast", "rope_amplitude"):
+        rule(getattr(model, name) >= 0, name, getattr(model, name), "0 (automatic) or more.")
+    silent = {
+        "none": ("rope_factor", "rope_original_length", "rope_slow", "rope_fast", "rope_amplitude"),
+        "llama3": ("rope_amplitude",),
+        "yarn": (),
+    }.get(scaling, ("rope_original_length", "rope_slow", "rope_fast", "rope_amplitude"))
+    for name in silent:
+        off = 1 if name == "rope_factor" else 0
+        expected = f"says nothing with rope_scaling {scaling}; leave it at {off}."
+        rule(getattr(model, name) == off, name, getattr(model, name), expected)
+    if scaling in ("llama3", "yarn") and model.rope_factor >= 1:
+        full = model.resolved(1)
+        expected = f"must be above rope_slow ({full.rope_slow})."
+        rule(full.rope_fast > full.rope_slow, "rope_fast", full.rope_fast, expected)
+    if scaling == "yarn":
+        rule(model.rope_theta > 1, "rope_theta", model.rope_theta, "above 1 for yarn.")
 
 
 def raise_faults(faults: list[str]) -> None:

@@ -187,7 +187,7 @@ class Pretrain:
     longer improves, and writes a report. Ctrl-C saves; `yunque resume RUN` goes on exactly.
 
     Values come from, in rising order: the defaults, --preset (nano, gpt2-124m, gpt2-355m,
-    gpt2-774m, gpt2-1558m, llama-135m, llama-1.1b), --recipe, the other flags.
+    gpt2-774m, gpt2-1558m, llama-135m, llama-1.1b, phi-1.4b, phi-2.8b), --recipe, the other flags.
 
     For example:
       yunque pretrain quijote.txt --out runs/quijote --tokenizer char

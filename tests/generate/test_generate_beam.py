@@ -88,7 +88,7 @@ def test_beams_with_repetition_penalty_equal_transformers() -> None:
             assert ours.token_ids == expected
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "mistral"])
 def test_greedy_equals_transformers(family: str) -> None:
     reasons = []
     for seed in range(SEEDS):
@@ -111,7 +111,7 @@ def test_ragged_beams_equal_beams_alone_with_and_without_cache() -> None:
     assert uncached.token_ids == together.token_ids
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
 def test_beams_across_a_sliding_window(family: str) -> None:
     model, _ = pair(family, vocab_size=VOCAB, context_length=10, std=0.25)
     prompts = [[1, 2, 3, 4, 5, 6], [7, 8]]

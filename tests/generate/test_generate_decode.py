@@ -65,7 +65,7 @@ def write(script: list[int], stop: tuple[str, ...], end_ids: Sequence[int] = ())
     return result.token_ids[0], result.texts[0], result.stopped[0]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "mistral", "qwen3"])
 def test_a_ragged_batch_equals_its_rows_alone(family: str) -> None:
     model = model_of(family)
     first = generate(model, PROMPTS, GREEDY, [])
@@ -146,7 +146,7 @@ def test_window_start() -> None:
 
 
 @pytest.mark.parametrize("context_length", [1, 7, 12])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "mistral"])
 def test_cached_equals_uncached_across_slides(family: str, context_length: int) -> None:
     model = model_of(family, context_length)
     settings = dataclasses.replace(GREEDY, max_new_tokens=27)

@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
-from reference_models import FAMILIES, pair
+from reference_models import FAMILIES, WINDOW, pair
 
 from yunque.config import ModelConfig
 from yunque.model.decoder import Decoder
 from yunque.model.presets import PRESETS
+from yunque.model.rotary import rotary_frequencies, rotary_tables
 
 LOGIT_TOLERANCE = 1e-5  # absolute, float32, at logits of order 1
 
@@ -48,7 +49,7 @@ def test_key_value_heads_of_every_grouping(kv_heads: int) -> None:
 
 
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6], [11, 1], [12]], ids=str)
-@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "mistral", "qwen3"])
 def test_cached_reading_in_chunks_equals_one_reading(family: str, chunks: list[int]) -> None:
     model, _ = pair(family, std=0.08)
     tokens = tokens_of((2, 12))
@@ -60,7 +61,7 @@ def test_cached_reading_in_chunks_equals_one_reading(family: str, chunks: list[i
     )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "llama", "mistral"])
 def test_padded_rows_equal_rows_alone(family: str) -> None:
     model, _ = pair(family, std=0.08)
     tokens, pads = tokens_of((3, 10)), torch.tensor([0, 3, 7])
@@ -96,6 +97,70 @@ def test_segments_of_a_row_equal_rows_alone(family: str) -> None:
     # What the segments keep out would have been seen.
     seen = logits_of(model, tokens, None, positions)
     assert (seen - together).abs().max() > 0.01
+
+
+def test_a_window_ends_where_it_says() -> None:
+    model, _ = pair("mistral", num_layers=1, std=0.08)
+    tokens = tokens_of((1, 20))
+    other = tokens.clone()
+    other[0, 4] = (tokens[0, 4] + 1) % 61
+    moved = (logits_of(model, tokens) - logits_of(model, other)).abs().amax(-1)[0] > 0
+    assert moved.nonzero().flatten().tolist() == list(range(4, 4 + WINDOW))
+
+
+def test_first_blocks_may_look_at_everything() -> None:
+    model, _ = pair("mistral", num_layers=3, std=0.08)
+    tokens = tokens_of((1, 20))
+    masks = []
+    for block in model.blocks:
+        block.attention.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[2]))
+    model.config = dataclasses.replace(model.config, full_layers=2)
+    logits_of(model, tokens)
+    assert masks[:2] == [None, None]  # the fast causal path
+    assert masks[2].sum(-1).tolist() == [min(WINDOW, place + 1) for place in range(20)]
+    masks.clear()
+    logits_of(model, tokens[:, :WINDOW])  # nothing is hidden: no mask is made
+    assert masks == [None] * 3
+
+
+def test_scaled_frequencies_are_those_of_transformers_to_the_bit() -> None:
+    import transformers
+
+    long = {"original_max_position_embeddings": 8192}
+    tables = {
+        "linear": {"factor": 4.0},
+        "dynamic": {"factor": 4.0},
+        "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0} | long,
+        "yarn": {"factor": 4.0, "beta_fast": 20.0, "beta_slow": 2.0} | long,
+        "none": {},
+    }
+    ours = {"factor": "rope_factor", "original_max_position_embeddings": "rope_original_length"}
+    ours |= {"low_freq_factor": "rope_slow", "high_freq_factor": "rope_fast"}
+    ours |= {"beta_slow": "rope_slow", "beta_fast": "rope_fast"}
+    for kind, table in tables.items():
+        for theta, size in ((500_000.0, 128), (10_000.0, 64), (1_000_000.0, 80)):
+            rope = {"rope_type": kind.replace("none", "default"), "rope_theta": theta, **table}
+            reference = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(
+                transformers.LlamaConfig(
+                    hidden_size=2 * size,
+                    num_attention_heads=2,
+                    max_position_embeddings=32768,
+                    rope_parameters=rope,
+                )
+            )
+            shape = ModelConfig(
+                hidden_size=2 * size,
+                num_heads=2,
+                context_length=32768,
+                rope_theta=theta,
+                rope_scaling=kind,
+                **{ours[key]: value for key, value in table.items()},
+            ).resolved(7)
+            assert torch.equal(rotary_frequencies(shape), reference.inv_freq), (kind, theta)
+            cos, sin = rotary_tables(shape)
+            places = torch.tensor([[0, 1, 777, 32767]])
+            expected = reference(torch.zeros(1), places)
+            torch.testing.assert_close((cos[places], sin[places]), expected, rtol=0, atol=1e-7)
 
 
 def test_a_cache_repeats_drops_forgets_and_replaces_rows() -> None:
@@ -189,6 +254,8 @@ PUBLISHED = {
     "gpt2-1558m": 1_557_611_200,
     "llama-1.1b": 1_100_048_384,
     "llama-135m": 134_515_008,
+    "phi-1.4b": 1_418_270_720,
+    "phi-2.8b": 2_779_683_840,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -44,13 +45,47 @@ GPT2 = dataclasses.replace(
     bias=True,
     qkv_bias=True,
 )
+PHI = dataclasses.replace(
+    GPT2,
+    positions="rotary",
+    num_kv_heads=2,
+    head_bias=True,
+    parallel_residual=True,
+    rotary_fraction=0.5,
+)
 SHAPES = {
     "gpt2": GPT2,
     "gpt2-tied": dataclasses.replace(GPT2, tie_embeddings=True),
     "gpt2-no-qkv-bias": dataclasses.replace(GPT2, qkv_bias=False),
+    "phi": PHI,
+    "phi-tied": dataclasses.replace(PHI, tie_embeddings=True, rope_theta=500.0),
     "llama": TINY,
     "llama-tied": dataclasses.replace(TINY, tie_embeddings=True),
+    "llama-wide-heads": dataclasses.replace(TINY, head_dim=6),
+    "llama-linear": dataclasses.replace(TINY, rope_scaling="linear", rope_factor=2.5),
+    "llama-dynamic": dataclasses.replace(TINY, rope_scaling="dynamic", rope_factor=2.5),
+    "llama-llama3": dataclasses.replace(
+        TINY,
+        rope_scaling="llama3",
+        rope_factor=8.0,
+        rope_original_length=4,
+        rope_slow=1.0,
+        rope_fast=4.0,
+    ),
+    "qwen2-yarn": dataclasses.replace(
+        TINY,
+        qkv_bias=True,
+        rope_scaling="yarn",
+        rope_factor=2.0,
+        rope_original_length=4,
+        rope_slow=1.0,
+        rope_fast=32.0,
+        rope_amplitude=1.25,
+    ),
+    "mistral": dataclasses.replace(TINY, sliding_window=3, head_dim=8),
     "qwen2": dataclasses.replace(TINY, qkv_bias=True),
+    "qwen2-window": dataclasses.replace(TINY, qkv_bias=True, sliding_window=3, full_layers=1),
+    "qwen3-window": dataclasses.replace(TINY, qk_norm=True, sliding_window=3, head_dim=6),
     "qwen3": dataclasses.replace(TINY, qk_norm=True, tie_embeddings=True, rope_theta=500.0),
 }
 
@@ -164,18 +199,19 @@ def test_repeated_tied_head_must_be_the_embedding() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_configuration_there_and_back(name: str) -> None:
-    config = dataclasses.replace(SHAPES[name], dropout=0.25, preset="nano")
+    config = dataclasses.replace(SHAPES[name], dropout=0.25, preset="nano", embedding_std=1.0)
     written = foreign_config(config, "float32", end_id=7, begin_id=3, pad_id=1)
     assert (written["eos_token_id"], written["bos_token_id"], written["pad_token_id"]) == (7, 3, 1)
     assert model_config(written, "config.json") == config
     del written["yunque"]
     derived = model_config(written, "config.json")
-    lost = {"preset": ""}
-    lost |= {"dropout": 0.25, "qkv_bias": True} if config.family == "gpt2" else {"dropout": 0.0}
+    lost = {"preset": "", "embedding_std": 0.02}
+    lost |= {"qkv_bias": True} if config.family == "gpt2" else {}
+    lost |= {} if config.family in ("gpt2", "phi") else {"dropout": 0.0}
     assert derived == dataclasses.replace(config, **lost)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["gpt2", "phi", "llama", "mistral", "qwen2", "qwen3"])
 def test_transformers_reads_our_configuration(name: str) -> None:
     import transformers
 
@@ -200,18 +236,55 @@ def test_transformers_reads_our_configuration(name: str) -> None:
         ("gpt2", {"n_head": 3}, "num_heads"),
         ("gpt2", {"n_layer": None}, "n_layer is missing"),
         ("gpt2", {"n_embd": "16"}, "n_embd: expected int"),
-        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters"),
+        ("phi", {"qk_layernorm": True}, "qk_layernorm"),
+        ("phi", {"hidden_act": "gelu"}, "hidden_act"),
+        ("phi", {"partial_rotary_factor": 0.75}, "rotary_fraction is 0.75"),
+        ("phi", {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+        ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "'longrope'"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, r"rope_scaling\.factor is missing"),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": None}}, "factor is missing"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": "2"}}, "factor: expected float"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 0.5}}, "rope_factor is 0.5"),
+        ("llama", {"rope_scaling": {"type": "mrope", "mrope_section": [1]}}, "'mrope'"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0, "alpha": 3}}, "alpha"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}},
+            r"rope_parameters\.truncate",
+        ),
+        ("llama", {"rope_parameters": [1]}, "rope_parameters: expected an object"),
+        (
+            "llama",
+            {"rope_parameters": {"full_attention": {"rope_theta": 3.0}}},
+            r"rope_parameters\.full_attention",
+        ),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor is 0.5",
+        ),
         ("llama", {"attention_bias": True}, "attention_bias"),
         ("llama", {"mlp_bias": True}, "mlp_bias"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act"),
-        ("llama", {"head_dim": 8}, "head_dim"),
+        ("llama", {"head_dim": 3}, "head_dim is 3"),
+        ("llama", {"head_dim": "8"}, "head_dim: expected int"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("llama", {"use_parallel_residual": True}, "use_parallel_residual"),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 4}, "use_sliding_window"),
+        ("mistral", {"sliding_window": "4"}, "sliding_window: expected int"),
+        ("mistral", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ("mistral", {"num_key_value_heads": None}, "num_key_value_heads is missing"),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (
+            "qwen2",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "layer_types",
+        ),
+        ("qwen2", {"layer_types": 3}, "layer_types"),
         ("qwen3", {"num_key_value_heads": None}, "num_key_value_heads is missing"),
         ("llama", {"model_type": "mamba"}, "model_type is 'mamba'"),
     ],
@@ -224,11 +297,41 @@ def test_what_the_decoder_cannot_do_is_named(name: str, change: dict[str, Any], 
         model_config(written | change, "config.json")
 
 
-def test_qwen3_without_head_dim_means_128() -> None:
+def test_what_a_missing_key_means_in_its_family() -> None:
     written = foreign_config(SHAPES["qwen3"], "float32", end_id=None)
     del written["yunque"], written["head_dim"]
-    with pytest.raises(InputError, match="head_dim is 128"):
-        model_config(written, "config.json")
+    assert model_config(written, "config.json").head_size == 128
+    written = foreign_config(SHAPES["mistral"], "float32", end_id=None)
+    del written["yunque"], written["head_dim"], written["sliding_window"]
+    assert model_config(written, "config.json").sliding_window == 4096
+    assert model_config(written, "config.json").head_size == 4
+    assert model_config(written | {"sliding_window": None}, "config.json").family == "llama"
+    written = foreign_config(SHAPES["phi"], "float32", end_id=None)
+    del written["yunque"], written["partial_rotary_factor"]
+    assert model_config(written, "config.json").rotary_fraction == 0.5
+    # Qwen names its windows without using them; 28 blocks are read in full where nothing is said.
+    written = foreign_config(SHAPES["qwen2"], "float32", end_id=None)
+    del written["yunque"], written["max_window_layers"]
+    named = written | {"sliding_window": 4, "use_sliding_window": False}
+    assert model_config(named, "config.json") == model_config(written, "config.json")
+    used = written | {"sliding_window": 4, "use_sliding_window": True}
+    assert model_config(used, "config.json").sliding_window == 0
+
+
+def test_numbers_of_longer_contexts_that_the_file_leaves_out() -> None:
+    written = foreign_config(SHAPES["llama"], "float32", end_id=None)
+    del written["yunque"]
+    for kind, slow, fast in (("llama3", 1.0, 4.0), ("yarn", 1.0, 32.0)):
+        rope = {"type": kind, "factor": 4}
+        config = model_config(written | {"rope_scaling": rope}, "config.json")
+        assert (config.rope_scaling, config.rope_factor) == (kind, 4.0)
+        assert (config.rope_original_length, config.rope_slow, config.rope_fast) == (8, slow, fast)
+    assert config.rope_amplitude == 0.1 * math.log(4) + 1
+    outside = {"rope_scaling": rope, "original_max_position_embeddings": 5}
+    assert model_config(written | outside, "config.json").rope_original_length == 5
+    scales = {"mscale": 2.0, "mscale_all_dim": 1.0}
+    config = model_config(written | {"rope_scaling": rope | scales}, "config.json")
+    assert config.rope_amplitude == (0.2 * math.log(4) + 1) / (0.1 * math.log(4) + 1)
 
 
 def test_rotary_base_in_both_places() -> None:
@@ -236,6 +339,8 @@ def test_rotary_base_in_both_places() -> None:
     del written["yunque"], written["rope_theta"]
     written["rope_parameters"] = {"rope_type": "default", "rope_theta": 500000.0}
     assert model_config(written, "config.json").rope_theta == 500_000.0
+    # The table's own base is the one that transformers takes where the two differ.
+    assert model_config(written | {"rope_theta": 3.0}, "config.json").rope_theta == 500_000.0
 
 
 def test_our_part_must_agree_with_the_rest() -> None:

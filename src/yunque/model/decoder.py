@@ -1,4 +1,4 @@
-"""One decoder for the GPT-2 and Llama families: tokens → hidden states → logits."""
+"""One decoder for the GPT-2, Llama, Mistral, Qwen and Phi families: tokens → hidden states → logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
-from yunque.model.layers import Block, Dropout, LayerCache, make_norm, rotary_tables
+from yunque.model.layers import Block, Dropout, LayerCache, ParallelBlock, make_norm
+from yunque.model.rotary import rotary_tables
 
 
 class Cache:
@@ -62,6 +63,20 @@ def segment_mask(segments: Tensor) -> Tensor:
     return same.tril_().unsqueeze(1)
 
 
+def window_mask(start: int, T: int, window: int, device: torch.device) -> Tensor:
+    """Where T tokens after `start` others may look: at themselves and the window - 1 before.
+
+    Columns and not positions are counted: within a row, and within a segment of it, they are apart
+    by the same number.
+
+    Returns:
+        `(T, start + T)`, bool.
+    """
+    looked_at = torch.arange(start + T, device=device)
+    looking = torch.arange(start, start + T, device=device).unsqueeze(1)
+    return (looked_at <= looking) & (looked_at > looking - window)
+
+
 class Decoder(nn.Module):
     """A decoder-only transformer; `forward` gives hidden states, `head` turns them into logits.
 
@@ -73,19 +88,20 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig, seed: int | None = 0):
         super().__init__()
-        self.config = config
+        self.config = config = config.resolved(config.vocab_size)
         C, V, T = config.hidden_size, config.vocab_size, config.context_length
         self.token_embedding = unfilled_embedding(V, C)
         learned = config.positions == "learned"
         self.position_embedding = unfilled_embedding(T, C) if learned else None
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        kind = ParallelBlock if config.parallel_residual else Block
+        self.blocks = nn.ModuleList(kind(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config, C)
-        self.head = nn.Linear(C, V, bias=False)
+        self.head = nn.Linear(C, V, bias=config.head_bias)
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
         if config.positions == "rotary":
-            cos, sin = rotary_tables(config.head_size, T, config.rope_theta)
+            cos, sin = rotary_tables(config)
             self.register_buffer("rotary_cos", cos, persistent=False)
             self.register_buffer("rotary_sin", sin, persistent=False)
         if seed is not None:
@@ -162,7 +178,7 @@ class Decoder(nn.Module):
             cache: holds the tokens before these; its `used` grows by T.
             positions: `(T,)` or `(B, T)`; by default they follow what the cache holds.
             mask: bool `(B, 1, T, S)`, True where a token may look; by default causal. Needed
-                with padded rows, and with T > 1 after a cache that is not empty.
+                with padded rows. A sliding window narrows it further.
             segments: `(B, T)`, equal where tokens belong together: a token then looks at those
                 before it of its own segment only. Without cache and mask; `positions` should
                 restart with each segment.
@@ -186,13 +202,18 @@ class Decoder(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         else:
-            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]  # (T, D) or (B, T, D)
+            cos, sin = self.rotary_cos[positions], self.rotary_sin[positions]  # (T, R) or (B, T, R)
             if positions.dim() == 2:
-                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, D)
+                cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, R)
             rotary = (cos.to(x.dtype), sin.to(x.dtype))
         x = self.dropout(x)
+        near, window = mask, self.config.sliding_window
+        if 0 < window < start + T:  # else a window hides nothing
+            near = window_mask(start, T, window, tokens.device)
+            near = near if mask is None else near & mask
         for index, block in enumerate(self.blocks):
-            x = block(x, rotary, mask, cache.layers[index] if cache else None, start)
+            seen = mask if index < self.config.full_layers else near
+            x = block(x, rotary, seen, cache.layers[index] if cache else None, start)
         if cache is not None:
             cache.used += T
         return self.final_norm(x)

@@ -1,4 +1,4 @@
-"""The parts of a decoder: norms, rotary positions, attention with a cache, feed-forward.
+"""The parts of a decoder: norms, attention with a cache, feed-forward.
 
 Shapes: B batch, T tokens in this call, S tokens attended to (cache included), C hidden size,
 H heads, G key/value heads, D head size, F intermediate size, V vocabulary.
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
+from yunque.model.rotary import rotate
 
 
 class RMSNorm(nn.RMSNorm):
@@ -22,30 +23,10 @@ class RMSNorm(nn.RMSNorm):
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
-    """LayerNorm (GPT-2) or RMSNorm (Llama) over the last dimension, `(..., size)`."""
+    """LayerNorm (GPT-2, Phi) or RMSNorm (Llama) over the last dimension, `(..., size)`."""
     if config.norm == "layernorm":
         return nn.LayerNorm(size, eps=config.norm_eps)
     return RMSNorm(size, eps=config.norm_eps)
-
-
-def rotary_tables(head_size: int, length: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each `(length, D)`, float32.
-
-    The two halves of a head form the rotated pairs, as in Llama's published weights.
-    Source: Su et al. 2021, "RoFormer", section 3.2.2.
-    """
-    # On the CPU by name: the tables are real numbers even where the weights are still on "meta".
-    pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device="cpu")
-    places = torch.arange(length, dtype=torch.float32, device="cpu")
-    angles = torch.outer(places, theta ** (-pairs / head_size))  # (length, D/2)
-    angles = torch.cat((angles, angles), dim=-1)  # (length, D)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of `x` `(B, H, T, D)` by its position's angle; tables broadcast to x."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 class Dropout(nn.Module):
@@ -144,7 +125,7 @@ class Attention(nn.Module):
 
 
 class GeluMlp(nn.Module):
-    """GPT-2's feed-forward: C → F → C with the tanh form of GELU."""
+    """The feed-forward of GPT-2 and Phi: C → F → C with the tanh form of GELU."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -168,6 +149,11 @@ class SwigluMlp(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+def make_mlp(config: ModelConfig) -> nn.Module:
+    """The feed-forward of a block."""
+    return GeluMlp(config) if config.mlp == "gelu" else SwigluMlp(config)
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); dropout on both branches."""
 
@@ -176,7 +162,7 @@ class Block(nn.Module):
         self.attention_norm = make_norm(config, config.hidden_size)
         self.attention = Attention(config)
         self.mlp_norm = make_norm(config, config.hidden_size)
-        self.mlp = GeluMlp(config) if config.mlp == "gelu" else SwigluMlp(config)
+        self.mlp = make_mlp(config)
         self.dropout = Dropout(config.dropout)
 
     def forward(
@@ -189,3 +175,30 @@ class Block(nn.Module):
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), rotary, mask, cache, start))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class ParallelBlock(nn.Module):
+    """x + attention(norm(x)) + mlp(norm(x)), one norm for both; dropout on both branches.
+
+    Sources: Wang and Komatsuzaki 2021, "GPT-J-6B"; Li et al. 2023, "Textbooks Are All You Need II"
+    (Phi-1.5).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = make_norm(config, config.hidden_size)
+        self.attention = Attention(config)
+        self.mlp = make_mlp(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        start: int,
+    ) -> Tensor:
+        read = self.attention_norm(x)
+        attended = self.dropout(self.attention(read, rotary, mask, cache, start))
+        return attended + self.dropout(self.mlp(read)) + x

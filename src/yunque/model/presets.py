@@ -30,6 +30,27 @@ def _gpt2(name: str, layers: int, heads: int, width: int) -> ModelConfig:
     )
 
 
+def _phi(name: str, layers: int, width: int, rotary_fraction: float) -> ModelConfig:
+    return ModelConfig(
+        preset=name,
+        vocab_size=51_200,
+        context_length=2048,
+        num_layers=layers,
+        num_heads=32,
+        hidden_size=width,
+        norm="layernorm",
+        mlp="gelu",
+        bias=True,
+        qkv_bias=True,
+        qk_norm=False,
+        tie_embeddings=False,
+        head_bias=True,
+        parallel_residual=True,
+        rotary_fraction=rotary_fraction,
+        dropout=0.0,
+    )
+
+
 PRESETS: dict[str, ModelConfig] = {
     # Ours; measured in docs/lab-notes.md.
     "nano": ModelConfig(),
@@ -66,6 +87,9 @@ PRESETS: dict[str, ModelConfig] = {
         qk_norm=False,
         dropout=0.0,
     ),
+    # Phi-1.5 (the same shape as Phi-1) and Phi-2, config.json of the published weights (2023).
+    "phi-1.4b": _phi("phi-1.4b", 24, 2048, 0.5),
+    "phi-2.8b": _phi("phi-2.8b", 32, 2560, 0.4),
 }
 
 

@@ -1,4 +1,4 @@
-"""Our parameter names ↔ the names and layouts of the open formats: GPT-2, Llama, Qwen2, Qwen3.
+"""Our parameter names ↔ the names and layouts of GPT-2, Phi, Llama, Mistral, Qwen2 and Qwen3.
 
 Each family is a table of rows. A row holds one tensor of the file and what it is made of: some
 of our tensors stacked by rows, and transposed where the format stores `(in, out)`. Both
@@ -8,6 +8,7 @@ operations only move numbers, so that the way there and back changes no bit.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -97,8 +98,8 @@ GPT2 = Table(
     buffers=r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",
 )
 
-# Llama, Qwen2 (adds the biases of q, k, v) and Qwen3 (adds the norms of q and k) share the names;
-# rows of parts that a model lacks are left out.
+# Llama, Mistral (adds a window), Qwen2 (the biases of q, k, v) and Qwen3 (the norms of q and k)
+# share the names; rows of parts that a model lacks are left out.
 LLAMA = Table(
     prefix="model.",
     head="lm_head.weight",
@@ -130,10 +131,45 @@ LLAMA = Table(
     buffers=r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
 )
 
-TABLES = {"gpt2": GPT2, "llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA}
+PHI = Table(
+    prefix="model.",
+    head="lm_head.weight",
+    rows=(
+        Row("model.embed_tokens.weight", (EMBEDDING,)),
+        *(
+            Row(f"model.layers.{{}}.{theirs}.{kind}", (f"blocks.{{}}.{ours}.{kind}",))
+            for theirs, ours in (
+                ("input_layernorm", "attention_norm"),
+                ("self_attn.q_proj", "attention.q_proj"),
+                ("self_attn.k_proj", "attention.k_proj"),
+                ("self_attn.v_proj", "attention.v_proj"),
+                ("self_attn.dense", "attention.o_proj"),
+                ("mlp.fc1", "mlp.up_proj"),
+                ("mlp.fc2", "mlp.down_proj"),
+            )
+            for kind in ("weight", "bias")
+        ),
+        Row("model.final_layernorm.weight", ("final_norm.weight",)),
+        Row("model.final_layernorm.bias", ("final_norm.bias",)),
+        Row("lm_head.weight", (HEAD,)),
+        Row("lm_head.bias", ("head.bias",)),
+    ),
+    buffers=r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
+)
+
+TABLES = {
+    "gpt2": GPT2,
+    "phi": PHI,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+}
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
+    "phi": "PhiForCausalLM",
     "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
@@ -163,8 +199,11 @@ def table(config: ModelConfig) -> Table:
         raise InputError(
             "no open format holds this model: "
             f"positions={config.positions}, norm={config.norm}, mlp={config.mlp}, "
-            f"bias={config.bias}, qkv_bias={config.qkv_bias}, qk_norm={config.qk_norm}. "
-            "Use a shape of the GPT-2, Llama, Qwen2 or Qwen3 family."
+            f"bias={config.bias}, qkv_bias={config.qkv_bias}, qk_norm={config.qk_norm}, "
+            f"head_bias={config.head_bias}, parallel_residual={config.parallel_residual}, "
+            f"rotary_fraction={config.rotary_fraction}, sliding_window={config.sliding_window}, "
+            f"full_layers={config.full_layers}. "
+            "Use a shape of the GPT-2, Phi, Llama, Mistral, Qwen2 or Qwen3 family."
         )
     return TABLES[config.family]
 
@@ -254,7 +293,7 @@ def match(
     matched: dict[str, str] = {}
     faults, extra = [], []
     for given, shape in found.items():
-        bare = given == names.head or given.startswith(names.prefix)
+        bare = given in wanted or given in optional or given.startswith(names.prefix)
         name = given if bare else names.prefix + given
         if re.fullmatch(names.buffers, name):
             continue
@@ -371,6 +410,7 @@ def foreign_config(
         InputError: no open format holds this shape.
     """
     table(config)
+    config = config.resolved(config.vocab_size)
     common = {
         "architectures": [ARCHITECTURES[config.family]],
         "model_type": config.family,
@@ -396,26 +436,52 @@ def foreign_config(
             "resid_pdrop": config.dropout,
             "attn_pdrop": config.attention_dropout,
         }
-    else:
-        shape = {
-            "max_position_embeddings": config.context_length,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "hidden_act": "silu",
-            "rms_norm_eps": config.norm_eps,
-            "rope_theta": config.rope_theta,
-            "attention_dropout": config.attention_dropout,
+        return common | shape | {"yunque": dataclasses.asdict(config)}
+    shape = {
+        "max_position_embeddings": config.context_length,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "rope_theta": config.rope_theta,
+        "attention_dropout": config.attention_dropout,
+    }
+    if config.family == "phi":
+        shape |= {
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": config.norm_eps,
+            "partial_rotary_factor": config.rotary_fraction,
+            "qk_layernorm": False,
+            "embd_pdrop": config.dropout,
+            "resid_pdrop": config.dropout,
         }
-        # Written even where it is the quotient: Qwen3 takes 128 for a head size that is not there.
-        if config.family in ("llama", "qwen3"):
-            shape |= {"head_dim": config.head_size, "attention_bias": False}
-        if config.family == "llama":
-            shape |= {"mlp_bias": False}
-        else:
-            shape |= {"use_sliding_window": False, "max_window_layers": config.num_layers}
+    else:
+        shape |= {"hidden_act": "silu", "rms_norm_eps": config.norm_eps}
+    # Written even where it is the quotient: Qwen3 takes 128 for a head size that is not there.
+    if config.head_dim or config.family in ("llama", "mistral", "qwen3"):
+        shape |= {"head_dim": config.head_size}
+    if config.family in ("llama", "qwen3"):
+        shape |= {"attention_bias": False}
+    if config.family == "llama":
+        shape |= {"mlp_bias": False}
+    if config.family == "mistral":
+        shape |= {"sliding_window": config.sliding_window}
+    if config.family in ("qwen2", "qwen3"):
+        windowed = config.sliding_window > 0
+        shape |= {
+            "use_sliding_window": windowed,
+            "sliding_window": config.sliding_window if windowed else None,
+            "max_window_layers": config.full_layers if windowed else config.num_layers,
+        }
+    if config.rope_scaling != "none":
+        keys = {name: key for key, name in _ROPE_KEYS[config.rope_scaling].items()}
+        shape |= {
+            "rope_scaling": {
+                "rope_type": config.rope_scaling,
+                **{key: getattr(config, name) for name, key in keys.items()},
+            }
+        }
     return common | shape | {"yunque": dataclasses.asdict(config)}
 
 
@@ -447,15 +513,29 @@ _LLAMA_KEYS: dict[str, tuple[str, Any]] = {
     "norm_eps": ("rms_norm_eps", 1e-6),
     "rope_theta": ("rope_theta", 10_000.0),
 }
+_PHI_KEYS: dict[str, tuple[str, Any]] = {
+    **_LLAMA_KEYS,
+    "norm_eps": ("layer_norm_eps", 1e-5),
+    # The published models drop no element of the embedding (embd_pdrop); ours does, while training.
+    "dropout": ("resid_pdrop", 0.0),
+    "rotary_fraction": ("partial_rotary_factor", 0.5),
+}
+# rope_type → the keys of its table and our fields. Only the first may not be missing.
+_LONGER = {"factor": "rope_factor", "original_max_position_embeddings": "rope_original_length"}
+_ROPE_KEYS: dict[str, dict[str, str]] = {
+    "default": {},
+    "linear": {"factor": "rope_factor"},
+    "dynamic": {"factor": "rope_factor"},
+    "llama3": _LONGER | {"low_freq_factor": "rope_slow", "high_freq_factor": "rope_fast"},
+    "yarn": _LONGER
+    | {"beta_slow": "rope_slow", "beta_fast": "rope_fast", "attention_factor": "rope_amplitude"},
+}
+_EARLY: dict[str, Any] = {"norm": "layernorm", "mlp": "gelu", "bias": True, "qkv_bias": True}
 _FIXED: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "positions": "learned",
-        "norm": "layernorm",
-        "mlp": "gelu",
-        "bias": True,
-        "qkv_bias": True,
-    },
+    "gpt2": _EARLY | {"positions": "learned"},
+    "phi": _EARLY | {"head_bias": True, "parallel_residual": True},
     "llama": {},
+    "mistral": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
 }
@@ -468,21 +548,25 @@ _ANY_FAMILY: dict[str, tuple[Any, ...]] = {
     "use_parallel_residual": (None, False),
     "is_encoder_decoder": (None, False),
 }
-_ROTARY: dict[str, tuple[Any, ...]] = {
-    "hidden_act": (None, "silu", "swish"),
-    "partial_rotary_factor": (None, 1),
-    "use_sliding_window": (None, False),
-}
+_GELU = (None, "gelu_new", "gelu_pytorch_tanh")
+_SILU: dict[str, tuple[Any, ...]] = {"hidden_act": (None, "silu", "swish")}
 _ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
-        "activation_function": (None, "gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": _GELU,
         "scale_attn_weights": (None, True),
         "scale_attn_by_inverse_layer_idx": (None, False),
         "add_cross_attention": (None, False),
     },
-    "llama": _ROTARY | {"attention_bias": (None, False), "mlp_bias": (None, False)},
-    "qwen2": _ROTARY,
-    "qwen3": _ROTARY | {"attention_bias": (None, False)},
+    "phi": {"hidden_act": _GELU, "qk_layernorm": (None, False)},
+    "llama": _SILU
+    | {
+        "attention_bias": (None, False),
+        "mlp_bias": (None, False),
+        "use_sliding_window": (None, False),
+    },
+    "mistral": _SILU,
+    "qwen2": _SILU,
+    "qwen3": _SILU | {"attention_bias": (None, False)},
 }
 
 
@@ -508,7 +592,7 @@ def model_config(config_json: Mapping[str, Any], where: str) -> ModelConfig:
         return checked(derived, where)
     own = own_config(config_json["yunque"], where)
     # What the family's keys cannot say; the rest must agree, or another program changed the file.
-    silent = {"preset", "dropout", "attention_dropout"} | (
+    silent = {"preset", "dropout", "attention_dropout", "embedding_std"} | (
         {"qkv_bias"} if family == "gpt2" else set()
     )
     differ = [
@@ -538,20 +622,6 @@ def refusals(config_json: Mapping[str, Any], family: str) -> list[str]:
         value = config_json.get(key)
         if value not in allowed:
             faults.append(f"{key} is {value!r}, and {describe(allowed)} is supported.")
-    if family == "gpt2":
-        return faults
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = config_json.get(key)
-        if rope is None:
-            continue
-        kind = (
-            rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
-        )
-        if kind != "default":
-            faults.append(f"{key} is {rope!r}: scaled rotary positions are not supported.")
-    kinds = config_json.get("layer_types") or []
-    if any(kind != "full_attention" for kind in kinds):
-        faults.append(f"layer_types is {kinds!r}, and only full_attention is supported.")
     return faults
 
 
@@ -563,35 +633,130 @@ def describe(allowed: tuple[Any, ...]) -> str:
 
 def derive(config_json: Mapping[str, Any], family: str, faults: list[str]) -> ModelConfig:
     """The shape that the family's own keys describe; what is wrong is added to `faults`."""
-    keys = _GPT2_KEYS if family == "gpt2" else _LLAMA_KEYS
-    kinds = get_type_hints(ModelConfig)
-    rope = config_json.get("rope_parameters")
-    stated = {**(rope if isinstance(rope, dict) else {}), **config_json}
+    keys = {"gpt2": _GPT2_KEYS, "phi": _PHI_KEYS}.get(family, _LLAMA_KEYS)
     # ModelConfig's own defaults are those of nano, not of these formats.
     values: dict[str, Any] = {"preset": "", "qk_norm": False, "dropout": 0.0, **_FIXED[family]}
+    given: dict[str, tuple[str, Any]] = {}
+    stated = dict(config_json)
+    if family != "gpt2":
+        values["rope_scaling"], rope, numbers = rope_numbers(config_json, faults)
+        given |= numbers
+        stated |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+        if family != "phi" and stated.get("partial_rotary_factor") not in (None, 1):
+            faults.append(
+                f"partial_rotary_factor is {stated['partial_rotary_factor']!r}, and only 1 is "
+                f"supported in {family}."
+            )
     for name, (key, default) in keys.items():
         value = stated.get(key)
         if value is None:
-            # Qwen's format takes 32 for a missing number; nobody means that.
-            if default is _REQUIRED or (key == "num_key_value_heads" and family != "llama"):
+            # Qwen's and Mistral's formats take 32 and 8 for a missing number; nobody means that.
+            if default is _REQUIRED or (
+                key == "num_key_value_heads" and family not in ("llama", "phi")
+            ):
                 faults.append(f"{key} is missing.")
                 continue
             value = default
+        given[name] = (key, value)
+    if family != "gpt2":
+        head_dim = config_json.get("head_dim", 128 if family == "qwen3" else None)
+        given["head_dim"] = ("head_dim", 0 if head_dim is None else head_dim)
+    kinds = get_type_hints(ModelConfig)
+    for name, (key, value) in given.items():
         fault, value = typed(value, kinds[name])
         if fault:
             faults.append(f"{key}: {fault}")
-            continue
-        values[name] = value
+        else:
+            values[name] = value
+    if family != "gpt2" and isinstance(values.get("num_layers"), int):
+        values |= window(config_json, family, values["num_layers"], faults)
     config = ModelConfig(**values)
-    if not faults:
-        config = config.resolved(config.vocab_size)
-        head_dim = config_json.get("head_dim", 128 if family == "qwen3" else None)
-        if family in ("llama", "qwen3") and head_dim not in (None, config.head_size):
-            faults.append(
-                f"head_dim is {head_dim!r}, and only hidden_size / num_attention_heads "
-                f"({config.head_size}) is supported."
-            )
-    return config
+    return config if faults else config.resolved(config.vocab_size)
+
+
+def rope_numbers(
+    config_json: Mapping[str, Any], faults: list[str]
+) -> tuple[str, Mapping[str, Any], dict[str, tuple[str, Any]]]:
+    """(our rope_scaling, the file's table, our field → the file's key and value).
+
+    The table is called rope_scaling by older programs, rope_parameters by newer ones.
+    """
+    key = "rope_scaling" if config_json.get("rope_scaling") else "rope_parameters"
+    rope = config_json.get(key) or {}
+    if not isinstance(rope, dict):
+        faults.append(f"{key}: expected an object, got {rope!r}.")
+        return "none", {}, {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in _ROPE_KEYS:
+        faults.append(
+            f"{key}: rope_type is {kind!r}, and {describe(tuple(_ROPE_KEYS))} is supported."
+        )
+        return "none", {}, {}
+    fields_of = _ROPE_KEYS[kind]
+    found = {
+        name: (f"{key}.{part}", rope[part])
+        for part, name in fields_of.items()
+        if rope.get(part) is not None
+    }
+    length = config_json.get("original_max_position_embeddings")
+    if length is not None and "rope_original_length" in fields_of.values():
+        found["rope_original_length"] = ("original_max_position_embeddings", length)
+    faults += [
+        f"{key}.{part} is missing." for part in list(fields_of)[:1] if rope.get(part) is None
+    ]
+    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *fields_of}
+    if kind == "yarn":
+        known |= {"mscale", "mscale_all_dim", "truncate"}
+        if rope.get("truncate") not in (None, True):
+            faults.append(f"{key}.truncate is {rope['truncate']!r}, and only True is supported.")
+        over, under = rope.get("mscale"), rope.get("mscale_all_dim")
+        if "rope_amplitude" not in found and over and under:
+            found["rope_amplitude"] = (f"{key}.mscale", amplitude(rope.get("factor"), over, under))
+    faults += [
+        f"{key}.{part} is {value!r}, and only its absence is supported with rope_type {kind!r}."
+        for part, value in rope.items()
+        if part not in known and value is not None
+    ]
+    return "none" if kind == "default" else kind, rope, found
+
+
+def amplitude(factor: Any, over: Any, under: Any) -> Any:
+    """YaRN's factor of cosines and sines from its mscale and mscale_all_dim."""
+    if any(typed(value, float)[0] for value in (factor, over, under)) or factor < 1:
+        return f"factor {factor!r}, mscale {over!r}, mscale_all_dim {under!r}"
+    tops = (0.1 * scale * math.log(factor) + 1.0 for scale in (over, under))
+    return next(tops) / next(tops)
+
+
+def window(
+    config_json: Mapping[str, Any], family: str, layers: int, faults: list[str]
+) -> dict[str, int]:
+    """Our sliding_window and full_layers; none where no block has a window."""
+    size, first = None, 0
+    if family == "mistral":
+        size = config_json.get("sliding_window", 4096)
+    elif family.startswith("qwen") and config_json.get("use_sliding_window"):
+        size = config_json.get("sliding_window", 4096)
+        first = config_json.get("max_window_layers", 28)
+    kinds = config_json.get("layer_types")
+    if isinstance(kinds, list) and size is not None and family != "mistral":
+        first = next((i for i, kind in enumerate(kinds) if kind != "full_attention"), layers)
+    for key, value in (("sliding_window", size or 0), ("max_window_layers", first)):
+        fault, _ = typed(value, int)
+        if fault:
+            faults.append(f"{key}: {fault}")
+            return {}
+    if size is None or first >= layers:
+        size, first = 0, 0
+    expected = [
+        "full_attention" if i < first or not size else "sliding_attention" for i in range(layers)
+    ]
+    if kinds not in (None, [], expected):
+        faults.append(
+            f"layer_types is {kinds!r}, and only {expected!r} is supported with the other keys "
+            "(full_attention first, then sliding_attention, if there is a window)."
+        )
+    return {"sliding_window": size, "full_layers": first}
 
 
 def own_config(part: Any, where: str) -> ModelConfig:
