@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,35 @@ SHAPES = {
     "llama-tied": dataclasses.replace(SHAPE, tie_embeddings=True, num_kv_heads=1),
     "qwen2": dataclasses.replace(SHAPE, qkv_bias=True, norm_eps=1e-6),
     "qwen3": dataclasses.replace(SHAPE, qk_norm=True, tie_embeddings=True),
+    "qwen3-wide-heads": dataclasses.replace(SHAPE, qk_norm=True, head_dim=32),
+    "llama-wide-heads": dataclasses.replace(SHAPE, head_dim=32),
+    "llama-linear": dataclasses.replace(SHAPE, rope_scaling="linear", rope_factor=2.5),
+    "llama-yarn": dataclasses.replace(
+        SHAPE, rope_scaling="yarn", rope_factor=4.0, rope_original_length=12
+    ),
+    "qwen2-yarn": dataclasses.replace(
+        SHAPE,
+        qkv_bias=True,
+        rope_theta=100.0,
+        rope_scaling="yarn",
+        rope_factor=4.0,
+        rope_original_length=12,
+        rope_slow=0.02,
+        rope_fast=0.5,
+    ),
+    "llama-3": dataclasses.replace(
+        SHAPE, rope_scaling="llama3", rope_factor=8.0, rope_original_length=32, rope_theta=300.0
+    ),
+    "phi": dataclasses.replace(
+        GPT2,
+        positions="rotary",
+        head_bias=True,
+        parallel_residual=True,
+        rotary_fraction=0.5,
+        tie_embeddings=False,
+    ),
 }
+SHAPES = {name: config.resolved(1) for name, config in SHAPES.items()}
 TOKENS = torch.tensor([[1, 5, 300, 0, 33, 5, 7, 2], [9, 9, 8, 1, 0, 59, 4, 4]])
 
 
@@ -158,7 +187,7 @@ def expected(model: Decoder, name: str) -> dict[str, torch.Tensor]:
             continue
         if name == "llama" and part in ("q_proj", "k_proj"):
             heads = config.num_heads if part == "q_proj" else config.num_kv_heads
-            size = config.hidden_size // config.num_heads
+            size = config.head_size
             # Row by row: the pair (i, i + half) of a head stands at 2 i and 2 i + 1.
             order = [
                 head * size + half * (size // 2) + i
@@ -169,6 +198,16 @@ def expected(model: Decoder, name: str) -> dict[str, torch.Tensor]:
             tensor = tensor[order]
         prefix = f"blk.{path[1]}." if path else ""
         found[f"{prefix}{parts[part]}.{kind}"] = tensor
+    if config.rope_scaling == "llama3":
+        # Llama 3.1's own way, in double precision: by which each pair's angle is divided.
+        factors = []
+        for pair in range(config.head_size // 2):
+            wave = 2 * math.pi * config.rope_theta ** (2 * pair / config.head_size)
+            share = (config.rope_original_length / wave - 1.0) / (4.0 - 1.0)
+            slowed = 1 / ((1 - share) / config.rope_factor + share)
+            factors.append(1.0 if share > 1 else config.rope_factor if share < 0 else slowed)
+        assert len({round(factor, 4) for factor in factors}) > 2  # all three cases
+        found["rope_freqs.weight"] = torch.tensor(factors)
     if name == "gpt2":
         for layer in range(config.num_layers):
             for kind in ("weight", "bias"):
@@ -201,7 +240,9 @@ def test_the_gguf_reader_sees_every_tensor(tmp_path: Path, name: str, dtype: str
         kind, numbers = found[key]
         whole = tensor.dim() == 1 or key == "position_embd.weight"
         assert kind == ("F32" if whole else dtype.upper()), key
-        if kind == "Q8_0":
+        if key == "rope_freqs.weight":
+            torch.testing.assert_close(numbers, tensor, rtol=1e-6, atol=0)
+        elif kind == "Q8_0":
             blocks = tensor.reshape(-1, 32)
             step = blocks.abs().amax(1, keepdim=True) / 127
             # Half a step, and what the step lost when it became a float16.
@@ -284,7 +325,7 @@ FOR_TRANSFORMERS = {
     "llama": SHAPE,
     "llama-tied": SHAPES["llama-tied"],
     "qwen2": SHAPES["qwen2"],
-    "qwen3": dataclasses.replace(SHAPES["qwen3"], hidden_size=512),
+    "qwen3": dataclasses.replace(SHAPES["qwen3"], head_dim=128),
 }
 
 
@@ -551,9 +592,9 @@ def rewritten(
     writer = gguf.GGUFWriter(target, "")
     found = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     for name, field in found.items():
-        value = keys.pop(name, field.contents())
-        if value is not None:
-            writer.add_key_value(name, value, field.types[0], *field.types[1:2])
+        if name not in keys:
+            writer.add_key_value(name, field.contents(), field.types[0], *field.types[1:2])
+    keys = {name: value for name, value in keys.items() if value is not None}
     for name, value in keys.items():
         writer.add_key_value(name, value, gguf.GGUFValueType.get_type(value))
     for tensor in reader.tensors:
@@ -602,12 +643,13 @@ def test_all_misfits_in_one_error(tmp_path: Path) -> None:
         ("llama", {"llama.embedding_length": None}, "llama.embedding_length is missing"),
         ("llama", {"llama.context_length": None}, "llama.context_length is missing"),
         ("llama", {"llama.rope.dimension_count": 8}, "rope.dimension_count is 8"),
-        ("llama", {"llama.attention.key_length": 32}, "attention.key_length is 32"),
-        ("llama", {"llama.rope.scaling.type": "linear"}, "scaling.type is 'linear'"),
+        ("llama", {"llama.attention.key_length": 32}, "attention.value_length is not key_length"),
+        ("llama", {"llama.rope.scaling.type": "linear"}, "scaling.factor is missing"),
+        ("llama", {"llama.rope.scaling.type": "longrope"}, "scaling.type is 'longrope'"),
         ("llama", {"llama.rope.scaling.factor": 2.0}, "rope.scaling.factor is 2.0"),
+        ("phi", {"phi2.rope.dimension_count": 17}, "rope.dimension_count is 17"),
         ("llama", {"llama.expert_count": 8}, "expert_count is 8"),
         ("llama", {"llama.attention.sliding_window": 16}, "sliding_window is 16"),
-        ("llama", {"llama.attention.head_count": 3}, r"embedding_length / head_count \(21\)"),
         ("gpt2", {"gpt2.attention.head_count": 3}, "num_heads"),
         ("gpt2", {"gpt2.attention.layer_norm_epsilon": None}, "layer_norm_epsilon is missing"),
         ("llama", {"llama.block_count": 10**9}, "block_count is 1000000000, with 21 tensors"),
@@ -621,6 +663,53 @@ def test_what_the_decoder_cannot_do_is_named(
     _, file = saved(tmp_path, name)
     with pytest.raises(InputError, match=f"(?s)bad.gguf.*{reason}"):
         load_gguf(rewritten(file, tmp_path / "bad.gguf", change))
+
+
+def test_a_window_is_held_where_it_hides_nothing(tmp_path: Path) -> None:
+    mistral = dataclasses.replace(SHAPE, sliding_window=48)
+    model, file = random_model(mistral), tmp_path / "m.gguf"
+    save_gguf(model, file, write_tokenizer(tmp_path / "t"), "f32")
+    assert gguf.GGUFReader(file).fields["general.architecture"].contents() == "llama"
+    back = load_gguf(file)
+    assert back.config == dataclasses.replace(mistral, sliding_window=0)
+    assert torch.equal(logits(back), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"sliding_window": 47}, "sliding_window is 47.*lower context_length"),
+        (
+            {"rope_scaling": "llama3", "rope_factor": 8.0, "qkv_bias": True},
+            "rope_scaling is llama3, which is for Llama and not for qwen2",
+        ),
+        (
+            {"rope_scaling": "yarn", "rope_factor": 4.0, "rope_amplitude": 1.5},
+            "rope_amplitude is 1.5, and only 1.138",
+        ),
+    ],
+)
+def test_what_llama_cpp_cannot_hold_is_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    model, file = Decoder(dataclasses.replace(SHAPE, **change)), tmp_path / "m.gguf"
+    with pytest.raises(InputError, match=f"(?s)llama.cpp cannot hold this model.*{reason}"):
+        save_gguf(model, file, write_tokenizer(tmp_path / "t"), "f32")
+    tied = dataclasses.replace(SHAPES["phi"], tie_embeddings=True)
+    with pytest.raises(InputError, match="phi2 needs a head of its own"):
+        save_gguf(Decoder(tied), file, tmp_path / "t", "f32")
+    assert not file.exists()
+
+
+def test_rotary_factors_that_are_not_llama_3s_are_refused(tmp_path: Path) -> None:
+    _, file = saved(tmp_path, "llama-3")
+    for factors in (np.linspace(1, 8, 8, dtype=np.float32), np.ones(8, np.float32)):
+        change = {"rope_freqs.weight": factors}
+        with pytest.raises(InputError, match=r"rope_freqs\.weight holds factors that are not"):
+            load_gguf(rewritten(file, tmp_path / "bad.gguf", tensors=change))
+    change = {"rope_freqs.weight": np.ones(7, np.float32)}
+    with pytest.raises(InputError, match=r"rope_freqs\.weight is \[7\] in F32, expected \[8\]"):
+        load_gguf(rewritten(file, tmp_path / "bad.gguf", tensors=change))
 
 
 def test_absent_keys_have_the_formats_defaults(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ Source: the tensor names and keys of the `gguf` package; convert_hf_to_gguf.py o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from yunque.weights.families import (
     Row,
     Table,
     check_ours,
-    checked,
     join,
     match,
     places,
@@ -43,6 +42,15 @@ from yunque.weights.families import (
 )
 from yunque.weights.folder import cast
 from yunque.weights.gguf_file import BLOCK, Content, gguf_package, open_gguf, read_tensor
+from yunque.weights.gguf_shape import (
+    ARCHITECTURES,
+    ROPE_FACTORS,
+    add_shape,
+    not_held,
+    raise_faults,
+    rope_factors,
+    shape_of,
+)
 from yunque.weights.gguf_tokenizer import gguf_tokenizer, tokenizer_metadata
 
 __all__ = ["gguf_tokenizer", "load_gguf", "save_gguf"]
@@ -102,7 +110,7 @@ def rows(fused: bool) -> tuple[Row, ...]:
 
 GPT2 = Table(prefix="", head="output.weight", rows=rows(fused=True), buffers=NO_BUFFERS)
 LLAMA = Table(prefix="", head="output.weight", rows=rows(fused=False), buffers=NO_BUFFERS)
-ARCHITECTURES = {"gpt2": GPT2, "llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA}
+TABLES = {"gpt2": GPT2, "llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA, "phi2": LLAMA}
 
 
 def save_gguf(
@@ -130,8 +138,10 @@ def save_gguf(
     config, state = model.config, model.state_dict()
     check_ours(config, state)
     table(config)  # only shapes of a family that an open format holds
-    content = places(config, ARCHITECTURES[config.family])
-    writer = gguf.GGUFWriter(None, config.family)
+    raise_faults(str(file), "llama.cpp cannot hold this model", not_held(config))
+    architecture = ARCHITECTURES[config.family]
+    content = places(config, TABLES[architecture])
+    writer = gguf.GGUFWriter(None, architecture)
     writer.add_type("model")
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[dtype][1]])
@@ -146,6 +156,9 @@ def save_gguf(
         shape = gguf.quant_shape_to_byte_shape(place.shape, kind)
         size = int(np.prod(shape))
         writer.add_tensor_info(place.foreign, shape, np.dtype(np.uint8), size, raw_dtype=kind)
+    factors = rope_factors(config).numpy() if config.rope_scaling == "llama3" else None
+    if factors is not None:
+        writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
     with staged_file(file) as handle:
         # The writer would open a file of its own; it takes one that is open already.
         writer.fout, writer.state = [handle], gguf.gguf_writer.WriterState.EMPTY
@@ -155,6 +168,8 @@ def save_gguf(
         for place, kind in zip(content, kinds, strict=True):
             tensor = reordered(config, place, join(place, state), to_file=True)
             writer.write_tensor_data(stored(gguf, place.foreign, tensor, kind))
+        if factors is not None:
+            writer.write_tensor_data(factors)
 
 
 def stored_kind(place: Place, dtype: str) -> str:
@@ -192,30 +207,10 @@ def reordered(config: ModelConfig, place: Place, tensor: Tensor, to_file: bool) 
     heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(
         place.ours[0].split(".")[-2]
     )
-    if config.family != "llama" or heads is None:
+    if ARCHITECTURES[config.family] != "llama" or heads is None:
         return tensor
     sizes = (2, -1) if to_file else (-1, 2)
     return tensor.reshape(heads, *sizes, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
-
-
-def add_shape(writer: Any, config: ModelConfig) -> None:
-    """Write the model's shape under the keys of its architecture."""
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_heads)
-    writer.add_head_count_kv(config.num_kv_heads)
-    if config.norm == "layernorm":
-        writer.add_layer_norm_eps(config.norm_eps)
-    else:
-        writer.add_layer_norm_rms_eps(config.norm_eps)
-    if config.positions == "rotary":
-        writer.add_rope_freq_base(config.rope_theta)
-        writer.add_rope_dimension_count(config.head_size)
-        writer.add_key_length(config.head_size)
-        writer.add_value_length(config.head_size)
 
 
 def load_gguf(
@@ -232,8 +227,8 @@ def load_gguf(
     """
     content = open_gguf(file)
     config = shape_of(content)
-    names = ARCHITECTURES[config.family]
-    shapes = {name: entry.shape for name, entry in content.tensors.items()}
+    names = TABLES[ARCHITECTURES[config.family]]
+    shapes = {name: entry.shape for name, entry in content.tensors.items() if name != ROPE_FACTORS}
     _, faults = match(config, shapes, names)
     raise_misfit(str(file), faults)
     state = dict(read_state(content, config, names, torch.device(device), dtype))
@@ -256,111 +251,3 @@ def read_state(
             ordered = reordered(config, place, part, to_file=False)
             copy = torch.empty(part.shape, dtype=dtype, device=device)
             yield ours, copy.copy_(cast(place.foreign, ordered, dtype))
-
-
-# Our field → the key behind the architecture's name.
-_KEYS = {
-    "context_length": "context_length",
-    "hidden_size": "embedding_length",
-    "num_layers": "block_count",
-    "intermediate_size": "feed_forward_length",
-    "num_heads": "attention.head_count",
-}
-_FIXED: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "positions": "learned",
-        "norm": "layernorm",
-        "mlp": "gelu",
-        "bias": True,
-        "qkv_bias": True,
-    },
-    "llama": {},
-    "qwen2": {"qkv_bias": True},
-    "qwen3": {"qk_norm": True},
-}
-# Keys that change nothing in what the Decoder computes.
-_SILENT = {"tensor_data_layout"}
-
-
-def shape_of(content: Content) -> ModelConfig:
-    """The Decoder's shape from the metadata.
-
-    Raises:
-        InputError: an architecture that is not read, keys that are missing or wrong, or that ask
-            for what the Decoder does not compute, all together.
-    """
-    file, metadata = str(content.file), content.metadata
-    family = metadata.get("general.architecture")
-    if family not in ARCHITECTURES:
-        raise InputError(
-            f"{file}: general.architecture is {family!r}; this reader knows "
-            f"{', '.join(ARCHITECTURES)}."
-        )
-    given = {
-        key.removeprefix(f"{family}."): value
-        for key, value in metadata.items()
-        if key.startswith(f"{family}.")
-    }
-    faults: list[str] = []
-
-    def take(key: str, kind: type, default: Any = None) -> Any:
-        value = given.pop(key, default)
-        if value is None:
-            faults.append(f"{family}.{key} is missing.")
-        elif isinstance(value, bool) or not isinstance(value, kind):
-            faults.append(f"{family}.{key} is {value!r}, expected {kind.__name__}.")
-        else:
-            return value
-        return 1
-
-    values: dict[str, Any] = {"preset": "", "qk_norm": False, "dropout": 0.0, **_FIXED[family]}
-    values |= {ours: take(key, int) for ours, key in _KEYS.items()}
-    values["num_kv_heads"] = take("attention.head_count_kv", int, values["num_heads"])
-    rms = "" if family == "gpt2" else "rms_"
-    values["norm_eps"] = decimal(take(f"attention.layer_norm_{rms}epsilon", float))
-    values["tie_embeddings"] = "output.weight" not in content.tensors
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    values["vocab_size"] = take("vocab_size", int, len(tokens) if isinstance(tokens, list) else 0)
-    if values["num_layers"] > len(content.tensors):  # before anything is made for each of them
-        faults.append(
-            f"{family}.block_count is {values['num_layers']}, with {len(content.tensors)} tensors."
-        )
-    if family != "gpt2":
-        values["rope_theta"] = decimal(take("rope.freq_base", float, 10_000.0))
-        sizes = {
-            key: take(key, int, values["hidden_size"] // max(1, values["num_heads"]))
-            for key in ("rope.dimension_count", "attention.key_length", "attention.value_length")
-        }
-        head_size = values["hidden_size"] // max(1, values["num_heads"])
-        faults += [
-            f"{family}.{key} is {size}, and only embedding_length / head_count ({head_size}) is "
-            "supported."
-            for key, size in sizes.items()
-            if size != head_size
-        ]
-    faults += refusals(family, given)
-    if "rope_freqs.weight" in content.tensors:
-        faults.append("rope_freqs.weight: scaled rotary positions are not supported.")
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{file}: the Decoder cannot hold this model:\n{lines}")
-    return checked(ModelConfig(**values), file)
-
-
-def refusals(family: str, left: Mapping[str, Any]) -> list[str]:
-    """Every key that is left: it may ask for something that the Decoder does not compute."""
-    faults = []
-    for key, value in left.items():
-        if key == "rope.scaling.type" and value == "none":
-            continue
-        if key.startswith("rope."):
-            faults.append(f"{family}.{key} is {value!r}: scaled rotary positions.")
-        elif key not in _SILENT:
-            shown = f"{len(value)} values" if isinstance(value, list) else repr(value)
-            faults.append(f"{family}.{key} is {shown}, and only its absence is supported.")
-    return faults
-
-
-def decimal(value: float) -> float:
-    """The shortest decimal number that the format's float32 stands for: 1e-05, not 9.99…e-06."""
-    return float(str(np.float32(value)))
