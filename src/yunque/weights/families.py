@@ -259,7 +259,7 @@ def places(config: ModelConfig, layout: Table | None = None) -> list[Place]:
     """Every tensor that a file of this model holds, in file order.
 
     Args:
-        layout: of another format than the family's own.
+        layout: the format's table; that of the Hugging Face folders where it is not given.
     """
     ours = our_shapes(config)
     # The shapes of what we lack and the format has: GPT-2's biases of q, k and v.
@@ -324,7 +324,7 @@ def match(
     """Hold the names and shapes of a file against the table.
 
     Args:
-        layout: of another format than the family's own.
+        layout: the format's table; that of the Hugging Face folders where it is not given.
 
     Returns:
         The table's name → the file's name (they differ where a prefix is left off), and every
