@@ -6,6 +6,7 @@ Both ways go tensor by tensor: besides the model, memory holds one tensor at a t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,30 +56,103 @@ def save_folder(
 ) -> None:
     """Write a folder that transformers opens; it appears whole or not at all.
 
+    Raises:
+        InputError: as `write_folder`.
+        StorageError: writing failed; an older folder of that name is still there.
+    """
+    with staged_folder(folder) as stage:
+        write_folder(model, stage, save_tokenizer, generation, dtype)
+
+
+def write_folder(
+    model: Decoder,
+    folder: Path,
+    save_tokenizer: Callable[[Path], None] | None,
+    generation: Mapping[str, Any],
+    dtype: str = "float32",
+    shard_bytes: int = 0,
+) -> None:
+    """Write the files of a model into a folder that is there.
+
     Args:
         save_tokenizer: writes the tokenizer's files into the folder that it is given.
         generation: content of generation_config.json; its `eos_token_id`, `bos_token_id` and
             `pad_token_id` go into config.json too.
         dtype: float32, bfloat16 or float16.
+        shard_bytes: numbers in one file at most, in bytes; a larger tensor has a file of its own.
+            0: one file for all.
 
     Raises:
         InputError: unknown dtype, weights that overflow in it, or a tokenizer that transformers
             would replace by another.
-        StorageError: writing failed; an older folder of that name is still there.
+        StorageError: writing failed.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: use one of {', '.join(DTYPES)}.")
     config, state = model.config, model.state_dict()
     check_ours(config, state)
     ids = (generation.get(f"{name}_token_id") for name in ("eos", "bos", "pad"))
-    with staged_folder(folder) as stage:
-        write_json(stage / "config.json", foreign_config(config, dtype, *ids))
-        write_json(stage / "generation_config.json", dict(generation))
-        if save_tokenizer is not None:
-            save_tokenizer(stage)
-            refuse_other_tokenizer(config, stage)
-        with staged_file(stage / WEIGHTS) as handle:
-            write_tensors(handle, places(config), state, dtype)
+    write_json(folder / "config.json", foreign_config(config, dtype, *ids))
+    write_json(folder / "generation_config.json", dict(generation))
+    if save_tokenizer is not None:
+        save_tokenizer(folder)
+        refuse_other_tokenizer(config, folder)
+    width = DTYPES[dtype][0].itemsize
+    groups = shards(places(config), width, shard_bytes)
+    names = [WEIGHTS]
+    if len(groups) > 1:
+        count = len(groups)
+        names = [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
+        files = {
+            place.foreign: name
+            for name, group in zip(names, groups, strict=True)
+            for place in group
+        }
+        numbers = sum(size_of(place) for group in groups for place in group)
+        totals = {"total_parameters": numbers, "total_size": numbers * width}
+        write_json(folder / INDEX, {"metadata": totals, "weight_map": files})
+    for name, group in zip(names, groups, strict=True):
+        with staged_file(folder / name) as handle:
+            write_tensors(handle, group, state, dtype)
+
+
+def shards(content: list[Place], width: int, most: int) -> list[list[Place]]:
+    """The tensors in files of at most `most` bytes, in order; 0 is without a limit.
+
+    Args:
+        width: bytes of one number.
+    """
+    groups: list[list[Place]] = [[]]
+    filled = 0
+    for place in content:
+        size = size_of(place) * width
+        if most and groups[-1] and filled + size > most:
+            groups.append([])
+            filled = 0
+        groups[-1].append(place)
+        filled += size
+    return groups
+
+
+def size_of(place: Place) -> int:
+    """How many numbers a tensor of the file holds."""
+    return torch.Size(place.shape).numel()
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as "2GB", "500MB" or "1.5GiB"; a GB is 10^9 bytes, a GiB 2^30.
+
+    Raises:
+        InputError: it cannot be read, or is less than one byte.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*", text.upper())
+    if match is None or (match[3] and not match[2]):
+        raise InputError(f"size is {text!r}: write it as 500MB, 2GB or 2GiB.")
+    power = " KMGT".index(match[2] or " ")
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    if size < 1:
+        raise InputError(f"size is {text!r}: 1B or more.")
+    return size
 
 
 def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
@@ -113,7 +187,7 @@ def write_tensors(
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     start = 0
     for place in content:
-        end = start + torch.Size(place.shape).numel() * kind.itemsize
+        end = start + size_of(place) * kind.itemsize
         header[place.foreign] = {
             "dtype": code,
             "shape": list(place.shape),
