@@ -18,8 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yunque.errors import YunqueError
-
 LOGITS_BOUND = 1e-5
 """Largest difference of two logits, as a part of the largest logit (but at least of 1).
 
@@ -27,10 +25,6 @@ float32 rounds by 6e-8; two programs that sum in another order differ by some te
 A wrong number, position, constant or layer shows by far more."""
 NAMED = 3
 """Differences that one check spells out; the rest it counts."""
-
-
-class ExportError(YunqueError):
-    """What was written is not the model that it came from. Exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +208,10 @@ def id_fault(ours: list[int], theirs: list[int], texts: Mapping[int, str]) -> st
         return f"the last token {named(ours[-1])} is missing"
     if theirs[:1] and theirs[:-1] == ours:
         return f"the token {named(theirs[-1])} was added at the end"
-    at = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]))
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    at = next((n for n, (expected, got) in pairs if expected != got), None)
+    if at is None:
+        return f"it has {len(theirs)} tokens, expected {len(ours)}"
     return f"token {at} is {named(theirs[at])}, expected {named(ours[at])}"
 
 
