@@ -121,12 +121,17 @@ class Certificate:
 
 
 def certify(
-    source: Speaker, export: Speaker, prompts: Sequence[Prompt], tokens: int = 24
+    source: Speaker,
+    export: Speaker,
+    prompts: Sequence[Prompt],
+    probes: Sequence[Prompt] = (),
+    tokens: int = 24,
 ) -> Certificate:
     """Compare an export that was read back with the model that it came from.
 
     Args:
         prompts: plain texts and conversations.
+        probes: further texts, of which only the ids are compared.
         tokens: length of the greedy texts.
     """
     plain = [prompt for prompt in prompts if not prompt.messages]
@@ -139,7 +144,7 @@ def certify(
         counted("reader", list(export.faults)),
         counted("shape", list(shape_faults(source, export))),
         counted("vocabulary", list(vocabulary_faults(source, export))),
-        counted("prompt_ids", list(id_faults(source, export, plain))),
+        counted("prompt_ids", list(id_faults(source, export, [*plain, *probes]))),
         counted("chat_ids", list(id_faults(source, export, chats))),
         counted("ends", list(end_faults(source, export))),
         counted("pad", list(pad_faults(export))),

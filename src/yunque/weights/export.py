@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from yunque.config import ModelConfig
 from yunque.errors import ExportError
@@ -82,6 +83,7 @@ def export_folder(
     *,
     source: Speaker,
     prompts: Sequence[Prompt],
+    probes: Sequence[Prompt] = (),
     card: Card,
     lang: str,
     shard_bytes: int = 0,
@@ -92,7 +94,7 @@ def export_folder(
         save_tokenizer, generation, shard_bytes: as in `write_folder`; the number format is the
             card's `dtype`.
         source: the model that it came from, its weights rounded to that format.
-        prompts: what both are asked.
+        prompts, probes: what both are asked, as in `certify`.
         lang: language of the card, "en" or "es".
 
     Raises:
@@ -103,13 +105,19 @@ def export_folder(
     """
     with staged_folder(folder) as stage:
         write_folder(model, stage, save_tokenizer, generation, card.dtype, shard_bytes)
-        certificate = read_back(source, prompts, "transformers", lambda: transformers_speaker(stage))
+        certificate = read_back(
+            source, prompts, probes, "transformers", lambda: transformers_speaker(stage)
+        )
         finish(stage, folder, certificate, card, lang)
     return certificate
 
 
 def read_back(
-    source: Speaker, prompts: Sequence[Prompt], reader: str, opened: Callable[[], Speaker]
+    source: Speaker,
+    prompts: Sequence[Prompt],
+    probes: Sequence[Prompt],
+    reader: str,
+    opened: Callable[[], Speaker],
 ) -> Certificate:
     """The certificate of an export; one that cannot even be opened fails as "reader"."""
     try:
@@ -118,7 +126,7 @@ def read_back(
         reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
         check = Check("reader", False, None, 0.0, f"it cannot be opened ({reason})")
         return Certificate(source.name, reader, (check,))
-    return certify(source, export, prompts)
+    return certify(source, export, prompts, probes)
 
 
 def finish(stage: Path, folder: Path, certificate: Certificate, card: Card, lang: str) -> None:
@@ -147,6 +155,37 @@ def round_weights(model: Decoder, dtype: str) -> None:
     """
     for name, parameter in model.named_parameters():
         parameter.copy_(cast(name, parameter, DTYPES[dtype][0]))
+
+
+@torch.no_grad()
+def settle_weights(model: Decoder, back: Decoder, dtype: str) -> None:
+    """Round every weight of `model` as a file of `dtype` may hold it, and as `back` has it.
+
+    A GGUF file keeps vectors in float32 and what has no whole blocks in float16, whatever the
+    rest is. A weight that `back` has in none of these ways is left as it is: it is wrong there.
+    """
+    ways = {"float32": (), "q8_0": ("float16", "q8_0")}.get(dtype, (dtype,))
+    theirs = dict(back.named_parameters())
+    for name, parameter in model.named_parameters():
+        for way in ways:
+            value = q8_0(parameter) if way == "q8_0" else parameter.to(DTYPES[way][0]).float()
+            if name in theirs and torch.equal(value, theirs[name]):
+                parameter.copy_(value)
+                break
+
+
+def q8_0(tensor: Tensor) -> Tensor:
+    """The values that Q8_0 keeps: 32 numbers of a row share a scale, max/127, as float16.
+
+    Source: quantize_row_q8_0 of ggml.
+    """
+    if tensor.dim() < 2 or tensor.shape[-1] % 32:
+        return tensor
+    blocks = tensor.reshape(-1, 32)
+    scale = blocks.abs().amax(-1, keepdim=True) / 127
+    steps = blocks * torch.where(scale > 0, 1 / scale, 0.0)
+    whole = steps.abs().add(0.5).floor() * steps.sign()  # halves go away from zero
+    return (whole * scale.half().float()).view(tensor.shape)
 
 
 def model_card(card: Card, certificate: Certificate, lang: str) -> str:
