@@ -152,9 +152,7 @@ def stored_dtype(folder: Path) -> str:
     return names.get(found.pop(), "float32") if len(found & set(READABLE)) == 1 else "float32"
 
 
-def to_folder(
-    source: Model, folder: Path, card: Card, lang: str, shard_bytes: int
-) -> Certificate:
+def to_folder(source: Model, folder: Path, card: Card, lang: str, shard_bytes: int) -> Certificate:
     """The Hugging Face folder of a model."""
     module = source.module
     # What is compared with: from here on the source has the weights that the file will have.

@@ -138,8 +138,8 @@ def certify(
     chats = [prompt for prompt in prompts if prompt.messages]
     asked = [source.ids(prompt) for prompt in prompts]
     tokens = min(tokens, source.context // 2)
-    rows = [ids[: source.context - tokens] for ids in asked if ids]
-    rows = list(dict.fromkeys(map(tuple, rows)))  # type: ignore[arg-type]
+    begun = (tuple(ids[: source.context - tokens]) for ids in asked if ids)
+    rows = list(dict.fromkeys(begun))
     checks = [
         counted("reader", list(export.faults)),
         counted("shape", list(shape_faults(source, export))),
@@ -242,7 +242,7 @@ def tensor_checks(source: Speaker, export: Speaker) -> list[Check]:
     """Every weight against the source's: finite, there, of one shape, of the same bits."""
     theirs = dict(export.tensors())
     infinite, faults, largest = [], [], 0.0
-    bodies = {name: tensor for name, tensor in source.tensors()}
+    bodies = dict(source.tensors())
     for name, tensor in bodies.items():
         got = theirs.get(name)
         if got is None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from yunque.config import ModelConfig
 from yunque.weights.certificate import Prompt, Speaker
-from yunque.weights.families import our_shapes, table, to_foreign
 from yunque.weights.families import model_config as read_config
+from yunque.weights.families import our_shapes, table, to_foreign
 
 SHAPE = (
     "vocab_size",
@@ -150,9 +150,7 @@ def listed(value: Any) -> list[int]:
     return [] if value is None else list(value) if isinstance(value, list) else [value]
 
 
-def spoken(
-    model: Any, ids: Sequence[int], tokens: int, script: Sequence[int] | None
-) -> list[int]:
+def spoken(model: Any, ids: Sequence[int], tokens: int, script: Sequence[int] | None) -> list[int]:
     """New tokens of the model's own `generate`, greedy, or made to follow a script."""
     from transformers import LogitsProcessor, LogitsProcessorList
 
@@ -175,5 +173,3 @@ def spoken(
             logits_processor=LogitsProcessorList([Follow()] if script else []),
         )
     return [int(id) for id in made[0, len(ids) :]]
-
-

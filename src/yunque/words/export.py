@@ -2,12 +2,12 @@
 
 WORDS: dict[str, tuple[str, str]] = {
     "export.what": (
-        "A decoder of the {family} family with {parameters} parameters: {layers} blocks, width "
-        "{width}, {heads} attention heads ({kv_heads} for keys and values), a context of "
-        "{context} tokens and a vocabulary of {vocab}. The weights are stored as {dtype}.",
-        "Un decodificador de la familia {family} con {parameters} parámetros: {layers} bloques, "
-        "ancho {width}, {heads} cabezas de atención ({kv_heads} para claves y valores), un "
-        "contexto de {context} tokens y un vocabulario de {vocab}. Los pesos están en {dtype}.",
+        "A decoder of the {family} family with {parameters} parameters, stored as {dtype}. "
+        "Blocks: {layers}; width: {width}; attention heads: {heads} ({kv_heads} for keys and "
+        "values); context: {context} tokens; vocabulary: {vocab} tokens.",
+        "Un decodificador de la familia {family} con {parameters} parámetros, guardados en "
+        "{dtype}. Bloques: {layers}; ancho: {width}; cabezas de atención: {heads} ({kv_heads} "
+        "para claves y valores); contexto: {context} tokens; vocabulario: {vocab} tokens.",
     ),
     "export.origin": ("Where it comes from", "De dónde viene"),
     "export.scratch": (
@@ -30,8 +30,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "export.data": ("Data", "Datos"),
     "export.sources": ("Sources: {names}.", "Fuentes: {names}."),
     "export.tokens": (
-        "{documents} documents; {train} tokens for training, {val} for validation.",
-        "{documents} documentos; {train} tokens para entrenar, {val} para validar.",
+        "Documents: {documents}; tokens for training: {train}; for validation: {val}.",
+        "Documentos: {documents}; tokens para entrenar: {train}; para validar: {val}.",
     ),
     "export.fingerprint": (
         "Fingerprint of sources and settings: `{fingerprint}`",
@@ -39,8 +39,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "export.results": ("Results", "Resultados"),
     "export.training": (
-        "{steps} updates, {tokens} tokens seen, {time}, seed {seed}.",
-        "{steps} actualizaciones, {tokens} tokens vistos, {time}, semilla {seed}.",
+        "Updates: {steps}; tokens seen: {tokens}; time: {time}; seed: {seed}.",
+        "Actualizaciones: {steps}; tokens vistos: {tokens}; tiempo: {time}; semilla: {seed}.",
     ),
     "export.loss_val": (
         "Validation loss {val} nats per token (perplexity {ppl}), training loss {train}, at "
