@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ GGUF_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "
 KEPT_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """What a source's generation_config.json may say of sampling; it goes into the export's."""
 PROBES = 1000
-"""Tokens whose own text is encoded by both tokenizers."""
+"""Tokens whose own texts both tokenizers encode, and as many rows of tokens."""
 
 TEXTS = (
     "Every effort moves you",
@@ -162,13 +163,7 @@ def to_folder(source: Model, folder: Path, card: Card, lang: str, shard_bytes: i
         folder,
         tokenizer_writer(source),
         generation_settings(source),
-        source=decoder_speaker(
-            "yunque",
-            source.module,
-            source.tokenizer,
-            source.end_ids,
-            lambda: foreign_tensors(module.config, module.state_dict()),
-        ),
+        source=speaker_of(source, lambda: foreign_tensors(module.config, module.state_dict())),
         prompts=(*map(Prompt, TEXTS), *CHATS),
         probes=probes(source.tokenizer),
         card=card,
@@ -199,13 +194,7 @@ def to_gguf(source: Model, folder: Path, card: Card, lang: str) -> Certificate:
             return decoder_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
 
         certificate = read_back(
-            decoder_speaker(
-                "yunque",
-                source.module,
-                source.tokenizer,
-                source.end_ids,
-                lambda: weights(source.module),
-            ),
+            speaker_of(source, lambda: weights(source.module)),
             prompts,
             probes(source.tokenizer),
             "gguf",
@@ -224,10 +213,22 @@ def weights(module: Decoder) -> Iterator[tuple[str, Tensor]]:
 
 
 def probes(tokenizer: Tokenizer) -> list[Prompt]:
-    """The texts of single tokens, evenly spread over the vocabulary."""
+    """The texts of single tokens, evenly spread over the vocabulary, and of random rows of them.
+
+    Rows show what single tokens do not: which of two merges that compete comes first.
+    """
     step = max(1, tokenizer.vocab_size // PROBES)
-    texts = (tokenizer.decode([id]) for id in range(0, tokenizer.vocab_size, step))
+    singles = [[id] for id in range(0, tokenizer.vocab_size, step)]
+    draw = random.Random(0)
+    rows = [[draw.randrange(tokenizer.vocab_size) for _ in range(16)] for _ in singles]
+    texts = (tokenizer.decode(ids) for ids in singles + rows)
     return [Prompt(text) for text in dict.fromkeys(texts) if text]
+
+
+def speaker_of(source: Model, tensors: Callable[[], Iterator[tuple[str, Tensor]]]) -> Speaker:
+    """The source of an export as the certificate questions it."""
+    name = f"yunque {__version__}"
+    return decoder_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
 
 
 def decoder_speaker(
@@ -239,6 +240,7 @@ def decoder_speaker(
 ) -> Speaker:
     """A model of ours and its tokenizer, as the certificate questions them."""
     template = chat_template_of(tokenizer) if tokenizer.chat_template else None
+    vocabulary: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
     pad = tokenizer.named_tokens.get("pad_token")
     ends = frozenset(end_ids)
 
@@ -254,6 +256,9 @@ def decoder_speaker(
         except InputError:  # the template refuses such a conversation
             return None
         return tokenizer.encode(text, special=True)
+
+    def text(ids: Sequence[int]) -> str:
+        return tokenizer.decode(ids, skip_special=False)
 
     def logits(ids: Sequence[int]) -> Tensor:
         with torch.inference_mode():
@@ -274,13 +279,14 @@ def decoder_speaker(
     return Speaker(
         name=name,
         ids=ids,
+        text=text,
         logits=logits,
         write=write,
         stops_after=stops_after,
         tensors=tensors,
-        vocabulary=tokenizer.backend.get_vocab(with_added_tokens=True),
+        vocabulary=vocabulary,
         end_ids=ends,
-        pad_ids=frozenset(() if pad is None else (tokenizer.backend.token_to_id(pad),)),
+        pad_ids=frozenset() if pad is None else frozenset({vocabulary[pad]}),
         context=module.config.context_length,
         shape=shape_facts(module.config),
     )

@@ -50,6 +50,8 @@ class Speaker:
     """Who opened it, with the version."""
     ids: Callable[[Prompt], list[int] | None]
     """Token ids as a user gets them, begin and end tokens included; None: it is refused."""
+    text: Callable[[Sequence[int]], str]
+    """The text of ids, control tokens included."""
     logits: Callable[[Sequence[int]], Tensor]
     """Ids → `(T, V)`, float32, on the CPU."""
     write: Callable[[Sequence[int], int], list[int]]
@@ -146,6 +148,7 @@ def certify(
         counted("vocabulary", list(vocabulary_faults(source, export))),
         counted("prompt_ids", list(id_faults(source, export, [*plain, *probes]))),
         counted("chat_ids", list(id_faults(source, export, chats))),
+        counted("texts", list(text_faults(source, export, [*prompts, *probes]))),
         counted("ends", list(end_faults(source, export))),
         counted("pad", list(pad_faults(export))),
         *tensor_checks(source, export),
@@ -218,6 +221,17 @@ def id_fault(ours: list[int], theirs: list[int], texts: Mapping[int, str]) -> st
     if at is None:
         return f"it has {len(theirs)} tokens, expected {len(ours)}"
     return f"token {at} is {named(theirs[at])}, expected {named(ours[at])}"
+
+
+def text_faults(source: Speaker, export: Speaker, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """Ids that become other texts."""
+    for prompt in prompts:
+        ids = source.ids(prompt)
+        if ids is None:
+            continue
+        ours, theirs = source.text(ids), export.text(ids)
+        if ours != theirs:
+            yield f"the ids of {prompt} are read as {theirs[:40]!r}, expected {ours[:40]!r}"
 
 
 def end_faults(source: Speaker, export: Speaker) -> Iterator[str]:

@@ -111,6 +111,9 @@ def transformers_speaker(folder: Path) -> Speaker:
             return None
         return list(made)
 
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids)))
+
     def logits(ids: Sequence[int]) -> Tensor:
         with torch.inference_mode():
             found: Tensor = model(torch.tensor([list(ids)])).logits[0]
@@ -132,6 +135,7 @@ def transformers_speaker(folder: Path) -> Speaker:
     return Speaker(
         name=f"transformers {transformers.__version__}",
         ids=ids,
+        text=text,
         logits=logits,
         write=write,
         stops_after=stops_after,
