@@ -1,6 +1,11 @@
 """Hugging Face model folders: config.json, safetensors, generation_config.json and a tokenizer.
 
 Both ways go tensor by tensor: besides the model, memory holds one tensor at a time.
+
+A folder may come from anywhere. What is read is what lies in it: plain files, and links that end
+in the folder itself or, for a snapshot in the Hub's cache (models--…/snapshots/…), anywhere in
+that one repository's models--… folder, where its files lie under their hashes. Other links are
+refused. Nothing in a folder is ever run.
 """
 
 from __future__ import annotations
@@ -17,7 +22,14 @@ from torch import Tensor
 
 from yunque.config import ModelConfig
 from yunque.errors import InputError
-from yunque.files import read_json, staged_file, staged_folder, storage_error, write_json
+from yunque.files import (
+    read_json,
+    staged_file,
+    staged_folder,
+    storage_error,
+    unique_keys,
+    write_json,
+)
 from yunque.model.decoder import Decoder
 from yunque.weights.families import (
     EMBEDDING,
@@ -44,6 +56,9 @@ DTYPES = {
     "float16": (torch.float16, "F16"),
 }
 READABLE = ("F64", "F32", "F16", "BF16")
+READ_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bpe")
+LONGEST_NAME = 500  # characters of a tensor's name; the longest of any published model has 120
+LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -239,6 +254,7 @@ def load_folder(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder.")
+    refuse_strange_files(folder)
     files, faults = weight_files(folder)
     path = folder / "config.json"
     described = read_json(path)
@@ -256,6 +272,10 @@ def load_folder(
                 faults.append(f"{name} is {entry.dtype}, expected one of {', '.join(READABLE)}.")
             stored[name] = entry
         faults += [f"{name} is not in {file.name}." for name in expected - header.keys()]
+    if config.num_layers > len(stored):  # before so many are built
+        raise InputError(
+            f"{path}: {config.num_layers} blocks, and the files hold {len(stored)} tensors in all."
+        )
     names, misfits = match(config, {name: entry.shape for name, entry in stored.items()})
     raise_misfit(str(folder), faults + misfits)
 
@@ -268,6 +288,33 @@ def load_folder(
     if config.tie_embeddings:  # assigning gave the two names a parameter each
         model.head.weight = model.token_embedding.weight
     return model.to(device).eval()
+
+
+def refuse_strange_files(folder: Path) -> None:
+    """Refuse what would make us read elsewhere, or wait for ever.
+
+    Raises:
+        InputError: links that lead out of the folder, and what is no file, all together.
+    """
+    home = folder.resolve()
+    for parent in home.parents:
+        if parent.name.startswith("models--") and home.parent == parent / "snapshots":
+            home = parent
+    faults = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in READ_SUFFIXES or path.is_dir():
+            continue
+        try:
+            target = path.resolve()
+        except (OSError, RuntimeError):  # a link that leads to itself
+            target = Path(path.anchor)
+        if not target.is_relative_to(home):
+            faults.append(f"{path.name} is a link to {target}, outside of this folder.")
+        elif path.exists() and not path.is_file():
+            faults.append(f"{path.name} is not a file.")
+    if faults:
+        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
+        raise InputError(f"{folder}: copy the files themselves into the folder:\n{lines}")
 
 
 def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:
@@ -292,9 +339,13 @@ def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:
         if (
             not isinstance(file, str)
             or not file.endswith(".safetensors")
-            or set(file) & set("/\\:")
+            or set(file) & set("/\\:\0")
+            or len(file.encode()) > 255  # what a file system takes as a name
         ):
-            faults.append(f"{index.name}: {name} points to {file!r}, not to a file of this folder.")
+            faults.append(
+                f"{index.name}: {name[:LONGEST_NAME]} points to {str(file)[:80]!r}, not to a file "
+                "of this folder."
+            )
         else:
             files.setdefault(folder / file, set()).add(name)
     for path in [path for path in files if not path.is_file()]:
@@ -332,6 +383,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_strange_header(file)
         with safe_open(file, framework="pt") as content:
             slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
             return {
@@ -344,6 +396,37 @@ def read_header(file: Path) -> dict[str, Stored]:
         ) from None
     except OSError as error:
         raise storage_error(error, file, "read") from None
+
+
+def refuse_strange_header(file: Path) -> None:
+    """Refuse what the safetensors library takes: a name that stands twice, and endless names.
+
+    Lengths, offsets and overlaps are that library's own checks.
+
+    Raises:
+        InputError: the header is damaged or holds such names.
+    """
+    with file.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        left = file.stat().st_size - 8
+        if length > min(left, LONGEST_HEADER):
+            raise InputError(
+                f"{file}: damaged or not a safetensors file (a header of {length} bytes, the file "
+                f"has {max(left, 0)}; {LONGEST_HEADER} at most). Copy or download it again."
+            )
+        text = handle.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file}: damaged or not a safetensors file ({error}). Copy or download it again."
+        ) from None
+    longest = max(header, key=len, default="") if isinstance(header, dict) else ""
+    if len(longest) > LONGEST_NAME:
+        raise InputError(
+            f"{file}: a tensor's name has {len(longest)} characters, {LONGEST_NAME} at most: "
+            f"{longest[:40]!r}…"
+        )
 
 
 def read_tensor(entry: Stored, name: str) -> Tensor:
