@@ -28,7 +28,7 @@ from yunque.weights.readback import foreign_tensors, transformers_speaker
 TEXT = "\n".join(f"línea {n}: el herrero golpea {n * 13 % 17} veces, hello" for n in range(120))
 END, BEGIN, PAD = "<|endoftext|>", "<s>", "<pad>"
 LLAMA = ModelConfig(
-    context_length=64,
+    context_length=32,
     num_layers=2,
     num_heads=4,
     hidden_size=32,
@@ -128,7 +128,14 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "tie", "dtype", "kind"), GOOD)
+@pytest.mark.parametrize(
+    ("shape", "tie", "dtype", "kind"),
+    [
+        # Half of them are slow tests, so that the others come quickly.
+        pytest.param(*case, marks=[pytest.mark.slow] * (number % 2))
+        for number, case in enumerate(GOOD)
+    ],
+)
 def test_good_exports_pass(
     shape: str, tie: bool, dtype: str, kind: str, tokenizers: dict[str, Tokenizer], tmp_path: Path
 ) -> None:
@@ -311,3 +318,151 @@ def test_the_good_export_passes_read_back_again(exported: Path) -> None:
     found = certificate(exported / "source", exported / "out")
     assert found.passed, found.differences()
     assert found.figure("logits") is not None
+
+
+def test_an_export_that_differs_is_not_kept(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def spoiled(folder: Path) -> Any:
+        rope_base(folder)
+        return transformers_speaker(folder)
+
+    monkeypatch.setattr("yunque.weights.export.transformers_speaker", spoiled)
+    out = tmp_path / "out"
+    assert cli.main(["convert", str(exported / "source"), str(out), "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "rope_theta is 20000.0, expected 10000.0" in error
+    assert str(tmp_path / "out.failed.json") in error
+    assert [path.name for path in tmp_path.iterdir()] == ["out.failed.json"]
+    kept = json.loads((tmp_path / "out.failed.json").read_text())
+    assert not kept["passed"]
+    assert [check["id"] for check in kept["checks"] if not check["passed"]] == [
+        "shape",
+        "logits",
+        "kl",
+        "greedy",
+    ]
+
+
+def test_an_export_that_cannot_be_opened_is_not_kept(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(folder: Path) -> Any:
+        path = folder / WEIGHTS
+        path.write_bytes(path.read_bytes()[:-9])
+        return transformers_speaker(folder)
+
+    monkeypatch.setattr("yunque.weights.export.transformers_speaker", torn)
+    with pytest.raises(ExportError, match="reader: it cannot be opened"):
+        yunque.convert(exported / "source", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.failed.json"]
+
+
+def test_the_verb_says_one_line_and_gives_json(exported: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["convert", str(exported / "source"), str(tmp_path / "a"), "--lang", "es"]
+    assert cli.main(words) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert line.startswith("Escrito y releído por transformers 5")
+    assert "## Lo que no se sabe" in (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a" / "certificate.json").read_text())["passed"]
+
+
+def test_settings_and_folders_that_cannot_be_used(exported: Path, tmp_path: Path) -> None:
+    source = exported / "source"
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine.txt").write_text("mine")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"out": kept}, "not empty"),
+        ({"out": kept / "mine.txt"}, "a file stands there"),
+        ({"out": tmp_path / "m.gguf", "to": "gguf"}, "OUT is a folder"),
+        ({"to": "onnx"}, "onnx"),
+        ({"dtype": "q8_0"}, "for hf use one of float32, bfloat16, float16"),
+        ({"to": "gguf", "shard_size": "1GB"}, "a GGUF file is one file"),
+        ({"shard_size": "lots"}, "write it as 500MB"),
+        ({"merge": True}, "not an adapter"),
+        ({"model": tmp_path / "none"}, "no such folder"),
+    ]
+    for options, words in cases:
+        with pytest.raises(InputError, match=words):
+            yunque.convert(**{"model": source, "out": tmp_path / "out", **options})
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert [path.name for path in kept.iterdir()] == ["mine.txt"]
+
+
+def test_weights_too_large_for_the_format_are_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(exported / "source", folder)
+    edit_tensors(folder, lambda tensors: tensors["model.norm.weight"].fill_(7e4))
+    with pytest.raises(InputError, match=r"holds 70000, more than torch.float16 can hold"):
+        yunque.convert(folder, tmp_path / "out", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def run_folder(folder: Path, tokenizer: Tokenizer) -> None:
+    """The files of a run that a card is made of, with numbers of their own."""
+    source_folder(folder / "best", "llama", tokenizer)
+    (folder / "recipe.toml").write_text('sources = ["/somewhere/book.txt"]\n[machine]\nseed = 7\n')
+    row: dict[str, Any] = {"epoch": 0.0, "tokens_seen": 640, "seconds": 12.0}
+    rows = [
+        {"event": "eval", "step": 0, **row, "train_loss": 5.0, "val_loss": 5.1},
+        {"event": "eval", "step": 10, **row, "train_loss": 2.0, "val_loss": 2.5},
+        {"event": "exam", "step": 10, **row, "right": 3, "total": 8, "kinds": {}},
+        {"event": "eval", "step": 20, **row, "train_loss": 1.0, "val_loss": 2.75},
+        {"event": "stop", "step": 20, **row, "reason": "steps"},
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"documents": 4, "tokens": {"train": 1234, "val": 56}}
+    record = {"sources": [{"name": "book.txt"}], "fingerprint": "ab12", "facts": facts}
+    (folder / "data").mkdir()
+    (folder / "data" / "data.json").write_text(json.dumps(record))
+    text = {"en": "It learnt.", "es": "Aprendió."}
+    unknown = [{"id": "x", "text": {"en": "Its manners.", "es": "Sus modales."}}]
+    report = {"verdict": {"id": "x", "text": text}, "unknown": unknown}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def test_the_card_of_a_run_says_what_its_files_say(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    run_folder(tmp_path / "run", tokenizers["char"])
+    yunque.convert(tmp_path / "run", tmp_path / "mine")
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\n")
+    assert 'license: "unknown"' in card
+    assert "base_model" not in card
+    assert "somewhere" not in card  # the folders of the one who trained it are nobody's business
+    for words in (
+        "Trained from scratch",
+        "Sources: book.txt.",
+        "Documents: 4; tokens for training: 1,234; for validation: 56.",
+        "`ab12`",
+        "Updates: 20; tokens seen: 640;",
+        "seed: 7.",
+        "Validation loss 2.5000 nats per token (perplexity 12.18), training loss 2.0000, at "
+        "update 10",
+        "Exam: 3 of 8 answers right at update 10.",
+        "It learnt.",
+        "- Its manners.",
+        "- Under which licence",
+    ):
+        assert words in card, words
+
+
+def test_the_card_of_a_converted_model_names_its_base(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "their-model"
+    shutil.copytree(exported / "source", folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Theirs\n")
+    yunque.convert(folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'base_model: "their-model"\nlicense: "apache-2.0"\n---' in card
+    assert "without further training" in card
+    assert "- What it was trained on, how long, and with what losses" in card
+    assert "licence it may be used" not in card
+
+
+def test_the_number_format_is_that_of_the_source(exported: Path, tmp_path: Path) -> None:
+    yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
+    assert room.stored_dtype(tmp_path / "half") == "bfloat16"
+    assert room.stored_dtype(exported / "source") == "float32"
