@@ -14,11 +14,13 @@ import pytest
 import torch
 
 import yunque
-from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of
+from yunque import cli
+from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of, stored_dtype
 from yunque.assemble.models import load
 from yunque.config import ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
 from yunque.data.tokenizer import Tokenizer, train_tokenizer
+from yunque.errors import ExportError, InputError
 from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Prompt
 from yunque.weights.export import read_back
@@ -464,5 +466,5 @@ def test_the_card_of_a_converted_model_names_its_base(exported: Path, tmp_path: 
 
 def test_the_number_format_is_that_of_the_source(exported: Path, tmp_path: Path) -> None:
     yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
-    assert room.stored_dtype(tmp_path / "half") == "bfloat16"
-    assert room.stored_dtype(exported / "source") == "float32"
+    assert stored_dtype(tmp_path / "half") == "bfloat16"
+    assert stored_dtype(exported / "source") == "float32"

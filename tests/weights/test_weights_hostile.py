@@ -165,14 +165,14 @@ HOSTILE: list[tuple[str, Callable[[Path], None], str]] = [
     ("deep-header", deep_header, r"damaged or not a safetensors file"),
     ("double-key", double_key, r"config\.json: .*the key 'vocab_size' stands twice"),
     ("deep-config", deep_config, r"config\.json: not JSON that can be read"),
-    ("code", code, r"auto_map is .*only its absence"),
+    ("code", code, r"auto_map names code .*modeling_evil\.Evil.*never runs"),
     ("blocks", edited(num_hidden_layers=10**9), r"1000000000 blocks, and the files hold \d+"),
     ("rows", edited(vocab_size=10**12), r"wrong shape: lm_head\.weight"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("plant", "words"), [case[1:] for case in HOSTILE], ids=[c[0] for c in HOSTILE]
+    ("plant", "words"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE]
 )
 def test_hostile_folders_are_refused_by_name(
     plant: Callable[[Path], None], words: str, tmp_path: Path

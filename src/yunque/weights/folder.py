@@ -260,6 +260,11 @@ def load_folder(
     described = read_json(path)
     if not isinstance(described, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(described).__name__}.")
+    if described.get("auto_map"):
+        raise InputError(
+            f"{path}: auto_map names code that came with the model ({described['auto_map']}); "
+            "Yunque never runs such code. Use a model that transformers knows by itself."
+        )
     config = model_config(described, str(path))
 
     stored: dict[str, Stored] = {}
@@ -273,9 +278,8 @@ def load_folder(
             stored[name] = entry
         faults += [f"{name} is not in {file.name}." for name in expected - header.keys()]
     if config.num_layers > len(stored):  # before so many are built
-        raise InputError(
-            f"{path}: {config.num_layers} blocks, and the files hold {len(stored)} tensors in all."
-        )
+        few = f"{config.num_layers} blocks, and the files hold {len(stored)} tensors in all."
+        raise_misfit(str(folder), [*faults, few])
     names, misfits = match(config, {name: entry.shape for name, entry in stored.items()})
     raise_misfit(str(folder), faults + misfits)
 
