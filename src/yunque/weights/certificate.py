@@ -270,7 +270,7 @@ def tensor_checks(source: Speaker, export: Speaker) -> list[Check]:
             lost = int((tensor.isfinite() & ~got.isfinite()).sum())
             if lost:
                 infinite.append(f"{name} holds {lost} infinite numbers or none")
-            gap = (got.double() - tensor.double()).abs().nan_to_num(math.inf)
+            gap = (got.double() - tensor.double()).abs().nan_to_num(math.inf, math.inf)
             # Equal infinities differ by nothing.
             difference = gap.masked_fill(got == tensor, 0.0).max().item() if gap.numel() else 0.0
             if difference:
@@ -303,9 +303,9 @@ def logit_checks(source: Speaker, export: Speaker, rows: Sequence[Sequence[int]]
         if ours.shape != theirs.shape:
             detail = f"logits are {list(theirs.shape)}, expected {list(ours.shape)}"
             return [Check(id, False, None, 0.0, detail) for id in ("logits", "kl")]
-        gap = (ours - theirs).abs().nan_to_num(math.inf).max().item()
+        gap = (ours - theirs).abs().nan_to_num(math.inf, math.inf).max().item()
         p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
-        kl = (p.exp() * (p - q)).sum(-1).nan_to_num(math.inf).max().item()
+        kl = (p.exp() * (p - q)).sum(-1).nan_to_num(math.inf, math.inf).max().item()
         largest, divergence = max(largest, gap), max(divergence, kl)
         scale = max(scale, ours.abs().max().item())
     bound = LOGITS_BOUND * scale
