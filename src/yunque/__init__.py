@@ -5,6 +5,7 @@ The verbs are functions too; each is imported when first used:
     yunque.prepare(sources, out)      yunque.pretrain(sources, out, **recipe)
     yunque.resume(run)                yunque.report(log)
     yunque.load(model)                a model with generate, evaluate and explain
+    yunque.convert(model, out)        the model in an open format, certified
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yunque.assemble.convert import convert
     from yunque.assemble.models import load
     from yunque.assemble.runs import pretrain, resume
     from yunque.assemble.sources import prepare
     from yunque.reports.report import report
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "prepare", "pretrain", "report", "resume"]
+__all__ = ["__version__", "convert", "load", "prepare", "pretrain", "report", "resume"]
 
 _HOMES = {
+    "convert": "yunque.assemble.convert",
     "load": "yunque.assemble.models",
     "prepare": "yunque.assemble.sources",
     "pretrain": "yunque.assemble.runs",

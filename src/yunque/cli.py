@@ -21,6 +21,7 @@ VERBS = (
     "generate",
     "evaluate",
     "explain",
+    "convert",
     "report",
     "doctor",
 )

@@ -27,6 +27,10 @@ class StorageError(YunqueError, OSError):
     exit_code = 74
 
 
+class ExportError(YunqueError):
+    """What was written, read back, is not the model that it came from. Exit code 1."""
+
+
 class MissingPackageError(YunqueError, ImportError):
     """An optional package is absent; the message holds the line that installs it. Exit code 2."""
 

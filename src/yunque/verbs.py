@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -30,7 +30,7 @@ from yunque.config import (
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import duration, number
+from yunque.words.writing import duration, number, scientific
 
 if TYPE_CHECKING:
     from yunque.assemble.runs import RunResult
@@ -404,6 +404,53 @@ class Explain:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Write a model in an open format, and certify that it is the same model.
+
+    What is written is read back from disk, by transformers or as GGUF, and compared with the
+    model that it came from: token ids, logits, greedy texts, end of text. OUT gets a model card
+    (README.md) and certificate.json. An export that differs is not kept.
+
+    For example:
+      yunque convert runs/quijote quijote-hf --to hf --dtype bfloat16
+      yunque convert runs/quijote quijote-gguf --to gguf --dtype q8_0
+    """
+
+    model: Positional[str]
+    """Run folder or model folder."""
+    out: Positional[str]
+    """Folder for the export, new or empty."""
+    to: Literal["hf", "gguf"] = "hf"
+    """hf: a folder that transformers opens; gguf: a file for llama.cpp."""
+    merge: bool = False
+    """Put the changes of an adapter into a copy of its base model."""
+    dtype: Literal["", "float32", "bfloat16", "float16", "q8_0"] = ""
+    """Number format of the weights; q8_0 for gguf only. Empty: as the source is stored."""
+    shard_size: str = ""
+    """Largest size of one file of weights, as 2GB or 500MB. Empty: one file."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.convert import convert
+
+        lang = self.output.language
+        done = convert(
+            self.model,
+            self.out,
+            to=self.to,
+            merge=self.merge,
+            dtype=self.dtype,
+            shard_size=self.shard_size,
+            lang=lang,
+        )
+        figures = {id: scientific(done.certificate.figure(id), lang) for id in ("logits", "kl")}
+        reader = done.certificate.reader
+        line = say("cli.certified", lang, reader=reader, folder=done.folder, **figures)
+        say_all(self.output, done.to_json(), [line])
+        return 0
+
+
+@dataclass(frozen=True)
 class Report:
     """What happened in a training: the curves, the best step, the findings, the evidence.
 
@@ -465,6 +512,7 @@ VERBS: dict[str, type[Any]] = {
     "generate": Generate,
     "evaluate": Evaluate,
     "explain": Explain,
+    "convert": Convert,
     "report": Report,
     "doctor": Doctor,
 }

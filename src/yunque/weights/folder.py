@@ -1,11 +1,17 @@
 """Hugging Face model folders: config.json, safetensors, generation_config.json and a tokenizer.
 
 Both ways go tensor by tensor: besides the model, memory holds one tensor at a time.
+
+A folder may come from anywhere. What is read is what lies in it: plain files, and links that end
+in the folder itself or, for a snapshot in the Hub's cache (models--…/snapshots/…), anywhere in
+that one repository's models--… folder, where its files lie under their hashes. Other links are
+refused. Nothing in a folder is ever run.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +22,14 @@ from torch import Tensor
 
 from yunque.config import ModelConfig
 from yunque.errors import InputError
-from yunque.files import read_json, staged_file, staged_folder, storage_error, write_json
+from yunque.files import (
+    read_json,
+    staged_file,
+    staged_folder,
+    storage_error,
+    unique_keys,
+    write_json,
+)
 from yunque.model.decoder import Decoder
 from yunque.weights.families import (
     EMBEDDING,
@@ -44,6 +57,9 @@ DTYPES = {
 }
 READABLE = ("F64", "F32", "F16", "BF16")
 STRIPE = 1 << 16  # numbers that are cast at once; larger pieces leave holes in the heap
+READ_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bpe")
+LONGEST_NAME = 500  # characters of a tensor's name; the longest of any published model has 120
+LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -56,30 +72,103 @@ def save_folder(
 ) -> None:
     """Write a folder that transformers opens; it appears whole or not at all.
 
+    Raises:
+        InputError: as `write_folder`.
+        StorageError: writing failed; an older folder of that name is still there.
+    """
+    with staged_folder(folder) as stage:
+        write_folder(model, stage, save_tokenizer, generation, dtype)
+
+
+def write_folder(
+    model: Decoder,
+    folder: Path,
+    save_tokenizer: Callable[[Path], None] | None,
+    generation: Mapping[str, Any],
+    dtype: str = "float32",
+    shard_bytes: int = 0,
+) -> None:
+    """Write the files of a model into a folder that is there.
+
     Args:
         save_tokenizer: writes the tokenizer's files into the folder that it is given.
         generation: content of generation_config.json; its `eos_token_id`, `bos_token_id` and
             `pad_token_id` go into config.json too.
         dtype: float32, bfloat16 or float16.
+        shard_bytes: numbers in one file at most, in bytes; a larger tensor has a file of its own.
+            0: one file for all.
 
     Raises:
         InputError: unknown dtype, weights that overflow in it, or a tokenizer that transformers
             would replace by another.
-        StorageError: writing failed; an older folder of that name is still there.
+        StorageError: writing failed.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: use one of {', '.join(DTYPES)}.")
     config, state = model.config, model.state_dict()
     check_ours(config, state)
     ids = (generation.get(f"{name}_token_id") for name in ("eos", "bos", "pad"))
-    with staged_folder(folder) as stage:
-        write_json(stage / "config.json", foreign_config(config, dtype, *ids))
-        write_json(stage / "generation_config.json", dict(generation))
-        if save_tokenizer is not None:
-            save_tokenizer(stage)
-            refuse_other_tokenizer(config, stage)
-        with staged_file(stage / WEIGHTS) as handle:
-            write_tensors(handle, places(config), state, dtype)
+    write_json(folder / "config.json", foreign_config(config, dtype, *ids))
+    write_json(folder / "generation_config.json", dict(generation))
+    if save_tokenizer is not None:
+        save_tokenizer(folder)
+        refuse_other_tokenizer(config, folder)
+    width = DTYPES[dtype][0].itemsize
+    groups = shards(places(config), width, shard_bytes)
+    names = [WEIGHTS]
+    if len(groups) > 1:
+        count = len(groups)
+        names = [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
+        files = {
+            place.foreign: name
+            for name, group in zip(names, groups, strict=True)
+            for place in group
+        }
+        numbers = sum(size_of(place) for group in groups for place in group)
+        totals = {"total_parameters": numbers, "total_size": numbers * width}
+        write_json(folder / INDEX, {"metadata": totals, "weight_map": files})
+    for name, group in zip(names, groups, strict=True):
+        with staged_file(folder / name) as handle:
+            write_tensors(handle, group, state, dtype)
+
+
+def shards(content: list[Place], width: int, most: int) -> list[list[Place]]:
+    """The tensors in files of at most `most` bytes, in order; 0 is without a limit.
+
+    Args:
+        width: bytes of one number.
+    """
+    groups: list[list[Place]] = [[]]
+    filled = 0
+    for place in content:
+        size = size_of(place) * width
+        if most and groups[-1] and filled + size > most:
+            groups.append([])
+            filled = 0
+        groups[-1].append(place)
+        filled += size
+    return groups
+
+
+def size_of(place: Place) -> int:
+    """How many numbers a tensor of the file holds."""
+    return torch.Size(place.shape).numel()
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as "2GB", "500MB" or "1.5GiB"; a GB is 10^9 bytes, a GiB 2^30.
+
+    Raises:
+        InputError: it cannot be read, or is less than one byte.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*", text.upper())
+    if match is None or (match[3] and not match[2]):
+        raise InputError(f"size is {text!r}: write it as 500MB, 2GB or 2GiB.")
+    power = " KMGT".index(match[2] or " ")
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    if size < 1:
+        raise InputError(f"size is {text!r}: 1B or more.")
+    return size
 
 
 def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
@@ -114,7 +203,7 @@ def write_tensors(
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     start = 0
     for place in content:
-        end = start + torch.Size(place.shape).numel() * kind.itemsize
+        end = start + size_of(place) * kind.itemsize
         header[place.foreign] = {
             "dtype": code,
             "shape": list(place.shape),
@@ -166,11 +255,17 @@ def load_folder(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder.")
+    refuse_strange_files(folder)
     files, faults = weight_files(folder)
     path = folder / "config.json"
     described = read_json(path)
     if not isinstance(described, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(described).__name__}.")
+    if described.get("auto_map"):
+        raise InputError(
+            f"{path}: auto_map names code that came with the model ({described['auto_map']}); "
+            "Yunque never runs such code. Use a model that transformers knows by itself."
+        )
     config = model_config(described, str(path))
 
     stored: dict[str, Stored] = {}
@@ -183,6 +278,9 @@ def load_folder(
                 faults.append(f"{name} is {entry.dtype}, expected one of {', '.join(READABLE)}.")
             stored[name] = entry
         faults += [f"{name} is not in {file.name}." for name in expected - header.keys()]
+    if config.num_layers > len(stored):  # before so many are built
+        few = f"{config.num_layers} blocks, and the files hold {len(stored)} tensors in all."
+        raise_misfit(str(folder), [*faults, few])
     names, misfits = match(config, {name: entry.shape for name, entry in stored.items()})
     raise_misfit(str(folder), faults + misfits)
 
@@ -207,6 +305,33 @@ def assembled(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
     return model.eval()
 
 
+def refuse_strange_files(folder: Path) -> None:
+    """Refuse what would make us read elsewhere, or wait for ever.
+
+    Raises:
+        InputError: links that lead out of the folder, and what is no file, all together.
+    """
+    home = folder.resolve()
+    for parent in home.parents:
+        if parent.name.startswith("models--") and home.parent == parent / "snapshots":
+            home = parent
+    faults = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in READ_SUFFIXES or path.is_dir():
+            continue
+        try:
+            target = path.resolve()
+        except (OSError, RuntimeError):  # a link that leads to itself
+            target = Path(path.anchor)
+        if not target.is_relative_to(home):
+            faults.append(f"{path.name} is a link to {target}, outside of this folder.")
+        elif path.exists() and not path.is_file():
+            faults.append(f"{path.name} is not a file.")
+    if faults:
+        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
+        raise InputError(f"{folder}: copy the files themselves into the folder:\n{lines}")
+
+
 def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:
     """The files of weights with the tensors that an index expects in each, and the index's faults.
 
@@ -229,9 +354,13 @@ def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:
         if (
             not isinstance(file, str)
             or not file.endswith(".safetensors")
-            or set(file) & set("/\\:")
+            or set(file) & set("/\\:\0")
+            or len(file.encode()) > 255  # what a file system takes as a name
         ):
-            faults.append(f"{index.name}: {name} points to {file!r}, not to a file of this folder.")
+            faults.append(
+                f"{index.name}: {name[:LONGEST_NAME]} points to {str(file)[:80]!r}, not to a file "
+                "of this folder."
+            )
         else:
             files.setdefault(folder / file, set()).add(name)
     for path in [path for path in files if not path.is_file()]:
@@ -269,6 +398,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_strange_header(file)
         with safe_open(file, framework="pt") as content:
             slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
             return {
@@ -281,6 +411,37 @@ def read_header(file: Path) -> dict[str, Stored]:
         ) from None
     except OSError as error:
         raise storage_error(error, file, "read") from None
+
+
+def refuse_strange_header(file: Path) -> None:
+    """Refuse what the safetensors library takes: a name that stands twice, and endless names.
+
+    Lengths, offsets and overlaps are that library's own checks.
+
+    Raises:
+        InputError: the header is damaged or holds such names.
+    """
+    with file.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        left = file.stat().st_size - 8
+        if length > min(left, LONGEST_HEADER):
+            raise InputError(
+                f"{file}: damaged or not a safetensors file (a header of {length} bytes, the file "
+                f"has {max(left, 0)}; {LONGEST_HEADER} at most). Copy or download it again."
+            )
+        text = handle.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file}: damaged or not a safetensors file ({error}). Copy or download it again."
+        ) from None
+    longest = max(header, key=len, default="") if isinstance(header, dict) else ""
+    if len(longest) > LONGEST_NAME:
+        raise InputError(
+            f"{file}: a tensor's name has {len(longest)} characters, {LONGEST_NAME} at most: "
+            f"{longest[:40]!r}…"
+        )
 
 
 def read_tensor(entry: Stored, name: str) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 from yunque.words.writing import number
 
 LANGUAGES = ("en", "es")
-ROOMS = ("cli", "data", "demo", "doctor", "explain", "ledger", "report", "screen")
+ROOMS = ("cli", "data", "demo", "doctor", "explain", "export", "ledger", "report", "screen")
 
 
 NUMBER = re.compile(r",|,?\.(\d)f")

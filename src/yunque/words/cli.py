@@ -40,6 +40,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "what the model thinks of each token",
         "qué piensa el modelo de cada token",
     ),
+    "cli.verb_convert": (
+        "a model in a format that other programs open, read back and compared",
+        "un modelo en un formato que abren otros programas, releído y comparado",
+    ),
     "cli.verb_report": (
         "what happened in a training, as a page",
         "qué pasó en un entrenamiento, en una página",
@@ -133,6 +137,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "cli.explain_title": (
         "What {model} thinks of each token",
         "Qué piensa {model} de cada token",
+    ),
+    "cli.certified": (
+        "Written and read back by {reader}: the same model. Largest difference of two logits "
+        "{logits}, KL {kl} nats. Folder: {folder}",
+        "Escrito y releído por {reader}: es el mismo modelo. Mayor diferencia entre dos logits: "
+        "{logits}; KL: {kl} nats. Carpeta: {folder}",
     ),
     "cli.page_written": ("Written: {path}", "Escrito: {path}"),
 }

@@ -1,0 +1,396 @@
+"""MODEL → an open format that other programs open, with a card and a certificate."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yunque import __version__, runlog
+from yunque.assemble.models import Model, load
+from yunque.assemble.sources import located
+from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
+from yunque.data.chat_template import chat_template_of
+from yunque.data.tokenizer import Tokenizer, load_tokenizer
+from yunque.errors import InputError
+from yunque.files import read_json, remove_folder, staged_folder, write_json
+from yunque.generate.decode import generate
+from yunque.model.decoder import Decoder
+from yunque.weights.certificate import Certificate, Prompt, Speaker
+from yunque.weights.export import (
+    Card,
+    Training,
+    export_folder,
+    finish,
+    read_back,
+    round_weights,
+    settle_weights,
+)
+from yunque.weights.families import HEAD
+from yunque.weights.folder import DTYPES, READABLE, parse_size, read_header, weight_files
+from yunque.weights.readback import foreign_tensors, shape_facts
+
+FORMATS = ("hf", "gguf")
+GGUF_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
+KEPT_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What a source's generation_config.json may say of sampling; it goes into the export's."""
+PROBES = 1000
+"""Tokens whose own texts both tokenizers encode, and as many rows of tokens."""
+
+TEXTS = (
+    "Every effort moves you",
+    "En un lugar de la Mancha, de cuyo nombre no quiero acordarme,",
+    "  two spaces, a tab\tand\n\na blank line; 3.14159 and 47 + 38 = 85",
+    "¿Cuánto cuesta? Ñandú, pingüino, œuvre, Straße, naïve, 東京, привет, 🙂👍🏽",
+    'def f(x):\n    return {"a": [x, None]}  # code',
+)
+CHATS = (
+    Prompt(messages=(("user", "¿Cuánto es 47 + 38?"),)),
+    Prompt(messages=(("system", "Be brief."), ("user", "Name a river."))),
+    Prompt(messages=(("user", "Hi"), ("assistant", "Hello!\nHow are you?"), ("user", "Fine."))),
+    Prompt(messages=(("user", "Hi"), ("assistant", "Bye.")), asking=False),
+)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written."""
+
+    folder: Path
+    to: str
+    dtype: str
+    certificate: Certificate
+
+    def to_json(self) -> dict[str, Any]:
+        files = sorted(path for path in self.folder.iterdir() if path.is_file())
+        return {
+            "folder": str(self.folder),
+            "to": self.to,
+            "dtype": self.dtype,
+            "files": [path.name for path in files],
+            "bytes": sum(path.stat().st_size for path in files),
+            "certificate": self.certificate.to_json(),
+        }
+
+
+def convert(
+    model: str | Path,
+    out: str | Path,
+    *,
+    to: str = "hf",
+    merge: bool = False,
+    dtype: str = "",
+    shard_size: str = "",
+    lang: str = "en",
+) -> Converted:
+    """Write MODEL in an open format, read it back from disk, and certify that it is the same.
+
+    Args:
+        out: a folder, new or empty.
+        to: hf (a folder that transformers opens) or gguf (a file for llama.cpp).
+        merge: MODEL is an adapter, and its changes go into a copy of its base.
+        dtype: float32, bfloat16 or float16, for gguf also q8_0. Empty: as the source is stored.
+        shard_size: largest size of a file of weights, as 2GB or 500MB (hf). Empty: one file.
+        lang: language of the model card, "en" or "es".
+
+    Raises:
+        InputError: a setting is wrong, `out` is not empty, or MODEL cannot be read or written
+            in this format.
+        ExportError: what was read back is another model; nothing stands at `out`.
+    """
+    folder = Path(out)
+    kinds = DTYPES if to == "hf" else GGUF_DTYPES
+    faults = []
+    if to not in FORMATS:
+        faults.append(unknown_name(to, FORMATS, "format"))
+    if dtype and dtype not in kinds:
+        faults.append(f"dtype is {dtype!r}: for {to} use one of {', '.join(kinds)}.")
+    if shard_size and to == "gguf":
+        faults.append("shard_size is for hf folders; a GGUF file is one file.")
+    raise_faults(faults + used_folder(folder))
+    if merge and not (Path(model) / "adapter_config.json").is_file():
+        raise InputError(f"{model}: not an adapter, so there is nothing to merge. Leave it out.")
+    largest = parse_size(shard_size) if shard_size else 0
+    source = load(model, device="cpu", precision="fp32")
+    if not isinstance(source.module, Decoder):
+        raise InputError(f"{model}: only models that the Decoder holds can be converted.")
+    chosen = dtype or stored_dtype(source.folder)
+    card = card_of(source, str(model), folder.name, chosen, to)
+    if to == "hf":
+        certificate = to_folder(source, folder, card, lang, largest)
+    else:
+        certificate = to_gguf(source, folder, card, lang)
+    return Converted(folder, to, chosen, certificate)
+
+
+def used_folder(folder: Path) -> list[str]:
+    """Why nothing can be written there: an export overwrites nothing."""
+    if folder.is_dir() and any(folder.iterdir()):
+        return [f"{folder}: not empty. Choose a new folder."]
+    if folder.exists() and not folder.is_dir():
+        return [f"{folder}: a file stands there. Choose a new folder."]
+    if folder.suffix == ".gguf":
+        return [
+            f"{folder}: OUT is a folder, which will hold the GGUF file, its card and its "
+            "certificate. Leave the ending off."
+        ]
+    return []
+
+
+def stored_dtype(folder: Path) -> str:
+    """The number format of a folder's weights, float32 where there is not one for all."""
+    if not folder.is_dir() or not list(folder.glob("*.safetensors")):
+        return "float32"
+    files, _ = weight_files(folder)
+    found = {entry.dtype for file in files for entry in read_header(file).values()}
+    names = {code: name for name, (_, code) in DTYPES.items()}
+    return names.get(found.pop(), "float32") if len(found & set(READABLE)) == 1 else "float32"
+
+
+def to_folder(source: Model, folder: Path, card: Card, lang: str, shard_bytes: int) -> Certificate:
+    """The Hugging Face folder of a model."""
+    module = source.module
+    # What is compared with: from here on the source has the weights that the file will have.
+    round_weights(module, card.dtype)
+    return export_folder(
+        module,
+        folder,
+        tokenizer_writer(source),
+        generation_settings(source),
+        source=speaker_of(source, lambda: foreign_tensors(module.config, module.state_dict())),
+        prompts=(*map(Prompt, TEXTS), *CHATS),
+        probes=probes(source.tokenizer),
+        card=card,
+        lang=lang,
+        shard_bytes=shard_bytes,
+    )
+
+
+def to_gguf(source: Model, folder: Path, card: Card, lang: str) -> Certificate:
+    """A folder with the GGUF file of a model."""
+    from yunque.weights.gguf import gguf_tokenizer, load_gguf, save_gguf
+
+    kind = GGUF_DTYPES[card.dtype]
+    prompts = (*map(Prompt, TEXTS), *CHATS)
+    with staged_folder(folder) as stage:
+        file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
+        tokenizer_writer(source)(own)
+        write_json(own / "generation_config.json", generation_settings(source))
+        save_gguf(source.module, file, own, kind, card.title)
+        remove_folder(own)
+
+        def opened() -> Speaker:
+            module = load_gguf(file, "cpu", torch.float32)
+            settle_weights(source.module, module, card.dtype)
+            gguf_tokenizer(file, back)
+            tokenizer = load_tokenizer(back)
+            ends = stated_ids(back, "eos_token_id") | {tokenizer.separator_id}
+            return decoder_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
+
+        certificate = read_back(
+            speaker_of(source, lambda: weights(source.module)),
+            prompts,
+            probes(source.tokenizer),
+            "gguf",
+            opened,
+        )
+        remove_folder(back)
+        finish(stage, folder, certificate, card, lang)
+    return certificate
+
+
+def weights(module: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """Name and weight, a tied head left out."""
+    for name, tensor in module.state_dict().items():
+        if not (name == HEAD and module.config.tie_embeddings):
+            yield name, tensor
+
+
+def probes(tokenizer: Tokenizer) -> list[Prompt]:
+    """The texts of single tokens, evenly spread over the vocabulary, and of random rows of them.
+
+    Rows show what single tokens do not: which of two merges that compete comes first.
+    """
+    step = max(1, tokenizer.vocab_size // PROBES)
+    singles = [[id] for id in range(0, tokenizer.vocab_size, step)]
+    draw = random.Random(0)
+    rows = [[draw.randrange(tokenizer.vocab_size) for _ in range(16)] for _ in singles]
+    texts = (tokenizer.decode(ids) for ids in singles + rows)
+    return [Prompt(text) for text in dict.fromkeys(texts) if text]
+
+
+def speaker_of(source: Model, tensors: Callable[[], Iterator[tuple[str, Tensor]]]) -> Speaker:
+    """The source of an export as the certificate questions it."""
+    name = f"yunque {__version__}"
+    return decoder_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
+
+
+def decoder_speaker(
+    name: str,
+    module: Decoder,
+    tokenizer: Tokenizer,
+    end_ids: Collection[int],
+    tensors: Callable[[], Iterator[tuple[str, Tensor]]],
+) -> Speaker:
+    """A model of ours and its tokenizer, as the certificate questions them."""
+    template = chat_template_of(tokenizer) if tokenizer.chat_template else None
+    vocabulary: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
+    pad = tokenizer.named_tokens.get("pad_token")
+    ends = frozenset(end_ids)
+
+    def ids(prompt: Prompt) -> list[int] | None:
+        if not prompt.messages:
+            # With what the tokenizer's own files put around a text.
+            return list(tokenizer.backend.encode(prompt.text, add_special_tokens=True).ids)
+        if template is None:
+            return None
+        messages = [{"role": role, "content": content} for role, content in prompt.messages]
+        try:
+            text = template.run(messages, add_generation_prompt=prompt.asking)
+        except InputError:  # the template refuses such a conversation
+            return None
+        return tokenizer.encode(text, special=True)
+
+    def text(ids: Sequence[int]) -> str:
+        return tokenizer.decode(ids, skip_special=False)
+
+    def logits(ids: Sequence[int]) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = module.head(module(torch.tensor([list(ids)])))[0]
+        return found.float()
+
+    def write(ids: Sequence[int], tokens: int) -> list[int]:
+        settings = GenerateConfig(max_new_tokens=tokens, temperature=0.0)
+        made = generate(module, [ids], settings, ends)
+        new = made.token_ids[0]
+        if made.stopped[0] == "end":  # it is cut off there, and compared here
+            new = [*new, int(logits([*ids, *new])[-1].argmax())]
+        return new
+
+    def stops_after(script: Sequence[int]) -> int:
+        return next((n for n, id in enumerate(script, 1) if id in ends), len(script))
+
+    return Speaker(
+        name=name,
+        ids=ids,
+        text=text,
+        logits=logits,
+        write=write,
+        stops_after=stops_after,
+        tensors=tensors,
+        vocabulary=vocabulary,
+        end_ids=ends,
+        pad_ids=frozenset() if pad is None else frozenset({vocabulary[pad]}),
+        context=module.config.context_length,
+        shape=shape_facts(module.config),
+    )
+
+
+def stated_ids(folder: Path, key: str) -> set[int]:
+    """One id, several or none under a key of generation_config.json."""
+    path = folder / "generation_config.json"
+    value = read_json(path).get(key) if path.is_file() else None
+    return set() if value is None else set(value) if isinstance(value, list) else {value}
+
+
+def generation_settings(source: Model) -> dict[str, Any]:
+    """generation_config.json of the export: begin, end and padding, and how the source samples."""
+    path = source.folder / "generation_config.json"
+    stated = read_json(path) if path.is_file() else {}
+    settings = {key: stated[key] for key in KEPT_SETTINGS if stated.get(key) is not None}
+    ends = sorted(source.end_ids)
+    settings["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    for role in ("bos", "pad"):
+        token = source.tokenizer.named_tokens.get(f"{role}_token")
+        if token is not None:
+            settings[f"{role}_token_id"] = source.tokenizer.backend.token_to_id(token)
+    return settings
+
+
+def tokenizer_writer(source: Model) -> Callable[[Path], None]:
+    """Writes the tokenizer's files; a Qwen2 model's tokenizer keeps its class.
+
+    transformers goes by the class there; whether the ids are the same, the certificate says.
+    """
+    path = source.folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    kind = str(settings.get("tokenizer_class"))
+
+    def save(folder: Path) -> None:
+        source.tokenizer.save(folder)
+        if source.module.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
+            written = folder / "tokenizer_config.json"
+            write_json(written, {**read_json(written), "tokenizer_class": kind})
+
+    return save
+
+
+def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:
+    """What the source's own files say of it."""
+    run = source.folder.parent
+    trained = source.folder.name in ("best", "last") and (run / "recipe.toml").is_file()
+    front = stated_front(source.folder / "README.md")
+    base = front.get("base_model", "") if trained else Path(name).name
+    if not trained and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
+        base = name  # a Hub id is named whole
+    return Card(
+        title=title,
+        config=source.module.config,
+        parameters=source.module.parameter_counts()["total"],
+        dtype=dtype,
+        version=__version__,
+        library="transformers" if to == "hf" else "gguf",
+        base=base,
+        license=front.get("license", ""),
+        training=training_of(run, source.folder.name) if trained else None,
+    )
+
+
+def stated_front(path: Path) -> dict[str, str]:
+    """The plain keys of a card's front matter; none where there is no card."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.findall(r"^(\w+): *(.+)$", head[1] if head else "", re.MULTILINE)
+    values = {key: value.strip().strip("\"'") for key, value in found}
+    return {key: value for key, value in values.items() if value != "unknown"}
+
+
+def training_of(run: Path, kept: str) -> Training:
+    """What a run's files say of the model that it kept as best/ or last/."""
+    recipe = merge(Recipe(), read_tree(run / "recipe.toml"), str(run / "recipe.toml"))
+    rows = list(runlog.read(run / runlog.NAME))
+    evals = [row.values for row in rows if row.event == "eval"]
+    last = rows[-1].values
+    step, measured = last["step"], evals[-1] if evals else {}
+    if kept == "best" and evals:
+        by = "val_loss" if evals[0].get("val_loss") is not None else "train_loss"
+        finite = [row for row in evals if row.get(by) is not None]
+        measured = min(finite, key=lambda row: float(row[by]), default=measured)
+        step = measured["step"]
+    exams = [row.values for row in rows if row.event == "exam" and row.values["step"] == step]
+    report = read_json(run / "report.json") if (run / "report.json").is_file() else {}
+    recipe, tokens = located(recipe, run)
+    record = read_json(tokens / "data.json") if (tokens / "data.json").is_file() else {}
+    facts = record.get("facts", {})
+    return Training(
+        sources=tuple(str(source["name"]) for source in record.get("sources", [])),
+        documents=int(facts.get("documents", 0)),
+        tokens=facts.get("tokens", {}),
+        fingerprint=str(record.get("fingerprint", "")),
+        steps=last["step"],
+        tokens_seen=last["tokens_seen"],
+        seconds=last["seconds"],
+        seed=recipe.machine.seed,
+        step=step,
+        train_loss=measured.get("train_loss"),
+        val_loss=measured.get("val_loss"),
+        exam=(exams[-1]["right"], exams[-1]["total"]) if exams else None,
+        verdict=report.get("verdict", {}).get("text", {}),
+        unknown=[item["text"] for item in report.get("unknown", [])],
+    )

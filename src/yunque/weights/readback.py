@@ -1,0 +1,179 @@
+"""A model folder as transformers reads it back from disk: the speaker for folder exports."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yunque.config import ModelConfig
+from yunque.weights.certificate import Prompt, Speaker
+from yunque.weights.families import model_config as read_config
+from yunque.weights.families import our_shapes, table, to_foreign
+
+SHAPE = (
+    "vocab_size",
+    "context_length",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "hidden_size",
+    "intermediate_size",
+    "positions",
+    "norm",
+    "mlp",
+    "bias",
+    "qk_norm",
+    "tie_embeddings",
+    "rope_theta",
+    "norm_eps",
+)
+"""What a foreign format can say of a shape; our other settings are for training."""
+
+
+def shape_facts(config: ModelConfig) -> dict[str, Any]:
+    """The numbers of a shape that its export must have too."""
+    facts = {name: getattr(config, name) for name in SHAPE}
+    if config.positions == "learned":
+        del facts["rope_theta"]
+    return facts
+
+
+def foreign_tensors(
+    config: ModelConfig, state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """The Decoder's weights as the folder names them, without a tied head."""
+    kept = our_shapes(config)
+    yield from to_foreign(config, {name: state[name] for name in kept}).items()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no advice from transformers while it reads and writes for us."""
+    from transformers.utils import logging as talk
+
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity(logging.CRITICAL)
+    talk.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
+
+
+def transformers_speaker(folder: Path) -> Speaker:
+    """Open a folder with transformers alone, in float32: nothing of ours reads it.
+
+    Nothing is fetched and no code of the folder runs.
+
+    Raises:
+        Exception: whatever transformers raises for a folder that it cannot open.
+    """
+    import transformers
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with quiet():
+        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
+    model.eval()
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    faults = tuple(
+        f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(told[kind])))}"
+        for kind in kinds
+        if told.get(kind)
+    )
+    settings, generation = model.config, model.generation_config
+    described = {key: value for key, value in settings.to_dict().items() if key != "yunque"}
+    config = read_config(described, str(folder / "config.json"))
+    stated = (generation.eos_token_id, settings.eos_token_id, tokenizer.eos_token_id)
+    pads = (generation.pad_token_id, settings.pad_token_id, tokenizer.pad_token_id)
+
+    def ids(prompt: Prompt) -> list[int] | None:
+        if not prompt.messages:
+            return list(tokenizer(prompt.text)["input_ids"])
+        if tokenizer.chat_template is None:
+            return None
+        messages = [{"role": role, "content": content} for role, content in prompt.messages]
+        try:
+            made = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=prompt.asking, return_dict=False
+            )
+        except Exception:  # the template's own refusal, of any kind
+            return None
+        return list(made)
+
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids)))
+
+    def logits(ids: Sequence[int]) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = model(torch.tensor([list(ids)])).logits[0]
+        return found.float()
+
+    def write(ids: Sequence[int], tokens: int) -> list[int]:
+        return spoken(model, ids, tokens, None)
+
+    def stops_after(script: Sequence[int]) -> int:
+        return len(spoken(model, [script[0]], len(script), script))
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        head = model.get_output_embeddings().weight
+        tied = head.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+        for name, tensor in model.state_dict().items():
+            if not (tied and name == table(config).head):
+                yield name, tensor
+
+    return Speaker(
+        name=f"transformers {transformers.__version__}",
+        ids=ids,
+        text=text,
+        logits=logits,
+        write=write,
+        stops_after=stops_after,
+        tensors=tensors,
+        vocabulary=tokenizer.get_vocab(),
+        end_ids=frozenset(id for value in stated for id in listed(value)),
+        pad_ids=frozenset(id for value in pads for id in listed(value)),
+        context=config.context_length,
+        shape=shape_facts(config),
+        faults=faults,
+    )
+
+
+def listed(value: Any) -> list[int]:
+    """Token ids where one, several or none may be stated."""
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def spoken(model: Any, ids: Sequence[int], tokens: int, script: Sequence[int] | None) -> list[int]:
+    """New tokens of the model's own `generate`, greedy, or made to follow a script."""
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    class Follow(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, seen: Tensor, scores: Tensor) -> Tensor:
+            assert script is not None
+            forced = torch.full_like(scores, -torch.inf)
+            forced[:, script[seen.shape[1] - len(ids)]] = 0.0
+            return forced
+
+    rows = torch.tensor([list(ids)])
+    with quiet(), torch.inference_mode():
+        made = model.generate(
+            rows,
+            attention_mask=torch.ones_like(rows),
+            max_new_tokens=tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            logits_processor=LogitsProcessorList([Follow()] if script else []),
+        )
+    return [int(id) for id in made[0, len(ids) :]]

@@ -1,0 +1,470 @@
+"""Exports: good ones pass, each planted fault is caught and named; nothing bad is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import yunque
+from yunque import cli
+from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of, stored_dtype
+from yunque.assemble.models import load
+from yunque.config import ModelConfig
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
+from yunque.data.tokenizer import Tokenizer, train_tokenizer
+from yunque.errors import ExportError, InputError
+from yunque.model.decoder import Decoder
+from yunque.weights.certificate import Certificate, Prompt
+from yunque.weights.export import read_back
+from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder
+from yunque.weights.readback import foreign_tensors, transformers_speaker
+
+TEXT = "\n".join(f"línea {n}: el herrero golpea {n * 13 % 17} veces, hello" for n in range(120))
+END, BEGIN, PAD = "<|endoftext|>", "<s>", "<pad>"
+LLAMA = ModelConfig(
+    context_length=32,
+    num_layers=2,
+    num_heads=4,
+    hidden_size=32,
+    intermediate_size=48,
+    qk_norm=False,
+    tie_embeddings=False,
+    dropout=0.0,
+)
+SHAPES = {
+    "gpt2": dataclasses.replace(
+        LLAMA, positions="learned", norm="layernorm", mlp="gelu", bias=True, qkv_bias=True
+    ),
+    "llama": LLAMA,
+    "grouped": dataclasses.replace(LLAMA, num_kv_heads=2, rope_theta=500_000.0),
+    "qwen3": dataclasses.replace(LLAMA, num_kv_heads=2, qk_norm=True, norm_eps=1e-6),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tokenizer_of(kind: str) -> Tokenizer:
+    """A trained tokenizer; "framed": begin token, padding and a chat template as well."""
+    spec = "bpe:330" if kind in ("framed", "chat") else kind
+    template = DEFAULT_CHAT_TEMPLATE if kind in ("framed", "chat") else None
+    special = [*CHAT_TOKENS, BEGIN, PAD] if template else []
+    made = train_tokenizer(spec, lambda: iter([TEXT]), END, special, template)
+    if kind != "framed":
+        return made
+    pipeline = json.loads(made.backend.to_str())
+    begin = made.backend.token_to_id(BEGIN)
+    pipeline["post_processor"] = framing(begin, 1)
+    named = {"bos_token": BEGIN, "pad_token": PAD}
+    return Tokenizer(type(made.backend).from_str(json.dumps(pipeline)), END, template, named)
+
+
+def framing(begin: int, times: int) -> dict[str, Any]:
+    """The part of a tokenizer.json that puts a begin token before every text."""
+    token = {"SpecialToken": {"id": BEGIN, "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [*[token] * times, text],
+        "pair": [*[token] * times, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {BEGIN: {"id": BEGIN, "ids": [begin], "tokens": [BEGIN]}},
+    }
+
+
+def random_model(shape: ModelConfig, vocab: int, tie: bool = False) -> Decoder:
+    """Every weight random and wide, so that each one shows in the logits."""
+    config = dataclasses.replace(shape, tie_embeddings=tie).resolved(vocab)
+    model, generator = Decoder(config, seed=1).eval(), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm.weight" in name else 0.0, 0.2, generator=generator)
+    return model
+
+
+def source_folder(folder: Path, shape: str, tokenizer: Tokenizer, tie: bool = False) -> Path:
+    ids = {"eos_token_id": tokenizer.separator_id}
+    model = random_model(SHAPES[shape], tokenizer.vocab_size, tie)
+    save_folder(model, folder, tokenizer.save, ids)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Tokenizer]:
+    return {kind: tokenizer_of(kind) for kind in ("framed", "chat", "char", "byte", "word")}
+
+
+GOOD = [
+    ("gpt2", True, "float32", "chat"),
+    ("gpt2", False, "float32", "framed"),
+    ("gpt2", True, "bfloat16", "char"),
+    ("gpt2", False, "float16", "byte"),
+    ("gpt2", True, "float16", "word"),
+    ("llama", True, "float32", "framed"),
+    ("llama", False, "float32", "char"),
+    ("llama", False, "bfloat16", "chat"),
+    ("llama", True, "float16", "framed"),
+    ("llama", False, "float16", "word"),
+    ("grouped", True, "float32", "byte"),
+    ("grouped", False, "float32", "framed"),
+    ("grouped", True, "bfloat16", "framed"),
+    ("grouped", False, "bfloat16", "char"),
+    ("grouped", False, "float16", "chat"),
+    ("qwen3", True, "float32", "framed"),
+    ("qwen3", False, "float32", "word"),
+    ("qwen3", True, "bfloat16", "chat"),
+    ("qwen3", False, "bfloat16", "byte"),
+    ("qwen3", True, "float16", "char"),
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "tie", "dtype", "kind"),
+    [
+        # Half of them are slow tests, so that the others come quickly.
+        pytest.param(*case, marks=[pytest.mark.slow] * (number % 2))
+        for number, case in enumerate(GOOD)
+    ],
+)
+def test_good_exports_pass(
+    shape: str, tie: bool, dtype: str, kind: str, tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    source = source_folder(tmp_path / "source", shape, tokenizers[kind], tie)
+    done = yunque.convert(source, tmp_path / "out", dtype=dtype, shard_size="20KB")
+    assert done.certificate.passed
+    assert done.certificate.figure("tensors") == 0.0
+    assert len(done.certificate.checks) == 13
+    written = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert written["passed"]
+    assert written["read_back_by"].startswith("transformers ")
+    ours = load_folder(tmp_path / "out").state_dict()
+    for name, tensor in load_folder(source).state_dict().items():
+        assert torch.equal(ours[name], tensor.to(getattr(torch, dtype)).float()), name
+    assert (tmp_path / "out" / INDEX).exists()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, tokenizers: dict[str, Tokenizer]) -> Path:
+    """A folder with source/ and its good export out/: a Llama shape with everything named."""
+    base = tmp_path_factory.mktemp("exported")
+    source_folder(base / "source", "llama", tokenizers["framed"])
+    yunque.convert(base / "source", base / "out")
+    return base
+
+
+def certificate(source: Path, export: Path) -> Certificate:
+    """Read an export back as `convert` does."""
+    model = load(source, device="cpu")
+    module = model.module
+    speaker = speaker_of(model, lambda: foreign_tensors(module.config, module.state_dict()))
+    prompts = [*map(Prompt, TEXTS), *CHATS]
+    asked = probes(model.tokenizer)
+    return read_back(speaker, prompts, asked, "transformers", lambda: transformers_speaker(export))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def begin_id(folder: Path) -> int:
+    return int(json.loads((folder / "config.json").read_text())["bos_token_id"])
+
+
+def begin_missing(folder: Path) -> None:
+    edit(folder / "tokenizer.json", lambda t: t.update(post_processor=None))
+
+
+def begin_twice(folder: Path) -> None:
+    twice = framing(begin_id(folder), 2)
+    edit(folder / "tokenizer.json", lambda t: t.update(post_processor=twice))
+
+
+def wrong_end(folder: Path) -> None:
+    edit(folder / "generation_config.json", lambda g: g.update(eos_token_id=5))
+
+
+def template_newline(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    edit(path, lambda t: t.update(chat_template=t["chat_template"].replace("]}}", "] }}\n", 1)))
+    edit(path, lambda t: t.update(chat_template=t["chat_template"] + "{{ '\\n' }}"))
+
+
+def pad_is_end(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", lambda t: t.update(pad_token=END))
+
+
+def padded_vocabulary(folder: Path) -> None:
+    def pad(tensors: dict[str, torch.Tensor]) -> None:
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            tensors[name] = torch.cat((tensors[name], torch.zeros(7, 32)))
+
+    edit_tensors(folder, pad)
+    edit(folder / "config.json", lambda c: c.update(vocab_size=c["vocab_size"] + 7))
+
+
+def head_lost(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.pop("lm_head.weight"))
+
+
+def head_tied(folder: Path) -> None:
+    head_lost(folder)
+    edit(folder / "config.json", lambda c: c.update(tie_word_embeddings=True))
+
+
+def rope_base(folder: Path) -> None:
+    edit(folder / "config.json", lambda c: c.update(rope_theta=20_000.0))
+
+
+def merge_base(folder: Path) -> None:
+    def other(tensors: dict[str, torch.Tensor]) -> None:
+        generator = torch.Generator().manual_seed(9)
+        name = "model.layers.1.mlp.up_proj.weight"
+        tensors[name] = torch.randn(tensors[name].shape, generator=generator) * 0.2
+
+    edit_tensors(folder, other)
+
+
+def lora_alpha(folder: Path) -> None:
+    def twice(tensors: dict[str, torch.Tensor]) -> None:
+        # The source holds W + BA; with alpha taken twice it would be W + 2 BA.
+        generator = torch.Generator().manual_seed(9)
+        up = torch.randn(32, 2, generator=generator)
+        down = torch.randn(2, 32, generator=generator)
+        tensors["model.layers.0.self_attn.v_proj.weight"] += up @ down * 0.01
+
+    edit_tensors(folder, twice)
+
+
+def swapped(folder: Path) -> None:
+    def swap(tensors: dict[str, torch.Tensor]) -> None:
+        q, k = (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qk")
+        tensors[q], tensors[k] = tensors[k], tensors[q]
+
+    edit_tensors(folder, swap)
+
+
+def overflow(folder: Path) -> None:
+    def narrow(tensors: dict[str, torch.Tensor]) -> None:
+        big = tensors["model.layers.1.mlp.down_proj.weight"]
+        big[3, 4] = 7e4
+        tensors.update({name: tensor.half() for name, tensor in tensors.items()})
+
+    edit_tensors(folder, narrow)
+    edit(folder / "config.json", lambda c: c.update(torch_dtype="float16"))
+
+
+def stale_tokenizer(folder: Path) -> None:
+    def reorder(content: dict[str, Any]) -> None:
+        merges = content["model"]["merges"]
+        merges[:20] = merges[19::-1]
+
+    edit(folder / "tokenizer.json", reorder)
+
+
+WEIGHTS_FAIL = {"tensors", "logits", "kl", "greedy"}
+FAULTS: list[tuple[Callable[[Path], None], set[str], str]] = [
+    (begin_missing, {"prompt_ids"}, r"the beginning token '<s>' \(\d+\) is missing"),
+    (begin_twice, {"prompt_ids"}, r"the beginning token '<s>' \(\d+\) stands twice"),
+    (wrong_end, {"ends"}, r"the end ids are \[0, 5\], expected \[0\]"),
+    (template_newline, {"chat_ids"}, r"'Ċ' \(\d+\) was added at the end"),
+    (pad_is_end, {"pad"}, "the token 0 is both padding and an end"),
+    (padded_vocabulary, {"shape", "tensors", "logits", "kl"}, r"vocab_size is \d+, expected \d+"),
+    (head_lost, {"reader", *WEIGHTS_FAIL}, "missing keys: lm_head.weight"),
+    (head_tied, {"shape", *WEIGHTS_FAIL}, "tie_embeddings is True, expected False"),
+    (rope_base, {"shape", "logits", "kl", "greedy"}, "rope_theta is 20000.0, expected 10000.0"),
+    (merge_base, WEIGHTS_FAIL, r"model\.layers\.1\.mlp\.up_proj\.weight differs by"),
+    (lora_alpha, WEIGHTS_FAIL, r"model\.layers\.0\.self_attn\.v_proj\.weight differs by"),
+    (swapped, WEIGHTS_FAIL, r"0\.self_attn\.q_proj.*\(it holds model\.layers\.0\.self_attn\.k_pr"),
+    (overflow, {"finite", *WEIGHTS_FAIL}, r"layers\.1\.mlp\.down_proj\.weight holds 1 infinite"),
+    (stale_tokenizer, {"prompt_ids"}, r"token \d+ is '.+' \(\d+\), expected '.+'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("plant", "failed", "words"), FAULTS, ids=[plant.__name__ for plant, _, _ in FAULTS]
+)
+def test_planted_faults_are_caught_and_named(
+    plant: Callable[[Path], None], failed: set[str], words: str, exported: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(exported / "out", folder)
+    plant(folder)
+    found = certificate(exported / "source", folder)
+    assert {check.id for check in found.failed} == failed, found.differences()
+    assert re.search(words, found.differences()), found.differences()
+
+
+def test_the_good_export_passes_read_back_again(exported: Path) -> None:
+    found = certificate(exported / "source", exported / "out")
+    assert found.passed, found.differences()
+    assert found.figure("logits") is not None
+
+
+def test_an_export_that_differs_is_not_kept(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def spoiled(folder: Path) -> Any:
+        rope_base(folder)
+        return transformers_speaker(folder)
+
+    monkeypatch.setattr("yunque.weights.export.transformers_speaker", spoiled)
+    out = tmp_path / "out"
+    assert cli.main(["convert", str(exported / "source"), str(out), "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "rope_theta is 20000.0, expected 10000.0" in error
+    assert str(tmp_path / "out.failed.json") in error
+    assert [path.name for path in tmp_path.iterdir()] == ["out.failed.json"]
+    kept = json.loads((tmp_path / "out.failed.json").read_text())
+    assert not kept["passed"]
+    assert [check["id"] for check in kept["checks"] if not check["passed"]] == [
+        "shape",
+        "logits",
+        "kl",
+        "greedy",
+    ]
+
+
+def test_an_export_that_cannot_be_opened_is_not_kept(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(folder: Path) -> Any:
+        path = folder / WEIGHTS
+        path.write_bytes(path.read_bytes()[:-9])
+        return transformers_speaker(folder)
+
+    monkeypatch.setattr("yunque.weights.export.transformers_speaker", torn)
+    with pytest.raises(ExportError, match="reader: it cannot be opened"):
+        yunque.convert(exported / "source", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.failed.json"]
+
+
+def test_the_verb_says_one_line_and_gives_json(exported: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["convert", str(exported / "source"), str(tmp_path / "a"), "--lang", "es"]
+    assert cli.main(words) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert line.startswith("Escrito y releído por transformers 5")
+    assert "## Lo que no se sabe" in (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a" / "certificate.json").read_text())["passed"]
+
+
+def test_settings_and_folders_that_cannot_be_used(exported: Path, tmp_path: Path) -> None:
+    source = exported / "source"
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine.txt").write_text("mine")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"out": kept}, "not empty"),
+        ({"out": kept / "mine.txt"}, "a file stands there"),
+        ({"out": tmp_path / "m.gguf", "to": "gguf"}, "OUT is a folder"),
+        ({"to": "onnx"}, "onnx"),
+        ({"dtype": "q8_0"}, "for hf use one of float32, bfloat16, float16"),
+        ({"to": "gguf", "shard_size": "1GB"}, "a GGUF file is one file"),
+        ({"shard_size": "lots"}, "write it as 500MB"),
+        ({"merge": True}, "not an adapter"),
+        ({"model": tmp_path / "none"}, "no such folder"),
+    ]
+    for options, words in cases:
+        with pytest.raises(InputError, match=words):
+            yunque.convert(**{"model": source, "out": tmp_path / "out", **options})
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert [path.name for path in kept.iterdir()] == ["mine.txt"]
+
+
+def test_weights_too_large_for_the_format_are_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(exported / "source", folder)
+    edit_tensors(folder, lambda tensors: tensors["model.norm.weight"].fill_(7e4))
+    with pytest.raises(InputError, match=r"holds 70000, more than torch.float16 can hold"):
+        yunque.convert(folder, tmp_path / "out", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def run_folder(folder: Path, tokenizer: Tokenizer) -> None:
+    """The files of a run that a card is made of, with numbers of their own."""
+    source_folder(folder / "best", "llama", tokenizer)
+    (folder / "recipe.toml").write_text('sources = ["/somewhere/book.txt"]\n[machine]\nseed = 7\n')
+    row: dict[str, Any] = {"epoch": 0.0, "tokens_seen": 640, "seconds": 12.0}
+    rows = [
+        {"event": "eval", "step": 0, **row, "train_loss": 5.0, "val_loss": 5.1},
+        {"event": "eval", "step": 10, **row, "train_loss": 2.0, "val_loss": 2.5},
+        {"event": "exam", "step": 10, **row, "right": 3, "total": 8, "kinds": {}},
+        {"event": "eval", "step": 20, **row, "train_loss": 1.0, "val_loss": 2.75},
+        {"event": "stop", "step": 20, **row, "reason": "steps"},
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"documents": 4, "tokens": {"train": 1234, "val": 56}}
+    record = {"sources": [{"name": "book.txt"}], "fingerprint": "ab12", "facts": facts}
+    (folder / "data").mkdir()
+    (folder / "data" / "data.json").write_text(json.dumps(record))
+    text = {"en": "It learnt.", "es": "Aprendió."}
+    unknown = [{"id": "x", "text": {"en": "Its manners.", "es": "Sus modales."}}]
+    report = {"verdict": {"id": "x", "text": text}, "unknown": unknown}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def test_the_card_of_a_run_says_what_its_files_say(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    run_folder(tmp_path / "run", tokenizers["char"])
+    yunque.convert(tmp_path / "run", tmp_path / "mine")
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\n")
+    assert 'license: "unknown"' in card
+    assert "base_model" not in card
+    assert "somewhere" not in card  # the folders of the one who trained it are nobody's business
+    for words in (
+        "Trained from scratch",
+        "Sources: book.txt.",
+        "Documents: 4; tokens for training: 1,234; for validation: 56.",
+        "`ab12`",
+        "Updates: 20; tokens seen: 640;",
+        "seed: 7.",
+        "Validation loss 2.5000 nats per token (perplexity 12.18), training loss 2.0000, at "
+        "update 10",
+        "Exam: 3 of 8 answers right at update 10.",
+        "It learnt.",
+        "- Its manners.",
+        "- Under which licence",
+    ):
+        assert words in card, words
+
+
+def test_the_card_of_a_converted_model_names_its_base(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "their-model"
+    shutil.copytree(exported / "source", folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Theirs\n")
+    yunque.convert(folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'base_model: "their-model"\nlicense: "apache-2.0"\n---' in card
+    assert "without further training" in card
+    assert "- What it was trained on, how long, and with what losses" in card
+    assert "licence it may be used" not in card
+
+
+def test_the_number_format_is_that_of_the_source(exported: Path, tmp_path: Path) -> None:
+    yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
+    assert stored_dtype(tmp_path / "half") == "bfloat16"
+    assert stored_dtype(exported / "source") == "float32"
