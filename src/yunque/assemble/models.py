@@ -32,9 +32,16 @@ from yunque.errors import InputError
 from yunque.evaluate import Score, TokenView
 from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
+from yunque.hub import fetch_model, hub_id
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.weights.folder import load_folder
+from yunque.weights.transformers_model import (
+    TransformersModel,
+    beyond_decoder,
+    load_transformers,
+    refuse_code,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Model:
     def __init__(
         self,
         folder: Path,
-        module: Decoder,
+        module: Decoder | TransformersModel,
         tokenizer: Tokenizer,
         where: Runtime,
         end_ids: Collection[int] = (),
@@ -75,7 +82,13 @@ class Model:
         return (
             f"yunque model {self.folder}: {shape.family}, {total:,} parameters, "
             f"context {shape.context_length}, {self.tokenizer.vocab_size} tokens"
+            f"{', computed by transformers' if self.by_transformers else ''}"
         )
+
+    @property
+    def by_transformers(self) -> bool:
+        """The Decoder does not hold this model: transformers computes it, more slowly."""
+        return isinstance(self.module, TransformersModel)
 
     def generate(
         self,
@@ -212,13 +225,19 @@ class Stream:
 def model_folder(name: str | Path) -> Path:
     """The model folder that MODEL means: RUN/best, else RUN/last, else the folder itself.
 
+    What is no path, but could be a Hub id, is fetched from there.
+
     Raises:
-        InputError: there is no such folder, or no model in it.
+        InputError: there is no such folder or repository, or no model in it.
+        StorageError: the Hub's cache cannot be written.
     """
     path = Path(name)
     if not path.is_dir():
+        hub = None if path.exists() else hub_id(str(name))
+        if hub:
+            return fetch_model(hub)
         what = "a file, expected a folder" if path.exists() else "no such folder"
-        raise InputError(f"{name}: {what}. MODEL is a run folder or a model folder.")
+        raise InputError(f"{name}: {what}. MODEL is a run folder, a model folder or a Hub id.")
     for folder in (path / "best", path / "last", path):
         if (folder / "config.json").is_file():
             return folder
@@ -229,15 +248,30 @@ def model_folder(name: str | Path) -> Path:
 
 
 def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> Model:
-    """Open MODEL: a run folder or a Hugging Face model folder.
+    """Open MODEL: a run folder, a Hugging Face model folder or a Hub id (OWNER/NAME[@REVISION]).
 
     Raises:
-        InputError: not a model, a damaged one, or an architecture that cannot be read yet.
+        InputError: not a model, a damaged one, or an architecture that nobody here computes.
     """
     where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
     folder = model_folder(name)
-    module = load_folder(folder).to(where.device).eval()
+    module = open_folder(folder).to(where.device).eval()
     return Model(folder, module, load_tokenizer(folder), where, stated_end_ids(folder))
+
+
+def open_folder(folder: Path) -> Decoder | TransformersModel:
+    """The model of a Hugging Face folder: our Decoder where it holds it, else transformers'.
+
+    Raises:
+        InputError: as `load_folder` and `load_transformers`; or config.json names code to run.
+    """
+    path = folder / "config.json"
+    described = read_json(path)
+    if isinstance(described, dict):
+        refuse_code(described, path)
+        if beyond_decoder(described):
+            return load_transformers(folder)
+    return load_folder(folder)
 
 
 def stated_end_ids(folder: Path) -> set[int]:
