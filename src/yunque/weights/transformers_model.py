@@ -93,6 +93,7 @@ class TransformersModel(nn.Module):
 
     def __init__(self, causal: Any, name: str):
         super().__init__()
+        self.training = causal.training
         self.causal = causal
         self.name = name
         self.takes = frozenset(inspect.signature(self.base.forward).parameters)
