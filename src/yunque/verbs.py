@@ -33,6 +33,7 @@ from yunque.words import say, user_language
 from yunque.words.writing import duration, number, scientific
 
 if TYPE_CHECKING:
+    from yunque.assemble.models import Model
     from yunque.assemble.runs import RunResult
 
 
@@ -262,12 +263,23 @@ def tell_run(result: RunResult, output: Output) -> int:
     return code
 
 
+def opened(model: str, device: str, output: Output) -> Model:
+    """MODEL; where transformers computes it, that is said on standard error."""
+    from yunque.assemble.models import load
+
+    found = load(model, device=device)
+    if found.by_transformers and not output.quiet:
+        family = found.module.config.family
+        print(say("cli.by_transformers", output.language, family=family), file=sys.stderr)
+    return found
+
+
 @dataclass(frozen=True)
 class Generate:
     """Let a model write.
 
-    MODEL is a run folder (its best/) or a model folder. Texts longer than the model's context go
-    on with a sliding window. Temperature 0 always takes the most probable token.
+    MODEL is a run folder (its best/), a model folder or a Hub id. Texts longer than the model's
+    context go on with a sliding window. Temperature 0 always takes the most probable token.
 
     For example:
       yunque generate runs/quijote --prompt "En un lugar" --temperature 0.7
@@ -276,7 +288,7 @@ class Generate:
     """
 
     model: Positional[str]
-    """Run folder or model folder."""
+    """Run folder, model folder or Hub id (OWNER/NAME, also with @REVISION)."""
     prompt: str = ""
     """Text to continue. Empty: a new document."""
     chat: bool = False
@@ -287,9 +299,7 @@ class Generate:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.assemble.models import load
-
-        model = load(self.model, device=self.device)
+        model = opened(self.model, self.device, self.output)
         live = not self.output.json and self.settings.samples == 1
         lead = "" if self.chat else self.prompt
         started = False
@@ -330,7 +340,7 @@ class Evaluate:
     """
 
     model: Positional[str]
-    """Run folder or model folder."""
+    """Run folder, model folder or Hub id (OWNER/NAME, also with @REVISION)."""
     sources: Positional[tuple[str, ...]]
     """Text files and folders."""
     device: str = "auto"
@@ -338,9 +348,7 @@ class Evaluate:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.assemble.models import load
-
-        score = load(self.model, device=self.device).evaluate(self.sources)
+        score = opened(self.model, self.device, self.output).evaluate(self.sources)
         value = {**dataclasses.asdict(score), "exam": None}
         lang = self.output.language
         line = say(
@@ -366,7 +374,7 @@ class Explain:
     """
 
     model: Positional[str]
-    """Run folder or model folder."""
+    """Run folder, model folder or Hub id (OWNER/NAME, also with @REVISION)."""
     text: str = ""
     """The text to explain."""
     alternatives: int = 5
@@ -378,11 +386,10 @@ class Explain:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.assemble.models import load
-
         if self.alternatives < 0:
             raise InputError(f"alternatives is {self.alternatives}: 0 or more.")
-        tokens = load(self.model, device=self.device).explain(self.text, self.alternatives)
+        model = opened(self.model, self.device, self.output)
+        tokens = model.explain(self.text, self.alternatives)
         lang = self.output.language
         if self.out:
             from yunque.files import write_text

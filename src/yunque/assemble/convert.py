@@ -118,8 +118,7 @@ def convert(
         raise InputError(f"{model}: not an adapter, so there is nothing to merge. Leave it out.")
     largest = parse_size(shard_size) if shard_size else 0
     source = load(model, device="cpu", precision="fp32")
-    if not isinstance(source.module, Decoder):
-        raise InputError(f"{model}: only models that the Decoder holds can be converted.")
+    source.decoder  # noqa: B018  (refuses what only transformers computes, before anything is made)
     chosen = dtype or stored_dtype(source.folder)
     card = card_of(source, str(model), folder.name, chosen, to)
     if to == "hf":
@@ -155,7 +154,7 @@ def stored_dtype(folder: Path) -> str:
 
 def to_folder(source: Model, folder: Path, card: Card, lang: str, shard_bytes: int) -> Certificate:
     """The Hugging Face folder of a model."""
-    module = source.module
+    module = source.decoder
     # What is compared with: from here on the source has the weights that the file will have.
     round_weights(module, card.dtype)
     return export_folder(
@@ -182,19 +181,19 @@ def to_gguf(source: Model, folder: Path, card: Card, lang: str) -> Certificate:
         file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
         tokenizer_writer(source)(own)
         write_json(own / "generation_config.json", generation_settings(source))
-        save_gguf(source.module, file, own, kind, card.title)
+        save_gguf(source.decoder, file, own, kind, card.title)
         remove_folder(own)
 
         def opened() -> Speaker:
             module = load_gguf(file, "cpu", torch.float32)
-            settle_weights(source.module, module, card.dtype)
+            settle_weights(source.decoder, module, card.dtype)
             gguf_tokenizer(file, back)
             tokenizer = load_tokenizer(back)
             ends = stated_ids(back, "eos_token_id") | {tokenizer.separator_id}
             return decoder_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
 
         certificate = read_back(
-            speaker_of(source, lambda: weights(source.module)),
+            speaker_of(source, lambda: weights(source.decoder)),
             prompts,
             probes(source.tokenizer),
             "gguf",
@@ -228,7 +227,7 @@ def probes(tokenizer: Tokenizer) -> list[Prompt]:
 def speaker_of(source: Model, tensors: Callable[[], Iterator[tuple[str, Tensor]]]) -> Speaker:
     """The source of an export as the certificate questions it."""
     name = f"yunque {__version__}"
-    return decoder_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
+    return decoder_speaker(name, source.decoder, source.tokenizer, source.end_ids, tensors)
 
 
 def decoder_speaker(
@@ -324,7 +323,7 @@ def tokenizer_writer(source: Model) -> Callable[[Path], None]:
 
     def save(folder: Path) -> None:
         source.tokenizer.save(folder)
-        if source.module.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
+        if source.decoder.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
             written = folder / "tokenizer_config.json"
             write_json(written, {**read_json(written), "tokenizer_class": kind})
 
@@ -341,8 +340,8 @@ def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:
         base = name  # a Hub id is named whole
     return Card(
         title=title,
-        config=source.module.config,
-        parameters=source.module.parameter_counts()["total"],
+        config=source.decoder.config,
+        parameters=source.decoder.parameter_counts()["total"],
         dtype=dtype,
         version=__version__,
         library="transformers" if to == "hf" else "gguf",

@@ -206,7 +206,7 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
     if result.signal or not result.main:
         return DemoResult(result, None)
     model = load(result.run)
-    return DemoResult(result, tutor_exam(model.module, model.tokenizer, FINAL_EXAM))
+    return DemoResult(result, tutor_exam(model.decoder, model.tokenizer, FINAL_EXAM))
 
 
 def marks_of(model: Decoder, tokenizer: Tokenizer) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,19 @@ from yunque.errors import InputError
 from yunque.evaluate import Score, TokenView
 from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
+from yunque.hub import fetch_model, hub_id
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.weights.folder import load_folder
+from yunque.weights.gguf import load_gguf
+from yunque.weights.gguf_tokenizer import gguf_tokenizer
 from yunque.weights.openai import is_openai, load_openai
+from yunque.weights.transformers_model import (
+    TransformersModel,
+    beyond_decoder,
+    load_transformers,
+    refuse_code,
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +71,10 @@ class Model:
     def __init__(
         self,
         folder: Path,
-        module: Decoder,
+        module: Decoder | TransformersModel,
         tokenizer: Tokenizer,
+        end_ids: Collection[int],
         where: Runtime,
-        end_ids: Collection[int] = (),
     ):
         self.folder, self.module, self.tokenizer, self.runtime = folder, module, tokenizer, where
         self.end_ids = frozenset({tokenizer.separator_id, *end_ids})
@@ -76,7 +86,28 @@ class Model:
         return (
             f"yunque model {self.folder}: {shape.family}, {total:,} parameters, "
             f"context {shape.context_length}, {self.tokenizer.vocab_size} tokens"
+            f"{', computed by transformers' if self.by_transformers else ''}"
         )
+
+    @property
+    def by_transformers(self) -> bool:
+        """The Decoder does not hold this model: transformers computes it, more slowly."""
+        return isinstance(self.module, TransformersModel)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model as our own Decoder.
+
+        Raises:
+            InputError: transformers computes it.
+        """
+        if not isinstance(self.module, Decoder):
+            raise InputError(
+                f"{self.folder}: a model of the kind {self.module.config.family}, which is computed "
+                "by transformers; this needs one that the Decoder holds (GPT-2, Llama, Mistral, "
+                "Qwen2, Qwen3, Phi)."
+            )
+        return self.module
 
     def generate(
         self,
@@ -210,36 +241,78 @@ class Stream:
             self.on_text(text[len(self.shown) :])
 
 
-def model_folder(name: str | Path) -> Path:
-    """The model folder that MODEL means: RUN/best, else RUN/last, else the folder itself.
+def model_path(name: str | Path) -> Path:
+    """Where MODEL lies: RUN/best, else RUN/last, else the folder or the .gguf file itself.
+
+    What is no path, but could be a Hub id, is fetched from there.
 
     Raises:
-        InputError: there is no such folder, or no model in it.
+        InputError: there is no such folder or repository, or no model in it.
+        StorageError: the Hub's cache cannot be written.
     """
     path = Path(name)
+    if path.suffix == ".gguf" and path.is_file():
+        return path
     if not path.is_dir():
-        what = "a file, expected a folder" if path.exists() else "no such folder"
-        raise InputError(f"{name}: {what}. MODEL is a run folder or a model folder.")
+        hub = None if path.exists() else hub_id(str(name))
+        if hub:
+            return fetch_model(hub)
+        what = "a file, expected a folder or a .gguf" if path.exists() else "no such folder"
+        raise InputError(f"{name}: {what}. MODEL is a run folder, a model folder or a Hub id.")
     for folder in (path / "best", path / "last", path):
         if (folder / "config.json").is_file() or is_openai(folder):
             return folder
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
     raise InputError(
-        f"{name}: no model there (looked for best/, last/, config.json and OpenAI's hparams.json). "
-        "A run keeps its first model at its first evaluation."
+        f"{name}: no model there (looked for best/, last/, config.json, OpenAI's hparams.json and "
+        "one .gguf file). A run keeps its first model at its first evaluation."
     )
 
 
 def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> Model:
-    """Open MODEL: a run folder, a Hugging Face model folder or a folder of OpenAI's GPT-2.
+    """Open MODEL: a run folder, a folder of Hugging Face or OpenAI, a .gguf file, or a Hub id
+    (OWNER/NAME[@REVISION]).
 
     Raises:
-        InputError: not a model, a damaged one, or an architecture that cannot be read yet.
+        InputError: not a model, a damaged one, or an architecture that nobody here computes.
     """
     where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
-    folder = model_folder(name)
-    opened = load_openai(folder) if is_openai(folder) else load_folder(folder)
-    module = opened.to(where.device).eval()
-    return Model(folder, module, load_tokenizer(folder), where, stated_end_ids(folder))
+    path = model_path(name)
+    module = open_model(path).to(where.device).eval()
+    return Model(path, module, *tokenizer_of(path), where)
+
+
+def open_model(path: Path) -> Decoder | TransformersModel:
+    """The model at a path: our Decoder where it holds it, else transformers'.
+
+    Raises:
+        InputError: as the loader of the format says; or config.json names code to run.
+    """
+    if path.suffix == ".gguf":
+        return load_gguf(path)
+    if is_openai(path):
+        return load_openai(path)
+    described = read_json(path / "config.json")
+    if isinstance(described, dict):
+        refuse_code(described, path / "config.json")
+        if beyond_decoder(described):
+            return load_transformers(path)
+    return load_folder(path)
+
+
+def tokenizer_of(path: Path) -> tuple[Tokenizer, set[int]]:
+    """The tokenizer of the model at a path, and the ids that its files say end a text.
+
+    Raises:
+        InputError: there is none, or it is broken.
+    """
+    if path.suffix != ".gguf":
+        return load_tokenizer(path), stated_end_ids(path)
+    with tempfile.TemporaryDirectory() as name:
+        gguf_tokenizer(path, Path(name))
+        return load_tokenizer(Path(name)), stated_end_ids(Path(name))
 
 
 def stated_end_ids(folder: Path) -> set[int]:

@@ -27,13 +27,12 @@ from yunque.data.reader import Reader, Record, text_size
 from yunque.data.records import read_records, record_kind
 from yunque.errors import InputError, MissingPackageError, YunqueError
 from yunque.files import storage_error
+from yunque.hub import HUB, hub_id
 
 TEXT_SUFFIXES = (".txt", ".md")
 RECORD_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 SUFFIXES = TEXT_SUFFIXES + RECORD_SUFFIXES
 ACCEPTED = f"{', '.join(SUFFIXES)}, plain or {', '.join(COMPRESSIONS)}"
-HUB = "hf:"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What stands in a folder beside the data and is not meant as text to learn.
 ABOUT = re.compile(r"(readme|license|licence|changelog|notice)\b.*", re.IGNORECASE)
 
@@ -189,8 +188,8 @@ def hub_data(source: str) -> HubData | None:
             )
         configuration = rest[0] if len(rest) == 2 else None
         return HubData(name, configuration, rest[-1] if rest else "train")
-    looks = HUB_ID.fullmatch(source) and not kind_of(Path(source)) and not Path(source).exists()
-    return HubData(source) if looks else None
+    named = None if kind_of(Path(source)) else hub_id(source)
+    return HubData(named.name) if named and not named.revision else None
 
 
 def records_of(

@@ -37,6 +37,7 @@ from yunque.data.vocabularies import (
 )
 from yunque.errors import InputError
 from yunque.files import make_folder, read_json, storage_error, write_json, write_text
+from yunque.hub import HubId, fetch, hub_id
 
 __all__ = [
     "BYTE_OF",
@@ -60,7 +61,6 @@ MOST_BYTES = 4  # of one character in UTF-8
 WORD = re.compile("▁[a-zA-Z]+")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 ROLES = ("eos_token", "bos_token", "pad_token")
-HUB_ID = re.compile(r"hf:[\w.-]+(?:/[\w.-]+)?|[\w-][\w.-]*/[\w.-]+")
 HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.bpe"]
 
 Ids = npt.NDArray[np.int64]
@@ -441,8 +441,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         InputError: nothing of that kind there, or the files are broken.
         StorageError: they cannot be read.
     """
-    if not path.exists() and HUB_ID.fullmatch(str(path)):
-        path = from_hub(str(path))
+    hub = None if path.exists() else hub_id(str(path))
+    if hub:
+        path = from_hub(hub)
     folder = path if path.is_dir() else path.parent
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
@@ -460,22 +461,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer(backend, separator, template if isinstance(template, str) else None, named)
 
 
-def from_hub(name: str) -> Path:
+def from_hub(hub: HubId) -> Path:
     """The folder with the tokenizer's files of a Hub id, fetched or found in the cache.
 
     Raises:
         InputError: there is no such repository, or it can be neither reached nor found.
     """
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name.removeprefix("hf:"), allow_patterns=HUB_FILES))
-    except (OSError, ValueError) as error:  # the library's errors, and those of the network
-        reason = str(error).strip().split("\n")[0]
+        return fetch(hub, HUB_FILES)
+    except InputError as error:
         raise InputError(
-            f"tokenizer {name!r}: no such file or folder, and as a Hub id it could not be fetched "
-            f"({type(error).__name__}: {reason}). Check the name and the connection, or give the "
-            "path of a folder with the tokenizer's files."
+            f"tokenizer {error} Or give a folder with the tokenizer's files."
         ) from None
 
 
@@ -647,5 +643,6 @@ def is_path(spec: str) -> bool:
     """
     if re.fullmatch(rf"({'|'.join(KINDS)})(:.*)?", spec):
         return False
-    hub = HUB_ID.fullmatch(spec) and not spec.endswith((".json", ".model"))
-    return bool(hub) or Path(spec).expanduser().exists()
+    if Path(spec).expanduser().exists():
+        return True
+    return not spec.endswith((".json", ".model")) and hub_id(spec) is not None

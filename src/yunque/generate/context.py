@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from yunque.model.decoder import Decoder
+from yunque.model.protocol import LanguageModel, SlidingCache
 
 
 def window_start(length: int, context_length: int) -> int:
@@ -34,11 +34,12 @@ class Contexts:
     `history` holds no token that the row does not have.
 
     The columns of the cache are those of the widest window. A window that is full when one more
-    token comes is cut to its last half, and that half is read anew for those rows only.
+    token comes is cut to its last half, and that half is read anew for those rows only; where
+    the cache cannot be cut, all rows are read anew.
     """
 
     def __init__(
-        self, model: Decoder, prompts: Sequence[Sequence[int]], room: int, use_cache: bool
+        self, model: LanguageModel, prompts: Sequence[Sequence[int]], room: int, use_cache: bool
     ):
         """Place the prompts.
 
@@ -48,7 +49,7 @@ class Contexts:
             room: tokens that may be appended.
             use_cache: False reads each window whole at every token (slow, for comparison).
         """
-        device = model.token_embedding.weight.device
+        device = next(model.parameters()).device
         self.model = model
         self.limit = model.config.context_length
         self.slid = False
@@ -82,6 +83,9 @@ class Contexts:
 
     def next_logits(self) -> Tensor:
         """Read what has not been read; the logits of the next token, `(B, V)`, float32."""
+        full = self.cache is not None and self.cache.used == self.limit
+        if full and not isinstance(self.cache, SlidingCache):
+            self.cache = self.model.new_cache(len(self.tokens), self.limit)
         unread = self.cache is None or self.cache.used == 0
         hidden = self._read_windows() if unread else self._read_last()  # (B, T, C)
         logits: Tensor = self.model.head(hidden[:, -1])

@@ -12,7 +12,7 @@ from yunque.config import GenerateConfig, raise_faults
 from yunque.generate.beam import beam_search
 from yunque.generate.context import Contexts
 from yunque.generate.sampling import choose
-from yunque.model.decoder import Decoder
+from yunque.model.protocol import LanguageModel
 
 Decode = Callable[[Sequence[int]], str]
 OnToken = Callable[[int, int], None]
@@ -76,7 +76,7 @@ def check(settings: GenerateConfig) -> None:
 
 
 def generate(
-    model: Decoder,
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     settings: GenerateConfig,
     end_ids: Collection[int],
@@ -97,7 +97,7 @@ def generate(
     search cuts its finished texts in the same way.
 
     Args:
-        model: a decoder; its mode (training or evaluation) is as before afterwards.
+        model: its mode (training or evaluation) is as before afterwards.
         prompts: token ids, one sequence or more, none empty.
         settings: how tokens are chosen and when a row stops.
         end_ids: tokens that end a row, kept out of the result; `settings.stop_tokens` join them.

@@ -62,7 +62,7 @@ class Job:
     """Training windows of an epoch."""
     runtime: Runtime
     model: nn.Module
-    head: nn.Linear
+    head: Callable[[torch.Tensor], torch.Tensor]
     optimizers: Optimizers
     scaler: torch.amp.GradScaler
     average: WeightAverage | None

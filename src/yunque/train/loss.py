@@ -5,11 +5,13 @@ N rows of hidden states, V vocabulary, C hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from yunque.batch import MASKED
 
@@ -76,12 +78,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         )
 
 
-def cross_entropy_sum(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
+def cross_entropy_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
     """Sum over the unmasked targets of -log p(target), in nats, float32.
 
     Args:
         hidden: `(B, T, C)`, from the decoder.
-        head: the output projection C → V.
+        head: `(..., C)` → logits `(..., V)`. Of an nn.Linear the gradients are made on the way;
+            of anything else (soft-capped logits, a wrapped projection) by computing each chunk
+            once more on the way back.
         targets: ids `(B, T)`, MASKED where a token carries no loss.
 
     Returns:
@@ -90,6 +94,8 @@ def cross_entropy_sum(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tenso
         numbers of tokens then add up to the loss of the whole.
     """
     flat = hidden.reshape(-1, hidden.shape[-1])  # (N, C)
+    if type(head) is not nn.Linear:  # a subclass may compute something else
+        return _any_head_sum(flat, head, targets.reshape(-1))
     rows = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
     if torch.is_autocast_enabled(flat.device.type):
         flat = flat.to(torch.get_autocast_dtype(flat.device.type))
@@ -98,3 +104,19 @@ def cross_entropy_sum(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tenso
             flat, head.weight, head.bias, targets.reshape(-1), rows
         )
     return result
+
+
+def _any_head_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
+    """`cross_entropy_sum` of rows `(N, C)` for a head of which nothing is known."""
+
+    def part_sum(rows: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(head(rows).float(), wanted, ignore_index=MASKED, reduction="sum")
+
+    with torch.no_grad():
+        vocab_size = head(hidden[:1]).shape[-1]
+    rows = max(1, CHUNK_ELEMENTS // vocab_size)
+    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        total = total + checkpoint(part_sum, hidden[part], targets[part], use_reentrant=False)
+    return total

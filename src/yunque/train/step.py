@@ -44,7 +44,7 @@ def update(
     step: int,
     rows: Rows,
     model: nn.Module,
-    head: nn.Linear,
+    head: Callable[[torch.Tensor], torch.Tensor],
     optimizers: Optimizers,
     scaler: torch.amp.GradScaler,
     runtime: Runtime,

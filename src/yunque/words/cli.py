@@ -128,6 +128,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "El texto superó el contexto del modelo ({length} tokens): siguió con una ventana "
         "deslizante y ya no ve su comienzo.",
     ),
+    "cli.by_transformers": (
+        "Yunque does not compute models of the kind {family} itself: transformers does, "
+        "more slowly.",
+        "Yunque no calcula por sí mismo los modelos de tipo {family}: de este se encarga "
+        "transformers, más despacio.",
+    ),
     "cli.evaluated": (
         "loss {loss} nats per token · perplexity {ppl} · {bpb} bits per byte · {tokens} tokens · "
         "{bytes} bytes",
