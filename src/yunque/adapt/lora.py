@@ -28,7 +28,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yunque.adapt.quantize import dequantize, dequantized, end_module, is_quantized, plain_linear
+from yunque.adapt.quantize import (
+    dequantize,
+    dequantized,
+    end_module,
+    is_quantized,
+    plain_linear,
+    replace_module,
+    stream_dtype,
+)
 from yunque.config import AdaptConfig, unknown_name
 from yunque.errors import InputError
 from yunque.files import read_json, staged_folder, storage_error, write_bytes, write_json
@@ -132,9 +140,7 @@ def chosen_layers(linear: Mapping[str, str], targets: Collection[str]) -> tuple[
 def matching(linear: Mapping[str, str], targets: Collection[str]) -> tuple[str, ...]:
     """Our names of the layers that bear one of the targets, as PEFT reads `target_modules`."""
     wanted = set(targets)
-    return tuple(
-        ours for ours, theirs in linear.items() if not wanted.isdisjoint(suffixes(theirs))
-    )
+    return tuple(ours for ours, theirs in linear.items() if not wanted.isdisjoint(suffixes(theirs)))
 
 
 def inject(model: nn.Module, shape: Shape, linear: Mapping[str, str], adapter: str) -> None:
@@ -268,7 +274,8 @@ def save_adapter(
     layers = {
         name: layer for name, layer in adapted_layers(model).items() if adapter in layer.lora_A
     }
-    settings = model.peft_config[adapter]  # type: ignore[index,union-attr]
+    held: Any = model.peft_config
+    settings = held[adapter]
     with staged_folder(folder) as stage:
         write_json(
             stage / CONFIG,
@@ -289,7 +296,7 @@ def save_adapter(
             },
         )
         tensors = {
-            name: torch.cat([part.weight.detach() for part in parts]).cpu().contiguous()
+            name: torch.cat([part.weight.detach() for part in parts]).cpu()
             for name, parts in places(layers, linear, adapter).items()
         }
         write_bytes(stage / WEIGHTS, save(tensors, metadata={"format": "pt"}))
@@ -299,12 +306,12 @@ def save_adapter(
 
 def places(
     layers: Mapping[str, Any], linear: Mapping[str, str], adapter: str
-) -> dict[str, list[nn.Module]]:
+) -> dict[str, list[Any]]:
     """Tensor of the file → our modules whose weights, one below the other, it holds.
 
     Of layers that are one in the published model, A is shared and comes from the first.
     """
-    found: dict[str, list[nn.Module]] = {}
+    found: dict[str, list[Any]] = {}
     for theirs, stack in stacks(list(layers), linear).items():
         members = [layers[name] for name in stack]
         found[f"{PREFIX}{theirs}.lora_A.weight"] = [members[0].lora_A[adapter]]
@@ -384,7 +391,7 @@ def expected_shapes(
     model: nn.Module, shape: Shape, linear: Mapping[str, str]
 ) -> dict[str, tuple[int, ...]]:
     """Tensor of the file → its shape, from the layers that it is for."""
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     found: dict[str, tuple[int, ...]] = {}
     for theirs, stack in stacks(shape.layers, linear).items():
         sizes = [layer_sizes(modules[name]) for name in stack]
@@ -435,7 +442,9 @@ def read_tensors(file: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[st
             if not faults:
                 tensors = {name: content.get_tensor(name) for name in expected}
                 faults = [
-                    f"not finite: {name}." for name, it in tensors.items() if not it.isfinite().all()
+                    f"not finite: {name}."
+                    for name, it in tensors.items()
+                    if not it.isfinite().all()
                 ]
     except SafetensorError as error:
         raise InputError(f"{file}: damaged or not a safetensors file ({error}).") from None
@@ -543,41 +552,35 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def merge(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def merge(model: nn.Module) -> nn.Module:
     """Add the active adapters to the weights, in place, and take all adapters off.
 
     Over 4 or 8 bits the sum is that with the dequantised weights, and every quantised layer
-    becomes a plain one. To merge onto the full weights, put the adapter on a model that was loaded
-    without quantisation; `drift` says what either way changes.
-
-    Args:
-        dtype: of weights that were quantised; None: the type that they computed in. Weights that
-            were not keep theirs.
+    becomes a plain one, of the type of the embedding. To merge onto the full weights, put the
+    adapter on a model that was loaded without quantisation; `drift` says what either way changes.
 
     Raises:
         InputError: two adapters are active and one is DoRA, whose lengths are those of one sum; or
-            a sum is more than the type can hold. The model is then as it was.
+            a sum is more than its type can hold. The model is then as it was.
     """
+    layers = adapted_layers(model)
     merged = {}
-    for name, layer in adapted_layers(model).items():
+    for name, layer in layers.items():
         base = layer.base_layer
-        kind = base.weight.dtype
-        if is_quantized(base):
-            kind = dtype or getattr(base, "compute_dtype", None) or torch.float32
+        kind = stream_dtype(model) if is_quantized(base) else base.weight.dtype
         merged[name] = merged_weight(name, layer).to(kind)
         if not merged[name].isfinite().all():
             raise InputError(f"{name}: the merged weight is more than {kind} can hold.")
     for name, weight in merged.items():
-        base = model.get_submodule(name).base_layer
+        base = layers[name].base_layer
         if is_quantized(base):
             base = plain_linear(weight, base.bias).train(base.training)
         else:
             base.weight.data = weight.mT.contiguous() if type(base).__name__ == "Conv1D" else weight
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, base)
+        replace_module(model, name, base)
     if hasattr(model, "peft_config"):
         del model.peft_config
-    return dequantize(model, dtype)
+    return dequantize(model)
 
 
 def merged_weight(name: str, layer: Any) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,8 @@ def quantize(
     for name, linear in layers.items():
         replace_module(model, name, empty_layer(linear, settings, device))
     if settings.cpu_embeddings and embedding is not None:
-        replace_module(model, names[embedding], HostEmbedding.from_pretrained(embedding.weight))
+        rows = HostEmbedding(*embedding.weight.shape, _weight=embedding.weight.data)
+        replace_module(model, names[embedding], rows)
     twins = {}
     if tied and head is not None and embedding is not None:
         twins[f"{names[embedding]}.weight"] = f"{names[head]}.weight"
@@ -120,7 +121,7 @@ def quantize(
         if keep_head:
             head.weight = embedding.weight
         else:
-            head.was_tied = True  # type: ignore[assignment]
+            head.was_tied = True
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
         raise InputError(f"the weights lack ({len(empty)}): {', '.join(empty)}.")
@@ -214,7 +215,7 @@ def put(model: nn.Module, name: str, tensor: Tensor, device: torch.device) -> No
     owner, _, leaf = name.rpartition(".")
     try:
         module = model.get_submodule(owner)
-        wanted = module.get_parameter(leaf)
+        wanted: Any = module.get_parameter(leaf)
     except AttributeError:
         raise InputError(f"the weights hold {name}, which the model has not.") from None
     if wanted.shape != tensor.shape:
@@ -251,8 +252,8 @@ def check_works(settings: AdaptConfig, device: torch.device) -> None:
     try:
         put(trial, "0.weight", torch.eye(64), device)
         put(trial, "0.bias", torch.zeros(64), device)
-        trial(x).sum().backward()
-        works, why = bool(torch.isclose(x.grad, torch.ones_like(x)).all()), "wrong numbers"
+        (gradient,) = torch.autograd.grad(trial(x).sum(), x)
+        works, why = bool(gradient.isclose(torch.ones_like(x)).all()), "wrong numbers"
     except Exception as error:  # whatever a missing kernel raises
         works, why = False, str(error)
     if not works:
@@ -272,31 +273,30 @@ def dequantized(module: nn.Module) -> Tensor:
 
     Of transformers' Conv1D, which stores `(in, out)`, the transpose.
     """
-    weight = cast(Tensor, module.weight)
+    weight: Any = module.weight
     if not is_quantized(module):
         return weight.detach().mT if type(module).__name__ == "Conv1D" else weight.detach()
     functional = bitsandbytes().functional
     if type(weight).__name__ == "Params4bit":
         return functional.dequantize_4bit(weight.data, weight.quant_state)
     # The scales move from the weight to the layer's state at its first forward pass.
-    scales = weight.SCB if weight.SCB is not None else module.state.SCB
+    state: Any = module.state
+    scales = weight.SCB if weight.SCB is not None else state.SCB
     return functional.int8_vectorwise_dequant(weight.data, scales)
 
 
-def dequantize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Plain layers with the dequantised weights in place of all quantised ones.
+def dequantize(model: nn.Module) -> nn.Module:
+    """Plain layers with the dequantised weights in place of all quantised ones, in place.
 
-    A head that was the input embedding before is it again.
-
-    Args:
-        dtype: of the new weights; None: the type that the layers computed in.
+    They are of the type of the input embedding, as what flows through the model is. A head that
+    was the input embedding before is it again.
     """
+    kind = stream_dtype(model)
     for name, layer in list(model.named_modules()):
         if not is_quantized(layer):
             continue
-        weight = dequantized(layer)
-        kind = dtype or getattr(layer, "compute_dtype", None) or weight.dtype
-        plain = plain_linear(weight.to(kind), layer.bias)
+        bias: Any = layer.bias
+        plain = plain_linear(dequantized(layer).to(kind), bias)
         replace_module(model, name, plain.train(layer.training))
         if getattr(layer, "was_tied", False):
             plain.weight = end_module(model, "input").weight
@@ -304,6 +304,13 @@ def dequantize(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
         if hasattr(model, f"is_loaded_in_{bits}bit"):
             delattr(model, f"is_loaded_in_{bits}bit")
     return model
+
+
+def stream_dtype(model: nn.Module) -> torch.dtype:
+    """The type of what flows from block to block: that of the input embedding."""
+    embedding = end_module(model, "input")
+    found = next(model.parameters()) if embedding is None else embedding.weight
+    return found.dtype
 
 
 def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
