@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from yunque.adapt.quantize import (
     end_module,
     is_quantized,
     plain_linear,
+    quantize,
     replace_module,
     stream_dtype,
 )
@@ -57,6 +59,30 @@ class Shape:
     dropout: float = 0.0
     rslora: bool = False
     dora: bool = False
+
+
+def apply_method(
+    model: nn.Module,
+    settings: AdaptConfig,
+    seed: int,
+    names: Mapping[str, str] | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """The model on `device`, ready to be trained as `settings.method` says, in place.
+
+    Args:
+        seed, names: as for `add_lora`.
+
+    Raises:
+        InputError, MissingPackageError: as `quantize` and `add_lora`.
+    """
+    if settings.method == "qlora":
+        quantize(model, settings, device)
+    else:
+        model.to(device)
+    if settings.method == "full":
+        return model.requires_grad_(True)
+    return add_lora(model, settings, seed, names)
 
 
 def add_lora(
@@ -167,7 +193,10 @@ def inject(model: nn.Module, shape: Shape, linear: Mapping[str, str], adapter: s
         fan_in_fan_out=all(type(modules[name]).__name__ == "Conv1D" for name in shape.layers),
         bias="none",
     )
-    inject_adapter_in_model(settings, model, adapter)
+    with warnings.catch_warnings():
+        # That there is another adapter is known here, and meant.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(settings, model, adapter)
     model.train(model.training)  # new modules come in training mode
     for parameter in adapter_parameters(model, adapter):
         parameter.data = parameter.data.float()

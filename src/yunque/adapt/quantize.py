@@ -105,12 +105,13 @@ def quantize(
     for name, linear in layers.items():
         replace_module(model, name, empty_layer(linear, settings, device))
     if settings.cpu_embeddings and embedding is not None:
-        rows = HostEmbedding(*embedding.weight.shape, _weight=embedding.weight.data)
-        replace_module(model, names[embedding], rows)
+        rows, size = embedding.weight.shape
+        host = HostEmbedding(rows, size, _weight=embedding.weight.data)
+        replace_module(model, names[embedding], host)
     twins = {}
     if tied and head is not None and embedding is not None:
         twins[f"{names[embedding]}.weight"] = f"{names[head]}.weight"
-    del layers, names, embedding, head  # they would keep the full weights alive
+    del layers, names, embedding, head, linear  # they would keep the full weights alive
     for name, tensor in source:
         put(model, name, tensor, device)
         if name in twins and not keep_head:
@@ -248,8 +249,8 @@ def check_works(settings: AdaptConfig, device: torch.device) -> None:
     if device.type == "meta":
         raise InputError("a model on the device meta has no weights to quantise.")
     trial = nn.Sequential(empty_layer(nn.Linear(64, 64), settings, device))
-    x = torch.ones(1, 64, device=device, requires_grad=True)
     try:
+        x = torch.ones(1, 64, device=device, requires_grad=True)
         put(trial, "0.weight", torch.eye(64), device)
         put(trial, "0.bias", torch.zeros(64), device)
         (gradient,) = torch.autograd.grad(trial(x).sum(), x)
