@@ -39,6 +39,9 @@ Duplicates = Literal["keep", "drop"]
 Packing = Literal["auto", "on", "off"]
 OverLong = Literal["split", "truncate"]
 Header = Literal["auto", "yes", "no"]
+Method = Literal["full", "lora", "qlora"]
+Variant = Literal["lora", "rslora", "dora"]
+ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -307,6 +310,38 @@ class MachineConfig:
 
 
 @dataclass(frozen=True)
+class AdaptConfig:
+    """What of a model is trained, and in how many bits the rest is kept."""
+
+    method: Method = "lora"
+    """full: every weight; lora: small matrices beside frozen weights; qlora: the same, with the
+    frozen weights in 4 or 8 bits."""
+    variant: Variant = "lora"
+    """lora; rslora (scaled by alpha over the root of the rank, for high ranks); or dora (direction
+    and length of the weights apart; slower)."""
+    rank: int = 16
+    """Rank of the small matrices, r."""
+    alpha: float = 32.0
+    """Strength of the small matrices: they are scaled by alpha / rank."""
+    lora_dropout: float = 0.0
+    """Probability of dropping an element of what the small matrices read."""
+    targets: tuple[str, ...] = ()
+    """Layers that get small matrices, by the names of the published model: q_proj, mlp.down_proj,
+    c_attn. Empty: all linear layers of the blocks."""
+    quantize_bits: int = 4
+    """qlora: bits of a frozen weight, 4 (NF4) or 8."""
+    double_quantize: bool = True
+    """qlora in 4 bits: the scales are quantised too, which saves 0.4 bits a weight."""
+    compute_dtype: ComputeDtype = "auto"
+    """qlora: the type that the quantised layers compute in; auto: bf16 where the hardware has it,
+    fp16 on other GPUs, fp32 on CPUs."""
+    quantize_head: bool = False
+    """qlora: quantise the output head too. Saves memory where the vocabulary is large."""
+    cpu_embeddings: bool = False
+    """qlora: keep the input embedding in the CPU's memory, off the GPU."""
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """How new tokens are chosen. A temperature of 0 is greedy; beams above 1 is beam search."""
 
@@ -346,6 +381,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
 
     def replace(self, **values: Any) -> Recipe:
         """A copy with single values changed by their flat names: `recipe.replace(seed=2)`.
@@ -615,6 +651,7 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         (train.steps, train.epochs),
         "give one of them, not both.",
     )
+    faults += adapt_faults(recipe.adapt)
     rule(0 <= machine.seed < 2**31, "seed", machine.seed, "from 0 to 2147483647.")
     rule(machine.threads >= 0, "threads", machine.threads, "0 (automatic) or more.")
     device = machine.device
@@ -649,6 +686,22 @@ def rope_scaling_rules(model: ModelConfig, rule: Callable[[bool, str, object, st
         rule(full.rope_fast > full.rope_slow, "rope_fast", full.rope_fast, expected)
     if scaling == "yarn":
         rule(model.rope_theta > 1, "rope_theta", model.rope_theta, "above 1 for yarn.")
+
+
+def adapt_faults(adapt: AdaptConfig) -> list[str]:
+    """Every broken rule of the adapter and quantisation settings."""
+    faults: list[str] = []
+
+    def rule(holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            faults.append(f"{name} is {getattr(adapt, name)!r}: {expected}")
+
+    rule(adapt.rank >= 1, "rank", "1 or more.")
+    rule(adapt.alpha > 0, "alpha", "above 0.")
+    rule(0 <= adapt.lora_dropout < 1, "lora_dropout", "from 0 up to 1.")
+    rule(all(adapt.targets), "targets", "names of layers, none empty.")
+    rule(adapt.quantize_bits in (4, 8), "quantize_bits", "4 or 8.")
+    return faults
 
 
 def raise_faults(faults: list[str]) -> None:

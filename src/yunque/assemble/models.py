@@ -103,8 +103,8 @@ class Model:
         """
         if not isinstance(self.module, Decoder):
             raise InputError(
-                f"{self.folder}: a model of the kind {self.module.config.family}, which is computed "
-                "by transformers; this needs one that the Decoder holds (GPT-2, Llama, Mistral, "
+                f"{self.folder}: a model of the kind {self.module.config.family}, which is "
+                "computed by transformers; this needs one that the Decoder holds (GPT-2, Llama, Mistral, "
                 "Qwen2, Qwen3, Phi)."
             )
         return self.module

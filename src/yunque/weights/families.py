@@ -379,6 +379,24 @@ def check_tied_head(where: str, head: Tensor, embedding: Tensor) -> None:
         )
 
 
+def module_names(config: ModelConfig) -> dict[str, str]:
+    """Linear layer of a block → its name in the family's published model.
+
+    Where the format stacks several of our layers into one (GPT-2's c_attn), they have the same
+    name there and come in the order of the stack.
+
+    Raises:
+        InputError: no open format holds this shape.
+    """
+    matrices = [place for place in places(config) if len(place.shape) == 2]
+    return {
+        name.removesuffix(".weight"): place.foreign.removesuffix(".weight")
+        for place in matrices
+        for name in place.ours
+        if name.startswith("blocks.")
+    }
+
+
 def to_foreign(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The Decoder's weights under the names and in the layout of its family.
 
