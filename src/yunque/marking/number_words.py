@@ -104,6 +104,7 @@ DENOMINATORS: Mapping[str, int] = {
 }
 """No singular that is also an ordinal (the fifth day), except after "one" or "a"."""
 
+HALF = {"half", "medio", "media"}
 ARTICLES = {"a", "one", "un", "una", "uno"}
 NAMES = {*ENGLISH, *SPANISH, *SPANISH_HUNDREDS, *SCALES, "hundred"}
 WORD = re.compile(r"[a-z]+")
@@ -160,7 +161,7 @@ def is_start(text: str, match: re.Match[str]) -> bool:
             "third",
             "quarter",
         )
-    return word in NAMES and word not in ("hundred", "thousand") or word in ("half", "medio")
+    return word in NAMES and word not in ("hundred", "thousand") or word in HALF
 
 
 def spoken_at(text: str, start: int) -> Spoken | None:
@@ -173,7 +174,7 @@ def spoken_at(text: str, start: int) -> Spoken | None:
         if gap is None or len(words) > 40:
             break
         place, before = gap.end(), gap.group()
-    if words[0][0] in ("half", "medio"):
+    if words[0][0] in HALF:
         return Spoken(Fraction(1, 2), start, words[0][1], weak=True)
     value, used = whole(words)
     if not used:

@@ -33,13 +33,13 @@ NUMBER = re.compile(
     rf"(?P<more>(?:/|(?<=\d)[.,'’_])\d+)?"
 )
 SCALE_AFTER = re.compile(
-    r"(?:(?P<glued>[kK])(?!\w)|(?P<big>M|mn|MM|B|bn)(?!\w)|"
+    r"(?:(?P<glued>[kK](?!\w)|[ ]?[kK](?= (?:dollars|euros|pounds)))|(?P<big>M|mn|MM|B|bn)(?!\w)|"
     r"[ -]?(?P<word>mil millones|thousand|mil|millions?|millon(?:es)?|billions?|billon(?:es)?"
     r"|trillion)(?!\w)(?:[ ]de(?!\w))?)"
 )
 PERCENT_AFTER = re.compile(r"[ ]?(?:%|per[ ]?cent(?!\w)|por ciento(?!\w)|pct(?!\w))")
 ALGEBRA_AFTER = re.compile(r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b")
-UNIT_AFTER = re.compile(r"[ -]?(¤|[a-zA-Zµ°]+(?:[ ]?/[ ]?[a-zA-Z]+|\^[23])?)")
+UNIT_AFTER = re.compile(r"[ -]{0,2}(¤|[^\W\d_]+(?:[ ]?/[ ]?[a-zA-Z]+|\^[23])?)")
 NEGATIVE_WORD = re.compile(r"(?:negative|minus|menos)[ ]$")
 NOT_BEFORE = re.compile(r"\b(?:not|no|isn't|ni|never|nunca)[ ]¤?$")
 NO_ONE = re.compile(
@@ -64,6 +64,8 @@ class Value:
     """May be no number at all (one, un)."""
     denied: bool = False
     """"not 5"."""
+    calculated: bool = False
+    """The result of a calculation that stands before it: 3 + 2 = 5."""
 
     def agrees(self, other: Value) -> bool:
         """Whether both say the same."""
@@ -289,9 +291,10 @@ def without_accents(text: str) -> str:
 
 LATEX = (
     (r"<<[^<>]*>>", ""),  # the calculator's notes of GSM8K
+    (r"\$\$", " "),
     (r"(?<!\\)\$(?=\S)([^$\n]{1,200}?)(?<=[^\s\\])\$(?!\d)", r" \1 "),  # $mathematics$
     (r"\\(?:left|right|big|Big|displaystyle|limits)(?![a-zA-Z])", ""),
-    (r"\\[()\[\]]|\$\$", " "),
+    (r"\\[()\[\]]", " "),
     (r"\\!", ""),
     (r"\{([.,])\}", r"\1"),
     (r"(?<=\d)(?:\\[,;: ]|~)(?=\d)", "\u2009"),
@@ -386,6 +389,6 @@ def money_mark(text: str, match: re.Match[str]) -> str:
     sign = match.group()[-1]
     if re.match(r"[ ]?-?[.\d]", text[match.end() :]):
         return "¤"
-    if re.search(r"\d[ \u00a0\u202f]?$", text[: match.start()]):
+    if re.search(r"\d[ \u00a0\u202f]?[kKM]?$", text[: match.start()]):
         return " " + {"$": "dollars", "€": "euros", "£": "pounds"}.get(sign, "")
     return " "

@@ -44,6 +44,7 @@ PHRASE = re.compile(
     rf"|\b(?:respuesta|resultado|soluci[oó]n){FILLER}\s*(?:\b(?:es igual a|es|son|ser[ií]a|ser[aá])\b|=)",
     re.IGNORECASE,
 )
+NEGATION = re.compile(r"\b(?:no|not)\b", re.IGNORECASE)
 COLON = re.compile(
     r"\b(?:answer|respuesta|result|resultado)(?:\s+(?:final|correcta))?\s*:", re.IGNORECASE
 )
@@ -57,6 +58,8 @@ NEITHER = re.compile(
     r"(?:^|\s)(?:or|o|u|and|y|e|to|a|hasta|vs\.?|nor|ni|&|versus|between|entre)(?:\s|$)|^\s*[,;/]\s*$",
     re.IGNORECASE,
 )
+AND = re.compile(r"^\W*(?:and|y|e)?\W*$", re.IGNORECASE)
+BETWEEN = re.compile(r"\b(?:between|entre)\s+\W*$", re.IGNORECASE)
 EQUALS = re.compile(r"=|≈|⇒|→|->|\b(?:equals|is equal to|es igual a|gives us|makes)\b")
 VERB = re.compile(r"^\W*(?:is|are|makes?|gives?|equals|es|son|da|dan|hacen|suman|igual a)\W*$", re.I)
 OPERATION = re.compile(
@@ -132,7 +135,10 @@ def phrases(text: str) -> list[tuple[str, str, bool]]:
         rest = text[match.end() :]
         shown = rest.lstrip(" \t\r\n*_:")
         end = SENTENCE_END.search(shown)
-        found.append((shown[: end.start()] if end else shown, rest, colon))
+        sentence = shown[: end.start()] if end else shown
+        if NEGATION.search(match.group()):
+            sentence = f"not {sentence}"
+        found.append((sentence, rest, colon))
     return found
 
 
@@ -165,10 +171,10 @@ def without_emphasis(text: str) -> str:
 
 
 def is_bare(sentence: str, convention: str) -> bool:
-    """Whether a sentence is hardly more than one number with its unit."""
-    values = results(sentence, convention)
-    words = re.findall(r"[^\W\d]+", sentence)
-    return len(words) <= 4 or (len(distinct(values)) == 1 and bool(EQUALS.search(sentence)))
+    """Whether a sentence begins with its number and has little more than a unit after it."""
+    first = results(sentence, convention)[0]
+    before = re.findall(r"[^\W\d]{2,}", sentence[: first.start])
+    return not before and len(re.findall(r"[^\W\d]+", sentence)) <= 4
 
 
 def the_one(text: str, convention: str) -> Value | None:
@@ -217,15 +223,15 @@ def bold_number(raw: str, sentence: str, convention: str) -> Value | None:
 def settled(sentence: str, values: Sequence[Value]) -> Value | None:
     """The last number of a sentence, unless it stands beside another in "5 or 6", "5 and 6"."""
     last = values[-1]
-    if len(values) > 1:
-        between = sentence[values[-2].end : last.start]
-        lead = sentence[: values[-2].start]
-        words = re.findall(r"\w+", between)
-        if not last.agrees(values[-2]) and (
-            (NEITHER.search(between) and len(words) <= 3)
-            or (re.search(r"\b(?:between|entre)\s+\W*$", lead) and len(words) <= 3)
-        ):
-            return None
+    if len(values) == 1 or last.agrees(values[-2]):
+        return last
+    between = sentence[values[-2].end : last.start]
+    lead = sentence[: values[-2].start]
+    beside = len(re.findall(r"\w+", between)) <= 3
+    if between.strip() == "(" or (beside and BETWEEN.search(lead)):
+        return None
+    if beside and NEITHER.search(between) and not (last.calculated and AND.search(between)):
+        return None
     return last
 
 
@@ -260,10 +266,10 @@ def results(text: str, convention: str) -> list[Value]:
             if equal:
                 head = gap[: equal.start()]
             if equal and not NEITHER.search(head) and "," not in head:
-                value = replace(value, start=done.pop().start)
+                value = replace(value, start=done.pop().start, calculated=open_sum)
                 open_sum = False
             elif open_sum and VERB.match(gap):
-                value = replace(value, start=done.pop().start)
+                value = replace(value, start=done.pop().start, calculated=True)
                 open_sum = False
             elif short and not equal and (signed or OPERATION.search(gap)):
                 if not open_sum:
