@@ -18,11 +18,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Literal, get_args
 
 from yunque.errors import InputError
-from yunque.marking.numbers import Value, decimal_mark, numbers_in, plain
+from yunque.marking.numbers import Value, decimal_mark, plain
 from yunque.marking.statements import (
     final_number,
     marked_statement,
@@ -105,19 +104,15 @@ def is_number(reply: str, key: str) -> bool:
     found = final_number(reply, decimal_mark(plain(reply)))
     if wanted is None or found is None or contradict(wanted.unit, found.unit):
         return False
-    if wanted.percent or not found.percent:
-        same_figure = set(found.readings) & set(wanted.readings[:1])
-        if same_figure:
-            return True
+    key_figure = wanted.readings[0]
+    if key_figure in found.readings:
+        return True
+    if key_figure.denominator > 1 and found.decimal == key_figure:
+        return True
     if wanted.percent and not found.percent:
-        return wanted.readings[0] / 100 in found.readings
-    if found.percent and not wanted.percent:
-        return any(
-            figure == wanted.readings[0]
-            or (0 < wanted.readings[0] < 1 and figure / 100 == wanted.readings[0])
-            for figure in found.readings
-        )
-    return False
+        return key_figure / 100 in found.readings
+    proportion = found.percent and not wanted.percent and 0 < key_figure < 1
+    return proportion and any(figure / 100 == key_figure for figure in found.readings)
 
 
 # exact

@@ -38,14 +38,21 @@ SCALE_AFTER = re.compile(
     r"|trillion)(?!\w)(?:[ ]de(?!\w))?)"
 )
 PERCENT_AFTER = re.compile(r"[ ]?(?:%|per[ ]?cent(?!\w)|por ciento(?!\w)|pct(?!\w))")
-ALGEBRA_AFTER = re.compile(r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b")
+ALGEBRA_AFTER = re.compile(r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b|\s*[+÷×*/^-]\s*\(?[a-z](?![\w'])")
+ALGEBRA_BEFORE = re.compile(r"(?:\b[a-z]|\))\s*[+÷×*/^]\s*\(?$|[<>≤≥]\s*$|\b[xyzn]\s-\s$")
 UNIT_AFTER = re.compile(r"[ -]{0,2}(¤|[^\W\d_]+(?:[ ]?/[ ]?[a-zA-Z]+|\^[23])?)")
 NEGATIVE_WORD = re.compile(r"(?:negative|minus|menos)[ ]$")
-NOT_BEFORE = re.compile(r"\b(?:not|no|isn't|ni|never|nunca)[ ]¤?$")
-NO_ONE = re.compile(
-    r"\b(?:each|every|the|this|that|no|any|which|other|cada|ningun|el|la|lo|la)[ -]$"
+NOT_BEFORE = re.compile(
+    r"\b(?:not|no|isn't|ni|never|nunca|(?:more|less|greater|fewer|smaller|larger) than|mas de|menos de|"
+    r"(?:mayor|menor) (?:que|de))[ ]¤?$"
 )
-ONE_OF = re.compile(r"[ ](?:of|de|by one|a uno|another|a otro|day|dia|que)\b")
+ONE_AFTER = re.compile(
+    r"(?:^|[:=*(]\s*|\b(?:not|only|just|exactly|is|are|was|were|has|have|had|gets?|needs?|equals|es|son|era|"
+    r"queda|quedan|solo|solamente|exactamente|tiene|tienen|necesita|necesitan|recibe|falta|sobra)\s+)$"
+)
+"""What stands before "one" where it is a number, not a pronoun."""
+ONE_BEFORE = re.compile(r"[ ](?:of|by one|de|a uno)\b|\s*[^\W\d]+\s+[^\W\d]")
+"""What follows "one" or "un" where it is none."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Value:
     """One number in a text."""
 
     readings: tuple[Fraction, ...]
-    """What it may stand for, the likeliest first; empty: written like a number, but none."""
+    """What it is; two where it is also rounded (10/3 ≈ 3.33); empty: written like a number, but
+    none."""
     start: int
     end: int
     """Where it stands, unit included."""
@@ -64,6 +72,8 @@ class Value:
     """May be no number at all (one, un)."""
     denied: bool = False
     """"not 5"."""
+    decimal: Fraction | None = None
+    """1.234 read as English has it, where `readings` has 1234."""
     calculated: bool = False
     """The result of a calculation that stands before it: 3 + 2 = 5."""
 
@@ -87,8 +97,9 @@ def numbers_in(text: str, convention: str = "") -> list[Value]:
     for spoken in spoken_numbers(folded):
         if any(start < spoken.end and spoken.start < end for start, end in taken):
             continue
-        if spoken.weak and (
-            NO_ONE.search(folded, 0, spoken.start) or ONE_OF.match(folded, spoken.end)
+        if spoken.weak and not (
+            ONE_AFTER.search(folded, 0, spoken.start)
+            and not ONE_BEFORE.match(folded, spoken.end)
         ):
             continue
         if spoken.value == 11 and folded[spoken.start : spoken.end] == "once" and is_english(folded):
@@ -109,7 +120,8 @@ def digits_value(text: str, folded: str, match: re.Match[str], convention: str) 
     negative = (match["sign"] or "").startswith("-") or bool(match["after"])
     if negative:
         readings = tuple(-reading for reading in readings)
-    value = Value(readings, match.start(), match.end())
+    english = readings[1] if len(readings) > 1 else None
+    value = Value(readings[:1], match.start(), match.end(), decimal=english)
     return with_surroundings(text, folded, value, money=bool(match["money"]))
 
 
@@ -150,7 +162,7 @@ def readings_of(match: re.Match[str], text: str, convention: str) -> tuple[Fract
         found = [reading**power for reading in found]
     if match["ten"]:
         found = [reading * Fraction(10) ** int(match["ten"]) for reading in found]
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def decimal_readings(digits: str, convention: str = "") -> tuple[Fraction, ...]:
@@ -229,7 +241,7 @@ def with_surroundings(
         end = match.end()
     if match := PERCENT_AFTER.match(folded, end):
         percent, end = True, match.end()
-    elif ALGEBRA_AFTER.match(folded, end):
+    elif ALGEBRA_AFTER.match(folded, end) or ALGEBRA_BEFORE.search(folded, 0, value.start):
         readings = ()
     elif match := UNIT_AFTER.match(text, end):
         name = match[1]
@@ -238,7 +250,7 @@ def with_surroundings(
             end = match.end()
     if money and unit not in MONEY:
         unit = CURRENCY
-    before = text[max(0, value.start - 40) : value.start].lower()
+    before = folded[max(0, value.start - 40) : value.start]
     start = value.start
     if match := NEGATIVE_WORD.search(before):
         alone = match.group().startswith("neg") or not re.search(r"[\w)]", before[: match.start()])

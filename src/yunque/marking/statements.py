@@ -49,6 +49,7 @@ COLON = re.compile(
     r"\b(?:answer|respuesta|result|resultado)(?:\s+(?:final|correcta))?\s*:", re.IGNORECASE
 )
 SENTENCE_END = re.compile(r"[.!?…](?=\s|$)[\"'”»)]*|\n")
+BRACKETS = re.compile(r"\(([^()]*)\)")
 REASON = re.compile(
     r"\b(?:because|since|as|given|where|which|after|so that|porque|ya que|pues|puesto que|dado que|"
     r"debido|que es|que son|en vez de|instead of|rather than)\b|;|\((?!\s*(?:or|o|u|and|y)\b)",
@@ -181,21 +182,41 @@ def the_one(text: str, convention: str) -> Value | None:
     """The one number of an explicit statement; the reason after it does not count."""
     first, reason = text, REASON.search(text)
     if reason and results(text[: reason.start()], convention):
+        if contradicted(text, convention):
+            return None
         first = text[: reason.start()]
     values = distinct(results(first, convention))
     return values[0] if len(values) == 1 else None
 
 
+def contradicted(text: str, convention: str) -> bool:
+    """Whether a number is followed by another one alone in brackets: 42 (forty-three)."""
+    for match in BRACKETS.finditer(text):
+        before = results(text[: match.start()], convention)
+        inside = results(match[1], convention)
+        if len(inside) == 1 and before and not text[before[-1].end : match.start()].strip():
+            alone = not re.search(r"\w", match[1][: inside[0].start] + match[1][inside[0].end :])
+            if alone and inside[0].unit in ("", before[-1].unit) and not inside[0].agrees(before[-1]):
+                return True
+    return False
+
+
 def last_number(text: str, raw: str, convention: str) -> Value | None:
     """The number of a reply that does not say which is its answer."""
-    lines = [BULLET.sub("", line) or line for line in text.splitlines()]
+    lines = [line for line in text.splitlines() if line.strip()]
     for line in reversed(lines):
-        if not line.strip():
-            continue
+        if len(lines) > 1:
+            line = BULLET.sub("", line) or line
         for sentence in reversed(sentences(line)):
             values = results(sentence, convention)
-            if values:
-                return bold_number(raw, sentence, convention) or settled(sentence, values)
+            if not values:
+                continue
+            if contradicted(sentence, convention):
+                return None
+            outside = BRACKETS.sub("", sentence)
+            if results(outside, convention):
+                sentence, values = outside, results(outside, convention)
+            return bold_number(raw, sentence, convention) or settled(sentence, values)
     return None
 
 
@@ -228,7 +249,10 @@ def settled(sentence: str, values: Sequence[Value]) -> Value | None:
     between = sentence[values[-2].end : last.start]
     lead = sentence[: values[-2].start]
     beside = len(re.findall(r"\w+", between)) <= 3
-    if between.strip() == "(" or (beside and BETWEEN.search(lead)):
+    variable = re.search(r"\b([a-z])\s*=\s*$", between)
+    if variable and re.search(rf"\d\s?{variable[1]}\b", lead):
+        return last  # 2x = 10 and x = 5
+    if not between.strip() or (beside and BETWEEN.search(lead)):
         return None
     if beside and NEITHER.search(between) and not (last.calculated and AND.search(between)):
         return None
@@ -266,7 +290,10 @@ def results(text: str, convention: str) -> list[Value]:
             if equal:
                 head = gap[: equal.start()]
             if equal and not NEITHER.search(head) and "," not in head:
-                value = replace(value, start=done.pop().start, calculated=open_sum)
+                left = done.pop()
+                value = replace(value, start=left.start, calculated=open_sum)
+                if equal.group() == "≈":
+                    value = replace(value, readings=left.readings + value.readings)
                 open_sum = False
             elif open_sum and VERB.match(gap):
                 value = replace(value, start=done.pop().start, calculated=True)
