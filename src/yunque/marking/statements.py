@@ -49,6 +49,7 @@ COLON = re.compile(
     r"\b(?:answer|respuesta|result|resultado)(?:\s+(?:final|correcta))?\s*:", re.IGNORECASE
 )
 SENTENCE_END = re.compile(r"[.!?…](?=\s|$)[\"'”»)]*|\n")
+BECAUSE = re.compile(r"\b(?:because|porque|ya que)\b", re.IGNORECASE)
 BRACKETS = re.compile(r"\(([^()]*)\)")
 REASON = re.compile(
     r"\b(?:because|since|as|given|where|which|after|so that|porque|ya que|pues|puesto que|dado que|"
@@ -60,11 +61,17 @@ NEITHER = re.compile(
     re.IGNORECASE,
 )
 AND = re.compile(r"^\W*(?:and|y|e)?\W*$", re.IGNORECASE)
+AFTERWARDS = re.compile(
+    r"(?!.*\b(?:total|all|todo|so|thus|makes|gives)\b)[^\W\d]{0,3}(?:\s[^\s,;.=]+){0,5}?\s(?:after|in|for|per|from|"
+    r"over|during|each|every|by|on|with|at|en|por|tras|durante|para|cada|con|de|between|entre)\s+"
+    r"(?:(?:the|a|los|las|el|la|only|just)\s+)?¤?",
+    re.IGNORECASE,
+)
 BETWEEN = re.compile(r"\b(?:between|entre)\s+\W*$", re.IGNORECASE)
 EQUALS = re.compile(r"=|≈|⇒|→|->|\b(?:equals|is equal to|es igual a|gives us|makes)\b")
 VERB = re.compile(r"^\W*(?:is|are|makes?|gives?|equals|es|son|da|dan|hacen|suman|igual a)\W*$", re.I)
 OPERATION = re.compile(
-    r"[+×÷·^]|(?:^|[\s)])[*x/–-](?:[\s(¤]|$)|^\s*[*/x–-]\s*¤?$"
+    r"[+×÷·^]|^\($|(?:^|[\s)])[*x/–-](?:[\s(¤]|$)|^\s*[*/x–-]\s*¤?$"
     r"|\b(?:plus|minus|times|multiplied by|divided by|over|m[aá]s|menos|por|entre|dividido|multiplicado)\b",
     re.IGNORECASE,
 )
@@ -194,7 +201,8 @@ def contradicted(text: str, convention: str) -> bool:
     for match in BRACKETS.finditer(text):
         before = results(text[: match.start()], convention)
         inside = results(match[1], convention)
-        if len(inside) == 1 and before and not text[before[-1].end : match.start()].strip():
+        glued = text[match.start() - 1 : match.start()].isdigit() and match[1][:1] in ".0123456789"
+        if len(inside) == 1 and before and not glued and before[-1].end >= len(text[: match.start()].rstrip()):
             alone = not re.search(r"\w", match[1][: inside[0].start] + match[1][inside[0].end :])
             if alone and inside[0].unit in ("", before[-1].unit) and not inside[0].agrees(before[-1]):
                 return True
@@ -211,6 +219,10 @@ def last_number(text: str, raw: str, convention: str) -> Value | None:
             values = results(sentence, convention)
             if not values:
                 continue
+            because = BECAUSE.search(sentence)
+            if because and results(sentence[: because.start()], convention):
+                sentence = sentence[: because.start()]
+                values = results(sentence, convention)
             if contradicted(sentence, convention):
                 return None
             outside = BRACKETS.sub("", sentence)
@@ -249,6 +261,8 @@ def settled(sentence: str, values: Sequence[Value]) -> Value | None:
     between = sentence[values[-2].end : last.start]
     lead = sentence[: values[-2].start]
     beside = len(re.findall(r"\w+", between)) <= 3
+    if values[-2].calculated and not last.calculated and AFTERWARDS.fullmatch(between):
+        return values[-2]  # 3 * 40 = 120 pages in 5 days
     variable = re.search(r"\b([a-z])\s*=\s*$", between)
     if variable and re.search(rf"\d\s?{variable[1]}\b", lead):
         return last  # 2x = 10 and x = 5
