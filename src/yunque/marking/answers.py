@@ -98,6 +98,22 @@ def key_number(key: str) -> Value | None:
     return values[0] if len(outside.split()) <= 4 and not re.search(r"\d", outside) else None
 
 
+def is_plain_number(key: str) -> bool:
+    """Whether a key is plainly a number: in digits, with no word but a unit after it.
+
+    Also a number in words that means nothing else ("forty-two", not "once" or "one").
+    """
+    value = key_number(key)
+    if value is None or value.weak:
+        return False
+    text = plain(key).strip()
+    in_words = not re.search(r"\d", text)
+    if in_words:
+        return value.end == len(text) and value.start == 0 and text.casefold() != "once"
+    before, after = text[: value.start], text[value.end :]
+    return not re.search(r"\w", before) and len(after.split()) <= 1
+
+
 def is_number(reply: str, key: str) -> bool:
     """Whether the final answer of a reply is the number of the key."""
     wanted = key_number(key)
