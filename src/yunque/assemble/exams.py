@@ -40,6 +40,8 @@ from yunque.generate.decode import generate
 from yunque.marking.answers import CHECKS, LETTERS, Check, is_plain_number, key_fault
 from yunque.marking.statements import boxed
 from yunque.model.decoder import Decoder
+from yunque.words import say
+from yunque.words.writing import number, percent, visible
 
 QUESTION = ("question", "pregunta", "problem", "problema")
 KEY = ("answer_number", "key", "clave", "answerKey", "answer", "respuesta", "solution", "solución")
@@ -336,6 +338,28 @@ def exam_json(result: ExamResult) -> dict[str, Any]:
         "interval": list(result.interval),
         "kinds": {kind: list(marks) for kind, marks in sorted(result.by_kind.items())},
     }
+
+
+def exam_lines(result: ExamResult, lang: str) -> list[str]:
+    """An exam in words: the marks with their interval, and by kind where there are several."""
+    low, high = result.interval
+    lines = [
+        say(
+            "exam.total",
+            lang,
+            right=number(result.right, lang),
+            total=number(result.total, lang),
+            share=percent(result.accuracy, lang, 1),
+            low=percent(low, lang),
+            high=percent(high, lang),
+        )
+    ]
+    if len(result.by_kind) > 1:
+        width = max(len(visible(kind)) for kind in result.by_kind)
+        for kind, (right, total) in sorted(result.by_kind.items()):
+            share = percent(right / total, lang)
+            lines.append(f"  {visible(kind):<{width}}  {right:>4}/{total:<4} {share:>6}")
+    return lines
 
 
 def write_replies(result: ExamResult, path: str | Path) -> None:

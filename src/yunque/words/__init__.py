@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 LANGUAGES = ("en", "es")
-ROOMS = ("cli", "data", "demo", "doctor", "explain", "ledger", "report", "screen")
+ROOMS = ("cli", "data", "demo", "doctor", "exam", "explain", "ledger", "report", "screen")
 
 
 @cache
