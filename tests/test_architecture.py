@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "exam",
         "files",
         "generate",
+        "marking",
         "model",
         "reports",
         "runlog",

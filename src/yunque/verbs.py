@@ -384,7 +384,9 @@ class Evaluate:
                 result = model.exam(
                     items,
                     max_new_tokens=self.max_new_tokens,
-                    progress=lambda done, of: screen.progress(say("exam.progress", lang), done / of),
+                    progress=lambda done, of: screen.progress(
+                        say("exam.progress", lang), done / of
+                    ),
                 )
             value["exam"] = exam_json(result)
             lines += exam_lines(result, lang)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from shared_data import shared
 
-from yunque.assemble.exams import ExamItem, questions_of, read_exam, write_replies
+from yunque.assemble.exams import ExamItem, questions_of, read_exam
 from yunque.assemble.models import load
 from yunque.cli import main
 from yunque.config import ModelConfig
@@ -50,14 +50,29 @@ MGSM = "mgsm_es_001-125"
 
 
 @pytest.mark.parametrize(
-    "name", [f"{MGSM}.csv", f"{MGSM}.tsv", f"{MGSM}_alpaca.json", f"{MGSM}_messages.jsonl",
-             f"{MGSM}_sharegpt.json"],
+    "name",
+    [
+        f"{MGSM}.csv",
+        f"{MGSM}.tsv",
+        f"{MGSM}_alpaca.json",
+        f"{MGSM}_messages.jsonl",
+        f"{MGSM}_sharegpt.json",
+    ],
 )
 def test_mgsm_as_it_is(name: str) -> None:
     items = read_exam(shared(f"maths/{name}"))
     assert len(items) == 125
     assert {item.check for item in items} == {"number"}
-    assert [item.answer for item in items[:8]] == ["18", "3", "70000", "540", "20", "64", "260", "160"]
+    assert [item.answer for item in items[:8]] == [
+        "18",
+        "3",
+        "70000",
+        "540",
+        "20",
+        "64",
+        "260",
+        "160",
+    ]
     assert items[1].question.startswith("Una bata lleva 2 rollos de tela azul")
     assert items[4].question.endswith("si el tamaño de la bandada de Wendi es de 20 pollos?")
     system = [message.content for message in items[0].messages if message.role == "system"]
@@ -70,10 +85,11 @@ def test_gsm8k_as_it_is() -> None:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(items) == len(rows) == 7473
     for item, row in zip(items, rows, strict=True):
-        assert item.check == "number" and item.question == row["question"]
+        assert item.check == "number"
+        assert item.question == row["question"]
         assert item.answer == row["answer"].split("#### ")[1]
     assert items[-1].where == f"{path}:7473"
-    for item, row in list(zip(items, rows, strict=True))[::25]:
+    for item, row in list(zip(items, rows, strict=True))[::100]:
         question = Question((), item.answer, item.kind, item.question, item.check)
         assert mark(question, row["answer"])  # the solution itself is a right reply
         other = str(int(item.answer.replace(",", "")) + 1)
@@ -163,7 +179,9 @@ def test_choices(tmp_path: Path, fields: dict[str, object], letter: str) -> None
 
 def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> None:
     question = "Which one? A. Oslo B. Rome"
-    assert one(tmp_path, question=question, choices=["Oslo", "Rome"], answer="A").question == question
+    assert (
+        one(tmp_path, question=question, choices=["Oslo", "Rome"], answer="A").question == question
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,19 +240,121 @@ def test_files_that_are_no_exam(tmp_path: Path) -> None:
 # A model sits an exam
 
 
-def parrot(folder: Path, template: str | None) -> Path:
-    """A model with random weights whose vocabulary has every character of the exam."""
-    text = "¿Cuánto es 2 + 2? What colour?\n0123456789 abcdefghijklmnopqrstuvwxyz|<>_" * 3
-    tokenizer = train_tokenizer("char", lambda: iter([text]), "<|endoftext|>")
-    if template:
-        tokenizer = tokenizer.with_chat(CHAT_TOKENS, template)
+def parrot(folder: Path, chat: bool) -> Path:
+    """A model with random weights, of bytes, with or without a chat template."""
+    special = (CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE) if chat else ()
+    tokenizer = train_tokenizer("byte", lambda: iter(()), "<|endoftext|>", *special)
     shape = ModelConfig(context_length=96, num_layers=1, num_heads=2, hidden_size=16)
     model = Decoder(shape.resolved(tokenizer.vocab_size), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     save_folder(model, folder, tokenizer.save, {"eos_token_id": tokenizer.separator_id})
     return folder
 
 
 EXAM = [
     {"question": "¿Cuánto es 2 + 2?", "answer": "4", "kind": "sums"},
-    {"question": "What colour?", "regex": "[a-z0-9+? ]", "kind": "words"},
+    {"question": "Say anything, but say it.", "regex": "(?s).", "kind": "words"},
+    {"question": "¿Y 3 + 3?", "answer": "6", "kind": "sums"},
 ]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_replies_are_the_greedy_ones(tmp_path: Path, chat: bool) -> None:
+    model = load(parrot(tmp_path / "model", chat), device="cpu")
+    items = read_exam(written(tmp_path, "exam.jsonl", EXAM))
+    told: list[tuple[int, int]] = []
+    result = model.exam(items, max_new_tokens=12, progress=lambda n, of: told.append((n, of)))
+    for item, (question, reply, _) in zip(items, result.replies, strict=True):
+        prompt = item.question if chat else f"{item.question}\n"
+        alone = model.generate(prompt, chat=chat, temperature=0.0, max_new_tokens=12)
+        assert reply == alone.texts[0] != ""
+        assert question.text == item.question
+    assert (result.right, result.total) == (1, 3)
+    assert result.by_kind == {"sums": (0, 2), "words": (1, 1)}
+    assert told == [(3, 3)]
+
+
+def test_plain_text_where_there_is_no_template(tmp_path: Path) -> None:
+    model = load(parrot(tmp_path, chat=False), device="cpu")
+    talk = (Message("system", "Be brief."), Message("user", "2 + 2?"))
+    item = ExamItem(talk, "4", "number", "number")
+    (question,) = questions_of([item], model.tokenizer)
+    assert bytes(question.prompt) == b"Be brief.\n2 + 2?\n"
+
+
+def test_a_question_that_fills_the_context_is_refused(tmp_path: Path) -> None:
+    model = load(parrot(tmp_path / "model", chat=True), device="cpu")
+    exam = written(tmp_path, "exam.jsonl", [EXAM[0], {"question": "a" * 94, "answer": "4"}])
+    with pytest.raises(InputError, match=r"exam\.jsonl:2: the question has 96 tokens.* 96"):
+        model.exam(read_exam(exam))
+    exam = written(tmp_path, "exam.jsonl", [{"question": "a" * 93, "answer": "4"}])
+    assert model.exam(read_exam(exam), max_new_tokens=1).total == 1
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_evaluate_with_an_exam(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, exam = parrot(tmp_path / "model", chat=True), written(tmp_path, "exam.jsonl", EXAM)
+    out = tmp_path / "replies.jsonl"
+    words = ("evaluate", folder, "--exam", exam, "--exam-out", out, "--max-new-tokens", "12")
+    code, shown, told = answer(capsys, *words, "--device", "cpu", "--json", "--lang", "en")
+    assert code == 0
+    value = json.loads(shown)
+    low, high = value["exam"].pop("interval")
+    assert value == {
+        **dict.fromkeys(("loss", "perplexity", "bits_per_byte", "tokens", "bytes")),
+        "exam": {
+            "right": 1,
+            "total": 3,
+            "accuracy": 1 / 3,
+            "kinds": {"sums": [0, 2], "words": [1, 1]},
+        },
+    }
+    assert (low, high) == pytest.approx((0.0615, 0.7923), abs=5e-5)
+    assert "Exam: questions answered 100%" in told
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(row["question"], row["key"], row["right"]) for row in rows] == [
+        ("¿Cuánto es 2 + 2?", "4", False),
+        ("Say anything, but say it.", "(?s).", True),
+        ("¿Y 3 + 3?", "6", False),
+    ]
+    assert all(row["reply"] for row in rows)
+
+    text = written(tmp_path, "text.txt", "Un texto cualquiera.\n")
+    code, shown, _ = answer(
+        capsys, "evaluate", folder, text, *words[2:], "--device", "cpu", "--lang", "es"
+    )
+    assert code == 0
+    assert "nats por token" in shown
+    assert "Examen: 1 de 3 bien, 33,3\u00a0% (intervalo del 95 %: de 6\u00a0% a 79\u00a0%)" in shown
+    assert "  sums      0/2" in shown
+    assert "  words     1/1" in shown
+    assert f"están en {out}" in shown
+
+
+def test_evaluate_says_when_there_is_no_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, exam = parrot(tmp_path / "model", chat=False), written(tmp_path, "exam.jsonl", EXAM)
+    words = ("evaluate", folder, "--exam", exam, "--max-new-tokens", "4", "--device", "cpu")
+    code, _, told = answer(capsys, *words, "--lang", "en")
+    assert code == 0
+    assert "no chat template: each question is asked as plain text" in told
+
+
+def test_evaluate_wants_something_to_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = answer(capsys, "evaluate", tmp_path)
+    assert code == 2
+    assert "nothing to evaluate" in told
+    code, _, told = answer(capsys, "evaluate", tmp_path, "text.txt", "--exam-out", "x.jsonl")
+    assert code == 2
+    assert "give --exam FILE too" in told

@@ -489,10 +489,16 @@ LATER: list[tuple[str, str, bool]] = [
     ("16 - 3 - 4 = 9 y 9 × $2 = $18", "18", R),
     ("He runs 3*3=9 sprints a week\nSo he runs 9*60=540 meters", "540", R),
     ("He runs 3*3=9 sprints a week\nSo he runs 9*60=540 meters", "60", W),
-    ("Compró la casa por 80.000 + 50.000 = 130.000 dólares.\nGanó 200.000 - 130.000 = "
-     "$70.000.", "70000", R),
-    ("Compró la casa por 80.000 + 50.000 = 130.000 dólares.\nGanó 200.000 - 130.000 = "
-     "$70.000.", "70", W),
+    (
+        "Compró la casa por 80.000 + 50.000 = 130.000 dólares.\nGanó 200.000 - 130.000 = $70.000.",
+        "70000",
+        R,
+    ),
+    (
+        "Compró la casa por 80.000 + 50.000 = 130.000 dólares.\nGanó 200.000 - 130.000 = $70.000.",
+        "70",
+        W,
+    ),
     ("La respuesta es $70,000.00", "70000", R),
     ("La respuesta es 70 000 $", "70000", R),
     ("La respuesta es 70 mil dólares.", "70000", R),

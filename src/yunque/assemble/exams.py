@@ -2,12 +2,12 @@
 
 An exam is read from the files that conversations are read from (json, jsonl, csv, tsv, parquet):
 
-| columns                                                  | the key is                             |
-|----------------------------------------------------------|----------------------------------------|
-| question + answer (pregunta, problem; answer_number, key,| the answer; after its last `####` or in|
-| clave, answerKey, respuesta, solution)                   | its last `\\boxed{}` where it has one   |
-| two columns without names                                | the second one                         |
-| messages, conversations, instruction/output, prompt/…    | the assistant's last turn              |
+| columns                                                | the key is                      |
+|--------------------------------------------------------|---------------------------------|
+| question + answer (pregunta, problem; answer_number,   | the answer; after its last ####,|
+| key, clave, answerKey, respuesta, solution)            | or in its last \\boxed{}         |
+| two columns without names                              | the second one                  |
+| messages, conversations, instruction/output, prompt/…  | the assistant's last turn       |
 
 Optional columns: `kind` (what scores are grouped by), `choices` (the options), `check` (number,
 exact, choice or regex) and `regex` (an expression instead of a key). Without `check`: choice where
@@ -317,7 +317,7 @@ def sit_exam(
         if len(question.prompt) >= context:
             fail(
                 item.where,
-                f"the question has {len(question.prompt)} tokens, the model's context is {context}. "
+                f"the question has {len(question.prompt)} tokens, the context is {context}. "
                 "Take it out of the exam, or use a model with a longer context.",
             )
     settings = GenerateConfig(temperature=0.0, max_new_tokens=max_new_tokens)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 from yunque.errors import InputError
@@ -88,6 +89,7 @@ def key_fault(key: str, check: Check, choices: Sequence[str] = ()) -> str:
 # number
 
 
+@lru_cache(maxsize=4096)
 def key_number(key: str) -> Value | None:
     """The number that a key is, None where it is not one number and at most a unit."""
     text = plain(key).strip()
@@ -201,13 +203,18 @@ def options_in(text: str, choices: Sequence[str]) -> set[int]:
     letters |= {
         m.upper()
         for m in re.findall(
-            rf"(?:option|choice|letter|opción|letra|alternativa|inciso)\s+\W?([{both}])\b", text, re.I
+            rf"(?:option|choice|letter|opción|letra|alternativa|inciso)\s+\W?([{both}])\b",
+            text,
+            re.I,
         )
     }
     letters |= set(re.findall(rf"(?<![\w'’])([B-{last}])(?![\w'’])", text))
-    letters |= set(re.findall(r"(?<![\w'’])(A)(?=\W*$|[.:,)*]|\s+(?:is|es|because|porque|or|o)\b)", text))
+    letters |= set(
+        re.findall(r"(?<![\w'’])(A)(?=\W*$|[.:,)*]|\s+(?:is|es|because|porque|or|o)\b)", text)
+    )
     denied = {
-        m.upper() for m in re.findall(rf"\b(?:not|no|ni|nor)\s+(?:es\s+|la\s+)?\W?([{both}])\b", text)
+        m.upper()
+        for m in re.findall(rf"\b(?:not|no|ni|nor)\s+(?:es\s+|la\s+)?\W?([{both}])\b", text)
     }
     by_text = {
         index
@@ -216,10 +223,5 @@ def options_in(text: str, choices: Sequence[str]) -> set[int]:
         and re.search(rf"(?<!\w)(?<!not )(?<!no ){re.escape(option)}(?!\w)", bare)
         and not (len(option) == 1 and option.isalpha())
     }
-    inside = {
-        a
-        for a in by_text
-        for b in by_text
-        if a != b and texts[a] in texts[b]
-    }
+    inside = {a for a in by_text for b in by_text if a != b and texts[a] in texts[b]}
     return {LETTERS.index(letter) for letter in letters - denied} | (by_text - inside)

@@ -11,58 +11,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+TO_NINETEEN = """zero one two three four five six seven eight nine ten eleven twelve thirteen
+fourteen fifteen sixteen seventeen eighteen nineteen"""
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+TO_TWENTY_NINE = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce
+quince dieciseis diecisiete dieciocho diecinueve veinte veintiuno veintidos veintitres veinticuatro
+veinticinco veintiseis veintisiete veintiocho veintinueve"""
+DECENAS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
+CENTENAS = "doscient trescient cuatrocient quinient seiscient setecient ochocient novecient"
+
 ENGLISH: Mapping[str, int] = {
-    **dict(
-        zip(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-            "fifteen sixteen seventeen eighteen nineteen".split(),
-            range(20),
-            strict=True,
-        )
-    ),
-    **dict(
-        zip(
-            "twenty thirty forty fifty sixty seventy eighty ninety".split(),
-            range(20, 100, 10),
-            strict=True,
-        )
-    ),
+    **{word: value for value, word in enumerate(TO_NINETEEN.split())},
+    **{word: 10 * tens for tens, word in enumerate(TENS.split(), 2)},
 }
 SPANISH: Mapping[str, int] = {
-    **dict(
-        zip(
-            "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce "
-            "quince dieciseis diecisiete dieciocho diecinueve veinte veintiuno veintidos "
-            "veintitres veinticuatro veinticinco veintiseis veintisiete veintiocho "
-            "veintinueve".split(),
-            range(30),
-            strict=True,
-        )
-    ),
-    "un": 1,
-    "una": 1,
-    "veintiun": 21,
-    "veintiuna": 21,
-    **dict(
-        zip(
-            "treinta cuarenta cincuenta sesenta setenta ochenta noventa".split(),
-            range(30, 100, 10),
-            strict=True,
-        )
-    ),
+    **{word: value for value, word in enumerate(TO_TWENTY_NINE.split())},
+    **{word: 10 * tens for tens, word in enumerate(DECENAS.split(), 3)},
+    **{"un": 1, "una": 1, "veintiun": 21, "veintiuna": 21},
 }
 SPANISH_HUNDREDS: Mapping[str, int] = {
-    "cien": 100,
-    "ciento": 100,
-    **{
-        f"{stem}{ending}": 100 * times
-        for times, stem in enumerate(
-            "doscient trescient cuatrocient quinient seiscient setecient ochocient "
-            "novecient".split(),
-            2,
-        )
-        for ending in ("os", "as")
-    },
+    **{"cien": 100, "ciento": 100},
+    **{stem + "os": 100 * times for times, stem in enumerate(CENTENAS.split(), 2)},
+    **{stem + "as": 100 * times for times, stem in enumerate(CENTENAS.split(), 2)},
 }
 SCALES: Mapping[str, int] = {
     "thousand": 10**3,
@@ -77,6 +47,7 @@ SCALES: Mapping[str, int] = {
     "billones": 10**12,
     "trillion": 10**12,
 }
+SPANISH_SCALES = {"mil", "millon", "millones", "billon", "billones"}
 DENOMINATORS: Mapping[str, int] = {
     "half": 2,
     "halves": 2,
@@ -161,7 +132,7 @@ def is_start(text: str, match: re.Match[str]) -> bool:
             "third",
             "quarter",
         )
-    return word in NAMES and word not in ("hundred", "thousand") or word in HALF
+    return word in HALF or (word in NAMES and word not in ("hundred", "thousand"))
 
 
 def spoken_at(text: str, start: int) -> Spoken | None:
@@ -184,7 +155,7 @@ def spoken_at(text: str, start: int) -> Spoken | None:
     end = words[used - 1][1]
     if used < len(words) and value and (words[used][0] in DENOMINATORS):
         ending = words[used][0]
-        plural = ending.endswith("s") and ending != "medios" or ending == "medios"
+        plural = ending.endswith("s")
         if (value > 1) == plural:
             return Spoken(Fraction(value, DENOMINATORS[ending]), start, words[used][1])
     weak = used == 1 and words[0][0] in ARTICLES
@@ -235,7 +206,7 @@ def whole(words: list[tuple[str, int, str]]) -> tuple[int, int]:
             if spanish and scale > 1000 and total % 10**6 and total < 10**6:
                 group, total = total + group, 0  # dos mil quinientos millones
                 scale_room = 10**15
-            if scale >= scale_room or (not group and not (word == "mil")):
+            if scale >= scale_room or (not group and word != "mil"):
                 break
             total += (group or 1) * scale
             group, room, scale_room = 0, 1000, scale
@@ -247,6 +218,3 @@ def whole(words: list[tuple[str, int, str]]) -> tuple[int, int]:
     if not spanish and words[0][0] == "a" and used == 1:
         return 0, 0
     return total + group, used
-
-
-SPANISH_SCALES = {"mil", "millon", "millones", "billon", "billones"}

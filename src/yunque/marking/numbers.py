@@ -38,17 +38,19 @@ SCALE_AFTER = re.compile(
     r"|trillion)(?!\w)(?:[ ]de(?!\w))?)"
 )
 PERCENT_AFTER = re.compile(r"[ ]?(?:%|per[ ]?cent(?!\w)|por ciento(?!\w)|pct(?!\w))")
-ALGEBRA_AFTER = re.compile(r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b|\s*[+÷×*/^-]\s*\(?[a-z](?![\w'])")
+ALGEBRA_AFTER = re.compile(
+    r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b|\s*[+÷×*/^-]\s*\(?[a-z](?![\w'])"
+)
 ALGEBRA_BEFORE = re.compile(r"(?:\b[a-z]|\))\s*[+÷×*/^]\s*\(?$|[<>≤≥]\s*$|\b[xyzn]\s-\s$")
 UNIT_AFTER = re.compile(r"[ -]{0,2}(¤|[^\W\d_]+(?:[ ]?/[ ]?[a-zA-Z]+|\^[23])?)")
 NEGATIVE_WORD = re.compile(r"(?:negative|minus|menos)[ ]$")
 NOT_BEFORE = re.compile(
-    r"\b(?:not|no|isn't|ni|never|nunca|(?:more|less|greater|fewer|smaller|larger) than|mas de|menos de|"
-    r"(?:mayor|menor) (?:que|de))[ ]¤?$"
+    r"\b(?:not|no|isn't|ni|never|nunca|(?:more|less|greater|fewer|smaller|larger) than|"
+    r"mas de|menos de|(?:mayor|menor) (?:que|de))[ ]¤?$"
 )
 ONE_AFTER = re.compile(
-    r"(?:^|[:=*(]\s*|\b(?:not|only|just|exactly|is|are|was|were|has|have|had|gets?|needs?|equals|es|son|era|"
-    r"queda|quedan|solo|solamente|exactamente|tiene|tienen|necesita|necesitan|recibe|falta|sobra)\s+)$"
+    r"(?:^|[:=*(]\s*|\b(?:not|only|just|exactly|is|are|was|were|has|have|had|gets?|needs?|equals|"
+    r"es|son|era|queda|quedan|solo|solamente|exactamente|tiene|tienen|necesita|necesitan|recibe|falta|sobra)\s+)$"
 )
 """What stands before "one" where it is a number, not a pronoun."""
 ONE_BEFORE = re.compile(r"[ ](?:of|by one|de|a uno)\b|\s*[^\W\d]+\s+[^\W\d]")
@@ -98,14 +100,17 @@ def numbers_in(text: str, convention: str = "") -> list[Value]:
         if any(start < spoken.end and spoken.start < end for start, end in taken):
             continue
         if spoken.weak and not (
-            ONE_AFTER.search(folded, 0, spoken.start)
-            and not ONE_BEFORE.match(folded, spoken.end)
+            ONE_AFTER.search(folded, 0, spoken.start) and not ONE_BEFORE.match(folded, spoken.end)
         ):
             continue
-        if spoken.value == 11 and folded[spoken.start : spoken.end] == "once" and is_english(folded):
+        if (
+            spoken.value == 11
+            and folded[spoken.start : spoken.end] == "once"
+            and is_english(folded)
+        ):
             continue
         value = Value((spoken.value,), spoken.start, spoken.end, weak=spoken.weak)
-        found.append(with_surroundings(text, folded, value, money=False, likely_unit=True))
+        found.append(with_surroundings(text, folded, value, money=False, spoken=True))
     found.sort(key=lambda value: value.start)
     kept: list[Value] = []
     for value in found:
@@ -218,18 +223,14 @@ def decimal_mark(text: str) -> str:
 
 
 def with_surroundings(
-    text: str, folded: str, value: Value, money: bool, likely_unit: bool = False
+    text: str, folded: str, value: Value, money: bool, spoken: bool = False
 ) -> Value:
     """A value with what stands around it: scale, per cent, unit, sign in words, denial."""
     end, readings, unit, percent = value.end, value.readings, "", False
-    scale = SCALE_AFTER.match(folded if not money else text, end)
+    scale = SCALE_AFTER.match(text if money else folded, end) or SCALE_AFTER.match(folded, end)
     if scale and scale["big"] and not money:
-        scale = None
-    if scale is None and money:
-        scale = SCALE_AFTER.match(folded, end)
-    if scale and scale["big"] and not money:
-        scale = None
-    if scale and not likely_unit:
+        scale = None  # 5 m are metres, $5M are millions
+    if scale and not spoken:
         readings = tuple(reading * factor_of(scale) for reading in readings)
         end = scale.end()
     if match := FRACTION_AFTER.match(folded, end):
@@ -323,7 +324,9 @@ LATEX = (
     (r"\^\{\s*(-?\d+)\s*\}", r"^\1"),
     (r"\\([%$&#_€£])", r"\1"),
 )
-NAMED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|underline)\s*\{")
+NAMED = re.compile(
+    r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|underline)\s*\{"
+)
 FRACTION = re.compile(r"(-?\s*)\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 SYMBOLS = str.maketrans(
     {
@@ -377,7 +380,7 @@ def vulgar(match: re.Match[str]) -> str:
 
 
 def without_named(text: str) -> str:
-    r"""`\\text{…}` and its like → what stands in the braces."""
+    r"""`\text{…}` and its like → what stands in the braces."""
     while match := NAMED.search(text):
         depth, place = 1, match.end()
         while place < len(text) and depth:

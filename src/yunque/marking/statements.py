@@ -41,7 +41,8 @@ FILLER = r"(?:\s+(?!is\b|are\b|es\b|son\b)[\w'’]+){0,5}?"
 PHRASE = re.compile(
     rf"\b(?:answer|result|solution){FILLER}\s*(?:\b(?:is|are|would be|will be|should be|equals|"
     rf"comes (?:out )?to)\b|=)"
-    rf"|\b(?:respuesta|resultado|soluci[oó]n){FILLER}\s*(?:\b(?:es igual a|es|son|ser[ií]a|ser[aá])\b|=)",
+    rf"|\b(?:respuesta|resultado|soluci[oó]n){FILLER}\s*"
+    r"(?:\b(?:es igual a|es|son|ser[ií]a|ser[aá])\b|=)",
     re.IGNORECASE,
 )
 NEGATION = re.compile(r"\b(?:no|not)\b", re.IGNORECASE)
@@ -62,17 +63,20 @@ NEITHER = re.compile(
 )
 AND = re.compile(r"^\W*(?:and|y|e)?\W*$", re.IGNORECASE)
 AFTERWARDS = re.compile(
-    r"(?!.*\b(?:total|all|todo|so|thus|makes|gives)\b)[^\W\d]{0,3}(?:\s[^\s,;.=]+){0,5}?\s(?:after|in|for|per|from|"
-    r"over|during|each|every|by|on|with|at|en|por|tras|durante|para|cada|con|de|between|entre)\s+"
+    r"(?!.*\b(?:total|all|todo|so|thus|makes|gives)\b)[^\W\d]{0,3}(?:\s[^\s,;.=]+){0,5}?\s"
+    r"(?:after|in|for|per|from|over|during|each|every|by|on|with|at|en|por|tras|durante|para|cada|con|de|between|entre)\s+"
     r"(?:(?:the|a|los|las|el|la|only|just)\s+)?¤?",
     re.IGNORECASE,
 )
 BETWEEN = re.compile(r"\b(?:between|entre)\s+\W*$", re.IGNORECASE)
 EQUALS = re.compile(r"=|≈|⇒|→|->|\b(?:equals|is equal to|es igual a|gives us|makes)\b")
-VERB = re.compile(r"^\W*(?:is|are|makes?|gives?|equals|es|son|da|dan|hacen|suman|igual a)\W*$", re.I)
+VERB = re.compile(
+    r"^\W*(?:is|are|makes?|gives?|equals|es|son|da|dan|hacen|suman|igual a)\W*$", re.I
+)
 OPERATION = re.compile(
     r"[+×÷·^]|^\($|(?:^|[\s)])[*x/–-](?:[\s(¤]|$)|^\s*[*/x–-]\s*¤?$"
-    r"|\b(?:plus|minus|times|multiplied by|divided by|over|m[aá]s|menos|por|entre|dividido|multiplicado)\b",
+    r"|\b(?:plus|minus|times|multiplied by|divided by|over|"
+    r"m[aá]s|menos|por|entre|dividido|multiplicado)\b",
     re.IGNORECASE,
 )
 BOLD = re.compile(r"\*\*(.+?)\*\*|__(.+?)__|\\textbf\{([^{}]*)\}")
@@ -99,7 +103,7 @@ def own_words(reply: str) -> str:
 
 
 def marked_statement(reply: str) -> str | None:
-    r"""What stands after the last `####` or in the last `\\boxed{}`, None where there is neither."""
+    r"""What stands after the last `####` or in the last `\boxed{}`; None: there is neither."""
     box = boxed(reply)
     for mark in reversed(list(MARK.finditer(reply))):
         if box is not None and box[0] > mark.start():
@@ -202,9 +206,18 @@ def contradicted(text: str, convention: str) -> bool:
         before = results(text[: match.start()], convention)
         inside = results(match[1], convention)
         glued = text[match.start() - 1 : match.start()].isdigit() and match[1][:1] in ".0123456789"
-        if len(inside) == 1 and before and not glued and before[-1].end >= len(text[: match.start()].rstrip()):
+        if (
+            len(inside) == 1
+            and before
+            and not glued
+            and before[-1].end >= len(text[: match.start()].rstrip())
+        ):
             alone = not re.search(r"\w", match[1][: inside[0].start] + match[1][inside[0].end :])
-            if alone and inside[0].unit in ("", before[-1].unit) and not inside[0].agrees(before[-1]):
+            if (
+                alone
+                and inside[0].unit in ("", before[-1].unit)
+                and not inside[0].agrees(before[-1])
+            ):
                 return True
     return False
 
@@ -247,7 +260,11 @@ def bold_number(raw: str, sentence: str, convention: str) -> Value | None:
     for match in BOLD.finditer(raw):
         inner = next(group for group in match.groups() if group is not None)
         text = plain(inner)
-        if text.strip() and text.strip() in sentence and raw.rfind(inner) == match.start(match.lastindex or 0):
+        if (
+            text.strip()
+            and text.strip() in sentence
+            and raw.rfind(inner) == match.start(match.lastindex or 0)
+        ):
             values += results(text, convention)
     values = distinct(values)
     return values[0] if len(values) == 1 else None
