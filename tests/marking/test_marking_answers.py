@@ -31,7 +31,15 @@ def test_no_wrong_verdict() -> None:
     assert wrong == []
 
 
-ENGLISH_SMALL = "zero one two three four five six seven eight nine ten eleven twelve".split()
+ENGLISH_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen
+fourteen fifteen sixteen seventeen eighteen nineteen"""
+ENGLISH_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+SPANISH_SMALL = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce
+quince dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro
+veinticinco veintiséis veintisiete veintiocho veintinueve"""
+SPANISH_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
+SPANISH_HUNDREDS = """ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos
+ochocientos novecientos"""
 WAYS = (
     "{n}",
     "{n:,}",
@@ -74,9 +82,7 @@ def test_the_same_number_in_every_way_of_writing(way: str) -> None:
 
 def english(n: int) -> str:
     """A whole number below a billion in words, made here from the rules of English."""
-    small = [*ENGLISH_SMALL, *"thirteen fourteen fifteen sixteen seventeen eighteen".split()]
-    small.append("nineteen")
-    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    small, tens = ENGLISH_SMALL.split(), ENGLISH_TENS.split()
     if n < 20:
         return small[n]
     if n < 100:
@@ -91,14 +97,7 @@ def english(n: int) -> str:
 
 def spanish(n: int, before_noun: bool = False) -> str:
     """A whole number below a billion in words, made here from the rules of Spanish."""
-    small = (
-        "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
-        "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés "
-        "veinticuatro veinticinco veintiséis veintisiete veintiocho veintinueve"
-    ).split()
-    tens = "treinta cuarenta cincuenta sesenta setenta ochenta noventa".split()
-    hundreds = "ciento doscientos trescientos cuatrocientos quinientos seiscientos".split()
-    hundreds += "setecientos ochocientos novecientos".split()
+    small, tens, hundreds = map(str.split, (SPANISH_SMALL, SPANISH_TENS, SPANISH_HUNDREDS))
     if n < 30:
         text = small[n]
     elif n < 100:

@@ -27,10 +27,14 @@ ENGLISH: Mapping[str, int] = {
 SPANISH: Mapping[str, int] = {
     **{word: value for value, word in enumerate(TO_TWENTY_NINE.split())},
     **{word: 10 * tens for tens, word in enumerate(DECENAS.split(), 3)},
-    **{"un": 1, "una": 1, "veintiun": 21, "veintiuna": 21},
+    "un": 1,
+    "una": 1,
+    "veintiun": 21,
+    "veintiuna": 21,
 }
 SPANISH_HUNDREDS: Mapping[str, int] = {
-    **{"cien": 100, "ciento": 100},
+    "cien": 100,
+    "ciento": 100,
     **{stem + "os": 100 * times for times, stem in enumerate(CENTENAS.split(), 2)},
     **{stem + "as": 100 * times for times, stem in enumerate(CENTENAS.split(), 2)},
 }

@@ -99,9 +99,8 @@ def numbers_in(text: str, convention: str = "") -> list[Value]:
     for spoken in spoken_numbers(folded):
         if any(start < spoken.end and spoken.start < end for start, end in taken):
             continue
-        if spoken.weak and not (
-            ONE_AFTER.search(folded, 0, spoken.start) and not ONE_BEFORE.match(folded, spoken.end)
-        ):
+        before = folded[max(0, spoken.start - 40) : spoken.start]
+        if spoken.weak and (not ONE_AFTER.search(before) or ONE_BEFORE.match(folded, spoken.end)):
             continue
         if (
             spoken.value == 11
@@ -227,6 +226,7 @@ def with_surroundings(
 ) -> Value:
     """A value with what stands around it: scale, per cent, unit, sign in words, denial."""
     end, readings, unit, percent = value.end, value.readings, "", False
+    before = folded[max(0, value.start - 40) : value.start]
     scale = SCALE_AFTER.match(text if money else folded, end) or SCALE_AFTER.match(folded, end)
     if scale and scale["big"] and not money:
         scale = None  # 5 m are metres, $5M are millions
@@ -242,7 +242,7 @@ def with_surroundings(
         end = match.end()
     if match := PERCENT_AFTER.match(folded, end):
         percent, end = True, match.end()
-    elif ALGEBRA_AFTER.match(folded, end) or ALGEBRA_BEFORE.search(folded, 0, value.start):
+    elif ALGEBRA_AFTER.match(folded, end) or ALGEBRA_BEFORE.search(before):
         readings = ()
     elif match := UNIT_AFTER.match(text, end):
         name = match[1]
@@ -251,7 +251,6 @@ def with_surroundings(
             end = match.end()
     if money and unit not in MONEY:
         unit = CURRENCY
-    before = folded[max(0, value.start - 40) : value.start]
     start = value.start
     if match := NEGATIVE_WORD.search(before):
         alone = match.group().startswith("neg") or not re.search(r"[\w)]", before[: match.start()])

@@ -121,7 +121,10 @@ def marked_statement(reply: str) -> str | None:
 def boxed(reply: str) -> tuple[int, str] | None:
     """(place, contents) of the boxes on the last line that has one; several are joined by "or"."""
     found: list[tuple[int, str]] = []
+    place = 0
     for match in BOX.finditer(reply):
+        if match.start() < place:
+            continue  # a box in a box
         if not match[1]:
             number = re.match(r"\s?-?[\d.,]*\d", reply[match.end() :])
             found.append((match.start(), number.group() if number else ""))
@@ -139,12 +142,13 @@ def boxed(reply: str) -> tuple[int, str] | None:
 
 
 def phrases(text: str) -> list[tuple[str, str, bool]]:
-    """What follows each "the answer is", the last one first: (sentence, all the rest, colon?)."""
+    """What follows each "the answer is", the last one first: (sentence, rest, colon?)."""
     matches = [(m, False) for m in PHRASE.finditer(text)]
     matches += [(m, True) for m in COLON.finditer(text)]
     found = []
+    end_of_rest = len(text)
     for match, colon in sorted(matches, key=lambda pair: -pair[0].end()):
-        rest = text[match.end() :]
+        rest, end_of_rest = text[match.end() : end_of_rest], match.start()
         shown = rest.lstrip(" \t\r\n*_:")
         end = SENTENCE_END.search(shown)
         sentence = shown[: end.start()] if end else shown
