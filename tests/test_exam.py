@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
 from yunque.errors import InputError
-from yunque.exam import ExamResult, Question, find_answer, right, sit
+from yunque.exam import ExamResult, Question, compare, find_answer, mcnemar, right, sit
 
 
 @pytest.mark.parametrize(
@@ -122,3 +124,89 @@ def test_a_reply_too_few_is_our_fault_and_shows() -> None:
 def test_wilson_interval(right_answers: int, total: int, low: float, high: float) -> None:
     result = ExamResult(right_answers, total, {}, [])
     assert result.interval == pytest.approx((low, high), abs=5e-5)
+
+
+def result(goods: str) -> ExamResult:
+    """One question a character; `1` is right."""
+    replies = [
+        (Question((n,), "1", "a", f"Question {n}"), f"reply {good}", good == "1")
+        for n, good in enumerate(goods)
+    ]
+    return ExamResult(goods.count("1"), len(goods), {}, replies)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "p_value"),
+    # By hand: 2 · Σ C(n, k) / 2^n over k up to the smaller one, at most 1.
+    [
+        (0, 0, Fraction(1)),
+        (0, 1, Fraction(1)),
+        (3, 3, Fraction(1)),
+        (0, 5, Fraction(1, 16)),
+        (6, 0, Fraction(1, 32)),
+        (1, 9, Fraction(22, 1024)),
+        (2, 8, Fraction(112, 1024)),
+        (5, 15, Fraction(2 * (1 + 20 + 190 + 1140 + 4845 + 15504), 2**20)),
+    ],
+)
+def test_mcnemar_by_hand(lost: int, gained: int, p_value: Fraction) -> None:
+    assert mcnemar(lost, gained) == mcnemar(gained, lost) == p_value
+
+
+def test_mcnemar_is_scipys_binomial_test() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for lost in range(0, 40, 3):
+        for gained in range(0, 200, 17):
+            if lost + gained:
+                theirs = stats.binomtest(lost, lost + gained, 0.5).pvalue
+                assert float(mcnemar(lost, gained)) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_mcnemar_of_a_large_exam_is_still_exact() -> None:
+    assert 0 < mcnemar(0, 5000) == Fraction(2, 2**5000)
+
+
+def test_compare_pairs_the_questions() -> None:
+    #             six lost, none gained: p = 1/32
+    worse = compare(result("1111111100"), result("0000001100"))
+    assert (worse.verdict, worse.p_value) == ("worse", Fraction(1, 32))
+    assert (worse.before, worse.after, worse.total) == (8, 2, 10)
+    assert [asked.text for asked, *_ in worse.lost] == [f"Question {n}" for n in range(6)]
+    assert worse.lost[0][1:] == ("reply 1", "reply 0")
+    assert worse.gained == []
+    assert compare(result("0000001100"), result("1111111100")).verdict == "better"
+    same_sums = compare(result("1100"), result("0011"))
+    assert (same_sums.verdict, same_sums.p_value) == ("no different", Fraction(1))
+    assert (len(same_sums.lost), len(same_sums.gained)) == (2, 2)
+    # five of five in one direction are not enough at 5 %
+    assert compare(result("11111"), result("00000")).verdict == "no different"
+
+
+def test_compare_refuses_other_questions() -> None:
+    with pytest.raises(InputError, match="cannot compare 2 questions with 3"):
+        compare(result("11"), result("111"))
+    other = ExamResult(1, 1, {}, [(Question((0,), "2", "a", "Question 0"), "", True)])
+    with pytest.raises(InputError, match="question 1 is 'Question 0' in one exam"):
+        compare(result("1"), other)
+
+
+def test_sit_marks_each_question_by_its_own_check() -> None:
+    replies = {1: "So it is 85 km.", 2: "paris", 3: "B) Rome", 4: "ab12", 5: "The answer is 85."}
+    questions = [
+        Question((1,), "85", "a", check="number"),
+        Question((2,), "Paris", "b", check="exact"),
+        Question((3,), "B", "c", check="choice", choices=("Oslo", "Rome")),
+        Question((4,), r"^[a-z]+$", "d", check="regex"),
+        Question((5,), "85", "e"),
+    ]
+    told: list[tuple[int, int]] = []
+    done = sit(
+        lambda prompts: [replies[prompt[0]] for prompt in prompts],
+        questions,
+        batch_size=2,
+        progress=lambda answered, of: told.append((answered, of)),
+    )
+    assert [good for *_, good in done.replies] == [True, True, True, False, False]
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    with pytest.raises(InputError, match="must be one number, got 'Paris'"):
+        sit(lambda prompts: [""], [Question((1,), "Paris", "a", check="number")])

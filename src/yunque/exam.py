@@ -1,6 +1,8 @@
-"""Exams: questions with one right number, asked of a model and marked by a program.
+"""Exams: questions whose answers a program can check, asked of a model, marked and compared.
 
-The model, its tokenizer and the chat template are passed in as one function, `ask`.
+The model, its tokenizer and the chat template are passed in as one function, `ask`. How a reply is
+held against its key is the matter of `marking`; the tutor's own rule, the number after `####`, is
+here.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+from typing import Literal
 
 from yunque.errors import InputError
+from yunque.marking.answers import Check, is_right, key_fault
 
 MARK = "####"
 """What stands before the final answer, as in GSM8K (Cobbe et al. 2021)."""
@@ -30,11 +35,15 @@ class Question:
     prompt: tuple[int, ...]
     """Token ids, up to where the reply begins."""
     answer: str
-    """The right number."""
+    """The key."""
     kind: str
     """What the scores are grouped by."""
     text: str = ""
     """The question as a reader should see it."""
+    check: Check | Literal["mark"] = "mark"
+    """How the reply is held against the key; "mark": the number after `####` and nothing else."""
+    choices: tuple[str, ...] = ()
+    """The texts of the options, for the check "choice"."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +76,22 @@ def sit(
     ask: Callable[[list[list[int]]], list[str]],
     questions: Sequence[Question],
     batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ExamResult:
     """Ask every question once and mark the replies.
 
     Args:
         ask: prompts (token ids, of any lengths) → the replies as text, without the prompts.
         batch_size: prompts in one call; those of like length go together, to spare padding.
+        progress: called with the number of questions answered and of all questions.
 
     Raises:
-        InputError: there are no questions, or an answer is no number.
+        InputError: there are no questions, or a key cannot be checked.
     """
     if not questions:
         raise InputError("exam: got no questions, expected at least one.")
     for question in questions:
-        expected(question.answer)
+        check_key(question)
     replies = [""] * len(questions)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
     for first in range(0, len(order), batch_size):
@@ -88,8 +99,10 @@ def sit(
         texts = ask([list(questions[index].prompt) for index in batch])
         for index, text in zip(batch, texts, strict=True):
             replies[index] = text
+        if progress:
+            progress(first + len(batch), len(order))
     marked = [
-        (question, reply, right(reply, question.answer))
+        (question, reply, mark(question, reply))
         for question, reply in zip(questions, replies, strict=True)
     ]
     by_kind: dict[str, tuple[int, int]] = {}
@@ -97,6 +110,94 @@ def sit(
         had, of = by_kind.get(question.kind, (0, 0))
         by_kind[question.kind] = (had + good, of + 1)
     return ExamResult(sum(good for *_, good in marked), len(marked), by_kind, marked)
+
+
+def check_key(question: Question) -> None:
+    """Refuse a key that no reply could be held against.
+
+    Raises:
+        InputError: the key is not of the kind that its check needs.
+    """
+    if question.check == "mark":
+        expected(question.answer)
+    elif fault := key_fault(question.answer, question.check, question.choices):
+        raise InputError(f"exam: {fault}")
+
+
+def mark(question: Question, reply: str) -> bool:
+    """Whether a reply answers its question rightly.
+
+    Raises:
+        InputError: the key is not of the kind that its check needs.
+    """
+    if question.check == "mark":
+        return right(reply, question.answer)
+    return is_right(reply, question.answer, question.check, question.choices)
+
+
+Verdict = Literal["better", "no different", "worse"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two exams of the same questions, before and after."""
+
+    before: int
+    after: int
+    """Right answers."""
+    total: int
+    lost: list[tuple[Question, str, str]]
+    """Right before and wrong after: question, reply before, reply after."""
+    gained: list[tuple[Question, str, str]]
+    """Wrong before and right after."""
+    p_value: Fraction
+    verdict: Verdict
+    """Of the two, at 5 %. "no different" means: not shown to differ by this exam."""
+
+
+def compare(before: ExamResult, after: ExamResult) -> Comparison:
+    """Hold an exam against an earlier one of the same questions, question by question.
+
+    Raises:
+        InputError: the two exams did not ask the same questions.
+    """
+    if len(before.replies) != len(after.replies):
+        raise InputError(
+            f"exam: cannot compare {len(before.replies)} questions with {len(after.replies)}. "
+            "Both must be the same exam."
+        )
+    lost, gained = [], []
+    pairs = zip(before.replies, after.replies, strict=True)
+    for number, ((asked, reply, was), (again, later, now)) in enumerate(pairs, 1):
+        if identity(asked) != identity(again):
+            raise InputError(
+                f"exam: question {number} is {again.text[:60]!r} in one exam and "
+                f"{asked.text[:60]!r} in the other. Both must be the same exam."
+            )
+        if was and not now:
+            lost.append((again, reply, later))
+        if now and not was:
+            gained.append((again, reply, later))
+    p_value = mcnemar(len(lost), len(gained))
+    verdict: Verdict = "no different"
+    if p_value < Fraction(5, 100):
+        verdict = "better" if len(gained) > len(lost) else "worse"
+    return Comparison(before.right, after.right, after.total, lost, gained, p_value, verdict)
+
+
+def identity(question: Question) -> tuple[object, ...]:
+    """What makes two questions the same one; the prompt's tokens may differ between models."""
+    return question.text, question.answer, question.check, question.choices
+
+
+def mcnemar(lost: int, gained: int) -> Fraction:
+    """Exact two-sided p-value of the changes: each was as likely to be a loss as a gain.
+
+    Source: McNemar 1947, with the binomial distribution in place of its approximation.
+    """
+    changes = lost + gained
+    tail = sum(math.comb(changes, k) for k in range(min(lost, gained) + 1))
+    return min(Fraction(1), Fraction(2 * tail, 2**changes))
 
 
 def right(text: str, answer: str) -> bool:

@@ -329,38 +329,80 @@ class Generate:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Loss, perplexity and bits per byte of a model over any text.
+    """Loss, perplexity and bits per byte of a model over any text, and its marks in an exam.
 
     Every token is predicted once, in non-overlapping windows of the model's context; sums and
     counts are pooled over all files. Loss is in nats per token; bits per byte compares models
     with different tokenizers.
 
+    An exam is a file of questions whose answers a program can check (.jsonl .json .csv .tsv
+    .parquet; question and answer, or conversations whose last turn is the key). Each question is
+    asked once, with greedy decoding, in the model's chat template; a model without one gets the
+    question as plain text and a line feed.
+
     For example:
       yunque evaluate runs/quijote other-text.txt
+      yunque evaluate runs/tutor --exam exam.jsonl --exam-out replies.jsonl
     """
 
     model: Positional[str]
     """Run folder, model folder or Hub id (OWNER/NAME, also with @REVISION)."""
-    sources: Positional[tuple[str, ...]]
-    """Text files and folders."""
+    sources: Positional[tuple[str, ...]] = ()
+    """Text files and folders. May be left out where there is an exam."""
+    exam: str = ""
+    """A file of questions with their answers."""
+    exam_out: str = ""
+    """File (.jsonl) for every question with the model's reply, the key and the mark."""
+    max_new_tokens: int = 256
+    """Longest reply to a question of the exam, in tokens; replies end at the end token."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        score = opened(self.model, self.device, self.output).evaluate(self.sources)
-        value = {**dataclasses.asdict(score), "exam": None}
-        lang = self.output.language
-        line = say(
-            "cli.evaluated",
-            lang,
-            loss=number(score.loss, lang, 4),
-            ppl=number(score.perplexity, lang, 3),
-            bpb=number(score.bits_per_byte, lang, 4),
-            tokens=number(score.tokens, lang),
-            bytes=number(score.bytes, lang),
+        from yunque.assemble.exams import exam_json, exam_lines, read_exam, write_replies
+
+        if not self.sources and not self.exam:
+            raise InputError("nothing to evaluate: name sources, or an exam with --exam FILE.")
+        if self.exam_out and not self.exam:
+            raise InputError("--exam-out holds the replies to an exam: give --exam FILE too.")
+        lang, lines = self.output.language, []
+        items = read_exam(self.exam) if self.exam else []
+        model = opened(self.model, self.device, self.output)
+        value: dict[str, Any] = dict.fromkeys(
+            ("loss", "perplexity", "bits_per_byte", "tokens", "bytes", "exam")
         )
-        say_all(self.output, value, [line])
+        if self.sources:
+            score = model.evaluate(self.sources)
+            value |= dataclasses.asdict(score)
+            lines.append(
+                say(
+                    "cli.evaluated",
+                    lang,
+                    loss=number(score.loss, lang, 4),
+                    ppl=number(score.perplexity, lang, 3),
+                    bpb=number(score.bits_per_byte, lang, 4),
+                    tokens=number(score.tokens, lang),
+                    bytes=number(score.bytes, lang),
+                )
+            )
+        if items:
+            with contextlib.closing(show(self.output)) as screen:
+                if model.tokenizer.chat_template is None:
+                    screen.warning(say("exam.no_template", lang))
+                result = model.exam(
+                    items,
+                    max_new_tokens=self.max_new_tokens,
+                    progress=lambda done, of: screen.progress(
+                        say("exam.progress", lang), done / of
+                    ),
+                )
+            value["exam"] = exam_json(result)
+            lines += exam_lines(result, lang)
+            if self.exam_out:
+                write_replies(result, self.exam_out)
+                lines.append(say("exam.written", lang, path=self.exam_out))
+        say_all(self.output, value, lines)
         return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from yunque import evaluate, runtime
+from yunque.assemble.exams import ANSWER_TOKENS, ExamItem, sit_exam
 from yunque.assemble.sources import listed
 from yunque.config import (
     DataConfig,
@@ -31,6 +32,7 @@ from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
 from yunque.evaluate import Score, TokenView
+from yunque.exam import ExamResult
 from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
 from yunque.hub import fetch_model, hub_id
@@ -104,8 +106,8 @@ class Model:
         if not isinstance(self.module, Decoder):
             raise InputError(
                 f"{self.folder}: a model of the kind {self.module.config.family}, which is "
-                "computed by transformers; this needs one that the Decoder holds (GPT-2, Llama, Mistral, "
-                "Qwen2, Qwen3, Phi)."
+                "computed by transformers; this needs one that the Decoder holds (GPT-2, Llama, "
+                "Mistral, Qwen2, Qwen3, Phi)."
             )
         return self.module
 
@@ -201,6 +203,32 @@ class Model:
             tokens=tokens,
             bytes=size,
         )
+
+    def exam(
+        self,
+        items: Sequence[ExamItem],
+        *,
+        max_new_tokens: int = ANSWER_TOKENS,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ExamResult:
+        """Ask every question greedily, in the chat template where there is one, and mark it.
+
+        Args:
+            items: as `assemble.exams.read_exam` gives them.
+            progress: called with the number of questions answered and of all questions.
+
+        Raises:
+            InputError: a question does not fit into the model's context.
+        """
+        with self.runtime.autocast():
+            return sit_exam(
+                self.module,
+                self.tokenizer,
+                self.end_ids,
+                items,
+                max_new_tokens=max_new_tokens,
+                progress=progress,
+            )
 
     def explain(self, text: str, alternatives: int = 5) -> list[TokenView]:
         """For each token of `text`: id, probability, loss, rank and the best alternatives.

@@ -20,7 +20,18 @@ from typing import Any
 from yunque.words.writing import number
 
 LANGUAGES = ("en", "es")
-ROOMS = ("cli", "data", "demo", "doctor", "explain", "export", "ledger", "report", "screen")
+ROOMS = (
+    "cli",
+    "data",
+    "demo",
+    "doctor",
+    "exam",
+    "explain",
+    "export",
+    "ledger",
+    "report",
+    "screen",
+)
 
 
 NUMBER = re.compile(r",|,?\.(\d)f")

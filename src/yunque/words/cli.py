@@ -33,8 +33,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "cli.verb_generate": ("let a model write", "hace escribir a un modelo"),
     "cli.verb_evaluate": (
-        "loss, perplexity and bits per byte over any text",
-        "pérdida, perplejidad y bits por byte sobre cualquier texto",
+        "loss, perplexity and bits per byte over any text; marks in an exam",
+        "pérdida, perplejidad y bits por byte sobre cualquier texto; nota en un examen",
     ),
     "cli.verb_explain": (
         "what the model thinks of each token",

@@ -1,0 +1,360 @@
+"""Exam files of every shape, their faults, and a model that sits one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from shared_data import shared
+
+from yunque.assemble.exams import ExamItem, questions_of, read_exam
+from yunque.assemble.models import load
+from yunque.cli import main
+from yunque.config import ModelConfig
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
+from yunque.data.conversations import Message
+from yunque.data.tokenizer import train_tokenizer
+from yunque.errors import InputError
+from yunque.exam import Question, mark
+from yunque.marking.answers import key_fault
+from yunque.model.decoder import Decoder
+from yunque.weights.folder import save_folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def written(folder: Path, name: str, content: object) -> Path:
+    path = folder / name
+    if isinstance(content, list):
+        lines = (json.dumps(row, ensure_ascii=False) for row in content)
+        content = "\n".join(lines) + "\n"
+    path.write_text(str(content), encoding="utf-8")
+    return path
+
+
+def one(folder: Path, **fields: object) -> ExamItem:
+    (item,) = read_exam(written(folder, "exam.jsonl", [fields]))
+    return item
+
+
+MGSM = "mgsm_es_001-125"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{MGSM}.csv",
+        f"{MGSM}.tsv",
+        f"{MGSM}_alpaca.json",
+        f"{MGSM}_messages.jsonl",
+        f"{MGSM}_sharegpt.json",
+    ],
+)
+def test_mgsm_as_it_is(name: str) -> None:
+    items = read_exam(shared(f"maths/{name}"))
+    assert len(items) == 125
+    assert {item.check for item in items} == {"number"}
+    assert [item.answer for item in items[:8]] == [
+        "18",
+        "3",
+        "70000",
+        "540",
+        "20",
+        "64",
+        "260",
+        "160",
+    ]
+    assert items[1].question.startswith("Una bata lleva 2 rollos de tela azul")
+    assert items[4].question.endswith("si el tamaño de la bandada de Wendi es de 20 pollos?")
+    system = [message.content for message in items[0].messages if message.role == "system"]
+    assert system == (["Eres un tutor de matemáticas."] if "messages" in name else [])
+
+
+def test_gsm8k_as_it_is() -> None:
+    path = shared("maths/gsm8k_train.jsonl")
+    items = read_exam(path)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(items) == len(rows) == 7473
+    for item, row in zip(items, rows, strict=True):
+        assert item.check == "number"
+        assert item.question == row["question"]
+        assert item.answer == row["answer"].split("#### ")[1]
+    assert items[-1].where == f"{path}:7473"
+    for item, row in list(zip(items, rows, strict=True))[::100]:
+        question = Question((), item.answer, item.kind, item.question, item.check)
+        assert mark(question, row["answer"])  # the solution itself is a right reply
+        other = str(int(item.answer.replace(",", "")) + 1)
+        assert not mark(Question((), other, "", "", "number"), row["answer"])
+
+
+def test_mgsm_without_and_with_a_header(tmp_path: Path) -> None:
+    rows = "¿Cuánto es 2 + 2?\t4\n¿Cuánto es 3 + 3?\t6\n"
+    bare = read_exam(written(tmp_path, "bare.tsv", rows))
+    assert [(item.question, item.answer) for item in bare] == [
+        ("¿Cuánto es 2 + 2?", "4"),
+        ("¿Cuánto es 3 + 3?", "6"),
+    ]
+    named = read_exam(written(tmp_path, "named.tsv", f"question\tanswer\n{rows}"))
+    assert [item.question for item in named] == [item.question for item in bare]
+    words = read_exam(written(tmp_path, "words.csv", "Capital of France?,Paris\nOf Italy?,Rome\n"))
+    assert [(item.answer, item.check) for item in words] == [("Paris", "exact"), ("Rome", "exact")]
+
+
+def test_the_huggingface_copy_of_mgsm(tmp_path: Path) -> None:
+    item = one(
+        tmp_path,
+        question="Roger has 5 balls and buys 6. How many?",
+        answer="Step by step: 5 + 6 = 11. The answer is 11.",
+        answer_number=11,
+        equation_solution="5 + 6 = 11.",
+    )
+    assert (item.answer, item.check) == ("11", "number")
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "check"),
+    [
+        ("2 + 2 = <<2+2=4>>4\n#### 4", "4", "number"),
+        ("#### 1,234", "1,234", "number"),
+        (r"So $x = \boxed{\frac{3}{4}}$.", r"\frac{3}{4}", "number"),
+        ("12 km", "12 km", "number"),
+        ("$18", "$18", "number"),
+        ("forty-two", "forty-two", "number"),
+        (7, "7", "number"),
+        (0.5, "0.5", "number"),
+        (1.234, "1.2340", "number"),
+        (1e-7, "0.0000001", "number"),
+        ("Paris", "Paris", "exact"),
+        ("once", "once", "exact"),
+        ("one", "one", "exact"),
+        ("Apollo 11", "Apollo 11", "exact"),
+        ("5 or 6", "5 or 6", "exact"),
+        ("3:30", "3:30", "exact"),
+        ("x + 1", "x + 1", "exact"),
+    ],
+)
+def test_the_key_says_how_it_is_checked(
+    tmp_path: Path, answer: object, key: str, check: str
+) -> None:
+    item = one(tmp_path, question="?", answer=answer)
+    assert (item.answer, item.check, item.kind) == (key, check, check)
+    assert key_fault(item.answer, item.check) == ""
+
+
+def test_the_file_says_how_it_is_checked(tmp_path: Path) -> None:
+    assert one(tmp_path, question="?", answer="4", check="exact").check == "exact"
+    assert one(tmp_path, question="?", answer="once", check="number").check == "number"
+    item = one(tmp_path, question="?", regex=r"\bsí\b", category="words")
+    assert (item.answer, item.check, item.kind) == (r"\bsí\b", "regex", "words")
+
+
+@pytest.mark.parametrize(
+    ("fields", "letter"),
+    [
+        ({"choices": ["Oslo", "Rome"], "answer": "B"}, "B"),
+        ({"choices": ["Oslo", "Rome"], "answer": "Rome"}, "B"),
+        ({"choices": ["Oslo", "Rome"], "answer": 1}, "B"),  # as MMLU has it
+        ({"choices": ["1", "2"], "answer": "2"}, "B"),
+        ({"choices": {"text": ["Oslo", "Rome"], "label": ["1", "2"]}, "answerKey": "2"}, "B"),
+        ({"A": "Oslo", "B": "Rome", "answer": "B"}, "B"),
+        ({"options": "Oslo | Rome", "answer": "Rome"}, "B"),
+        ({"options": '["Oslo", "Rome"]', "answer": "Rome"}, "B"),
+    ],
+)
+def test_choices(tmp_path: Path, fields: dict[str, object], letter: str) -> None:
+    item = one(tmp_path, question="The capital of Italy?", **fields)
+    assert (item.answer, item.check) == (letter, "choice")
+    first, second = item.choices
+    assert item.question == f"The capital of Italy?\nA) {first}\nB) {second}"
+
+
+def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> None:
+    question = "Which one? A. Oslo B. Rome"
+    assert (
+        one(tmp_path, question=question, choices=["Oslo", "Rome"], answer="A").question == question
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"question": "?"}, "the answer is None"),
+        ({"question": "?", "answer": None}, "the answer is None"),
+        ({"question": "?", "answer": True}, "the answer is True"),
+        ({"question": "", "answer": "4"}, "question is '', expected the text"),
+        ({"q": "?", "a": "4"}, "no question in the columns q, a. Expected question and answer"),
+        ({"question": "?", "answer": "4", "check": "numbr"}, "check: .*numbr.*number"),
+        ({"question": "?", "answer": "four", "check": "number", "kind": "x"}, None),
+        ({"question": "?", "answer": "many", "check": "number"}, "must be one number, got 'many'"),
+        ({"question": "?", "answer": "5 or 6", "check": "number"}, "must be one number"),
+        ({"question": "?", "regex": "("}, "no regular expression"),
+        ({"question": "?", "regex": ".*"}, "fits an empty reply"),
+        ({"question": "?", "answer": "a", "check": "choice"}, "expected 2 to 26 choices, got 0"),
+        ({"question": "?", "answer": "C", "choices": ["x", "y"]}, "a letter, A to B, or a choice"),
+        ({"question": "?", "answer": "C", "choices": ["x", "X"]}, "two choices are the same"),
+        ({"question": "?", "answer": 1, "choices": ["1", "2"]}, "index or label of another"),
+        ({"question": "?", "answer": "First.\nThen."}, r"2 lines; no reply will be equal"),
+        ({"messages": [{"role": "user", "content": "?"}]}, "no turn of the assistant"),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "content": "4"},
+                    {"role": "user", "content": "?"},
+                ]
+            },
+            "the last turn is not the assistant's",
+        ),
+    ],
+)
+def test_faults_name_file_and_line(
+    tmp_path: Path, fields: dict[str, object], words: str | None
+) -> None:
+    path = written(tmp_path, "exam.jsonl", [{"question": "2 + 2?", "answer": "4"}, fields])
+    if words is None:
+        assert len(read_exam(path)) == 2
+        return
+    with pytest.raises(InputError, match=rf"exam\.jsonl:2: .*{words}"):
+        read_exam(path)
+
+
+def test_files_that_are_no_exam(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_exam(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="a folder, expected an exam file"):
+        read_exam(tmp_path)
+    with pytest.raises(InputError, match=r"not from \.txt"):
+        read_exam(written(tmp_path, "exam.txt", "2 + 2?"))
+    with pytest.raises(InputError, match="no questions"):
+        read_exam(written(tmp_path, "empty.jsonl", ""))
+
+
+# A model sits an exam
+
+
+def parrot(folder: Path, chat: bool) -> Path:
+    """A model with random weights, of bytes, with or without a chat template."""
+    special = (CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE) if chat else ()
+    tokenizer = train_tokenizer("byte", lambda: iter(()), "<|endoftext|>", *special)
+    shape = ModelConfig(context_length=96, num_layers=1, num_heads=2, hidden_size=16)
+    model = Decoder(shape.resolved(tokenizer.vocab_size), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    save_folder(model, folder, tokenizer.save, {"eos_token_id": tokenizer.separator_id})
+    return folder
+
+
+EXAM = [
+    {"question": "¿Cuánto es 2 + 2?", "answer": "4", "kind": "sums"},
+    {"question": "Say anything, but say it.", "regex": "(?s).", "kind": "words"},
+    {"question": "¿Y 3 + 3?", "answer": "6", "kind": "sums"},
+]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_replies_are_the_greedy_ones(tmp_path: Path, chat: bool) -> None:
+    model = load(parrot(tmp_path / "model", chat), device="cpu")
+    items = read_exam(written(tmp_path, "exam.jsonl", EXAM))
+    told: list[tuple[int, int]] = []
+    result = model.exam(items, max_new_tokens=12, progress=lambda n, of: told.append((n, of)))
+    for item, (question, reply, _) in zip(items, result.replies, strict=True):
+        prompt = item.question if chat else f"{item.question}\n"
+        alone = model.generate(prompt, chat=chat, temperature=0.0, max_new_tokens=12)
+        assert reply == alone.texts[0] != ""
+        assert question.text == item.question
+    assert (result.right, result.total) == (1, 3)
+    assert result.by_kind == {"sums": (0, 2), "words": (1, 1)}
+    assert told == [(3, 3)]
+
+
+def test_plain_text_where_there_is_no_template(tmp_path: Path) -> None:
+    model = load(parrot(tmp_path, chat=False), device="cpu")
+    talk = (Message("system", "Be brief."), Message("user", "2 + 2?"))
+    item = ExamItem(talk, "4", "number", "number")
+    (question,) = questions_of([item], model.tokenizer)
+    assert bytes(question.prompt) == b"Be brief.\n2 + 2?\n"
+
+
+def test_a_question_that_fills_the_context_is_refused(tmp_path: Path) -> None:
+    model = load(parrot(tmp_path / "model", chat=True), device="cpu")
+    exam = written(tmp_path, "exam.jsonl", [EXAM[0], {"question": "a" * 94, "answer": "4"}])
+    with pytest.raises(InputError, match=r"exam\.jsonl:2: the question has 96 tokens.* 96"):
+        model.exam(read_exam(exam))
+    exam = written(tmp_path, "exam.jsonl", [{"question": "a" * 93, "answer": "4"}])
+    assert model.exam(read_exam(exam), max_new_tokens=1).total == 1
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_evaluate_with_an_exam(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, exam = parrot(tmp_path / "model", chat=True), written(tmp_path, "exam.jsonl", EXAM)
+    out = tmp_path / "replies.jsonl"
+    words = ("evaluate", folder, "--exam", exam, "--exam-out", out, "--max-new-tokens", "12")
+    code, shown, told = answer(capsys, *words, "--device", "cpu", "--json", "--lang", "en")
+    assert code == 0
+    value = json.loads(shown)
+    low, high = value["exam"].pop("interval")
+    assert value == {
+        **dict.fromkeys(("loss", "perplexity", "bits_per_byte", "tokens", "bytes")),
+        "exam": {
+            "right": 1,
+            "total": 3,
+            "accuracy": 1 / 3,
+            "kinds": {"sums": [0, 2], "words": [1, 1]},
+        },
+    }
+    assert (low, high) == pytest.approx((0.0615, 0.7923), abs=5e-5)
+    assert "Exam: questions answered 100%" in told
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(row["question"], row["key"], row["right"]) for row in rows] == [
+        ("¿Cuánto es 2 + 2?", "4", False),
+        ("Say anything, but say it.", "(?s).", True),
+        ("¿Y 3 + 3?", "6", False),
+    ]
+    assert all(row["reply"] for row in rows)
+
+    text = written(tmp_path, "text.txt", "Un texto cualquiera.\n")
+    code, shown, _ = answer(
+        capsys, "evaluate", folder, text, *words[2:], "--device", "cpu", "--lang", "es"
+    )
+    assert code == 0
+    assert "nats por token" in shown
+    assert "Examen: 1 de 3 bien, 33,3\u00a0% (intervalo del 95 %: de 6\u00a0% a 79\u00a0%)" in shown
+    assert "  sums      0/2" in shown
+    assert "  words     1/1" in shown
+    assert f"están en {out}" in shown
+
+
+def test_evaluate_says_when_there_is_no_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, exam = parrot(tmp_path / "model", chat=False), written(tmp_path, "exam.jsonl", EXAM)
+    words = ("evaluate", folder, "--exam", exam, "--max-new-tokens", "4", "--device", "cpu")
+    code, _, told = answer(capsys, *words, "--lang", "en")
+    assert code == 0
+    assert "no chat template: each question is asked as plain text" in told
+
+
+def test_evaluate_wants_something_to_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = answer(capsys, "evaluate", tmp_path)
+    assert code == 2
+    assert "nothing to evaluate" in told
+    code, _, told = answer(capsys, "evaluate", tmp_path, "text.txt", "--exam-out", "x.jsonl")
+    assert code == 2
+    assert "give --exam FILE too" in told
