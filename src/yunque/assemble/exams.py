@@ -297,7 +297,7 @@ def questions_of(items: Sequence[ExamItem], tokenizer: Tokenizer) -> list[Questi
 
 
 def sit_exam(
-    module: Decoder,
+    module: LanguageModel,
     tokenizer: Tokenizer,
     end_ids: Collection[int],
     items: Sequence[ExamItem],
