@@ -22,6 +22,8 @@ import tomli_w
 from yunque.errors import InputError
 
 SEPARATOR = "<|endoftext|>"
+TUTOR = "yunque:tutor"
+"""The embedded data as a source: `yunque pretrain yunque:tutor --out RUN`."""
 
 Positions = Literal["learned", "rotary"]
 RopeScaling = Literal["none", "linear", "dynamic", "llama3", "yarn"]
@@ -39,6 +41,7 @@ Duplicates = Literal["keep", "drop"]
 Packing = Literal["auto", "on", "off"]
 OverLong = Literal["split", "truncate"]
 Header = Literal["auto", "yes", "no"]
+Watch = Literal["loss", "exam"]
 Method = Literal["full", "lora", "qlora"]
 Variant = Literal["lora", "rslora", "dora"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
@@ -88,6 +91,9 @@ class DataConfig:
     packing: Packing = "auto"
     """on: whole documents side by side in a row, none seen by another; off: windows over the
     documents one after the other; auto: on for conversations, else off."""
+    max_length: int = 0
+    """Longest row of a training batch, in tokens. 0: the context length; in fine-tuning the
+    shortest multiple of 64 that holds every conversation, and no more than the context."""
     over_long: OverLong = "split"
     """With packing, a document longer than the context: split (every token is trained) or
     truncate (its end is left out, and counted)."""
@@ -273,12 +279,18 @@ class TrainConfig:
     """Updates. 0: as epochs says."""
     epochs: float = 0.0
     """Passes over the training windows, used where steps is 0. Both 0: 2,000 updates."""
+    gradient_checkpointing: bool = False
+    """Keep only what enters each block and compute the rest once more on the way back: less memory,
+    about a third more time."""
     eval_every: int = 100
     """Updates between two evaluations; one is made before the first update and one at the end."""
     eval_tokens: int = 262_144
     """At most so many tokens of each set are used in an evaluation, evenly spread. 0: all."""
     early_stopping: bool = True
     """Stop when the validation loss has not improved; needs a validation set."""
+    watch: Watch = "loss"
+    """What says which model is the best, and when to stop: the validation loss, or the share of
+    right answers in the exam."""
     patience: int = 5
     """Evaluations without improvement after which training stops."""
     min_change: float = 1e-3
@@ -375,6 +387,10 @@ class GenerateConfig:
 class Recipe:
     """A whole run."""
 
+    base: str = ""
+    """The model that is fine-tuned. Empty: one is trained from scratch."""
+    exam: str = ""
+    """A file of questions with checkable answers, asked at each evaluation. Empty: none."""
     sources: tuple[str, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -397,7 +413,9 @@ class Recipe:
         return merge(self, nest(values), "argument")
 
 
-SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Recipe) if f.name != "sources")
+PLAIN = ("base", "exam", "sources")
+"""Keys of a recipe that stand outside of its sections."""
+SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Recipe) if f.name not in PLAIN)
 
 
 def sections() -> dict[str, type]:
@@ -429,12 +447,12 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     faults = []
     for name, value in values.items():
-        if name == "sources":
+        if name in PLAIN:
             tree[name] = value
         elif name in places:
             tree.setdefault(places[name], {})[name] = value
         else:
-            faults.append(unknown_name(name, [*places, "sources"], "option"))
+            faults.append(unknown_name(name, [*places, *PLAIN], "option"))
     raise_faults(faults)
     return tree
 
@@ -452,13 +470,13 @@ def merge(base: Recipe, tree: Mapping[str, Any], where: str) -> Recipe:
     kinds = sections()
     changed: dict[str, Any] = {}
     for section, table in tree.items():
-        if section == "sources":
-            fault, paths = typed(table, tuple[str, ...])
+        if section in PLAIN:
+            fault, value = typed(table, get_type_hints(Recipe)[section])
             if fault:
-                faults.append(f"{where}: sources: {fault}")
-            changed["sources"] = paths
+                faults.append(f"{where}: {section}: {fault}")
+            changed[section] = value
         elif section not in kinds:
-            names = [*kinds, "sources"]
+            names = [*kinds, *PLAIN]
             if section in flat_names():
                 home = flat_names()[section]
                 faults.append(f"{where}: {section!r} belongs under [{home}].")
@@ -652,6 +670,18 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         "give one of them, not both.",
     )
     faults += adapt_faults(recipe.adapt)
+    rule(
+        recipe.data.max_length == 0 or recipe.data.max_length >= 8,
+        "max_length",
+        recipe.data.max_length,
+        "0 (automatic) or 8 tokens and more.",
+    )
+    rule(
+        train.watch == "loss" or bool(recipe.exam) or recipe.sources == (TUTOR,),
+        "watch",
+        train.watch,
+        "there is no exam to watch; give one with exam.",
+    )
     rule(0 <= machine.seed < 2**31, "seed", machine.seed, "from 0 to 2147483647.")
     rule(machine.threads >= 0, "threads", machine.threads, "0 (automatic) or more.")
     device = machine.device

@@ -101,15 +101,24 @@ def sit(
             replies[index] = text
         if progress:
             progress(first + len(batch), len(order))
-    marked = [
+    return marked(questions, replies)
+
+
+def marked(questions: Sequence[Question], replies: Sequence[str]) -> ExamResult:
+    """The marks of one reply for each question.
+
+    Raises:
+        InputError: a key is not of the kind that its check needs.
+    """
+    found = [
         (question, reply, mark(question, reply))
         for question, reply in zip(questions, replies, strict=True)
     ]
     by_kind: dict[str, tuple[int, int]] = {}
-    for question, _, good in marked:
+    for question, _, good in found:
         had, of = by_kind.get(question.kind, (0, 0))
         by_kind[question.kind] = (had + good, of + 1)
-    return ExamResult(sum(good for *_, good in marked), len(marked), by_kind, marked)
+    return ExamResult(sum(good for *_, good in found), len(found), by_kind, found)
 
 
 def check_key(question: Question) -> None:

@@ -213,8 +213,14 @@ class Pretrain:
         from yunque.assemble.recipes import base_recipe, later_length
         from yunque.assemble.runs import pretrain
 
-        parts = (self.data, self.model, self.optim, self.train, self.machine)
-        asked = Recipe(tuple(self.sources), *parts)
+        asked = Recipe(
+            sources=tuple(self.sources),
+            data=self.data,
+            model=self.model,
+            optim=self.optim,
+            train=self.train,
+            machine=self.machine,
+        )
         recipe = later_length(base_recipe(self.recipe, self.model.preset), asked)
         with contextlib.closing(show(self.output)) as screen:
             result = pretrain(out=self.out, recipe=recipe, screen=screen, lang=self.output.language)

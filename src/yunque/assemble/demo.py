@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yunque.config import DataConfig, GenerateConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
+from yunque.config import (
+    TUTOR,
+    DataConfig,
+    GenerateConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    TrainConfig,
+)
 from yunque.data import tutor
 from yunque.data.alignment import Rendered, render, render_prompt
 from yunque.data.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate, chat_template_of
@@ -19,16 +27,13 @@ from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.exam import ExamResult, Question, sit
 from yunque.generate.decode import generate
-from yunque.model.decoder import Decoder
+from yunque.model.protocol import LanguageModel
 from yunque.words import say
 from yunque.words.writing import duration, number, percent
 
 if TYPE_CHECKING:
     from yunque.assemble.runs import RunResult
     from yunque.screen import Screen
-
-TUTOR = "yunque:tutor"
-"""The embedded data as a source: `yunque pretrain yunque:tutor --out RUN`."""
 
 CONVERSATIONS = {"train": 40_000, "val": 600}
 EVALUATION_EXAM, FINAL_EXAM = 120, 300
@@ -89,7 +94,9 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
     return prepare_conversations(splits, name, config, out, DEFAULT_CHAT_TEMPLATE, progress)
 
 
-def tutor_exam(model: Decoder, tokenizer: Tokenizer, count: int = EVALUATION_EXAM) -> ExamResult:
+def tutor_exam(
+    model: LanguageModel, tokenizer: Tokenizer, count: int = EVALUATION_EXAM
+) -> ExamResult:
     """Sit an exam of problems that no training text holds, with greedy answers."""
     chat = chat_template_of(tokenizer)
     questions = []
@@ -209,6 +216,6 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
     return DemoResult(result, tutor_exam(model.decoder, model.tokenizer, FINAL_EXAM))
 
 
-def marks_of(model: Decoder, tokenizer: Tokenizer) -> Mapping[str, Any]:
+def tutor_marks(model: LanguageModel, tokenizer: Tokenizer) -> Mapping[str, Any]:
     """The exam of an evaluation as a row of the run log."""
     return exam_row(tutor_exam(model, tokenizer))

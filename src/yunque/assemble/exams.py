@@ -34,7 +34,7 @@ from yunque.data.rendered import encode_rendered
 from yunque.data.sources import RECORD_SUFFIXES
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
-from yunque.exam import ExamResult, Question, sit
+from yunque.exam import ExamResult, Question, compare, marked, sit
 from yunque.files import write_text
 from yunque.generate.decode import generate
 from yunque.marking.answers import CHECKS, LETTERS, Check, is_plain_number, key_fault
@@ -380,3 +380,68 @@ def write_replies(result: ExamResult, path: str | Path) -> None:
         for question, reply, good in result.replies
     ]
     write_text(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+class Exam:
+    """The exam of a run: sat before the first update and at each evaluation, every reply kept.
+
+    Args:
+        path: the exam file.
+        folder: where the replies go, one file for each sitting.
+
+    Raises:
+        InputError: as `read_exam`.
+    """
+
+    def __init__(self, path: str | Path, folder: Path) -> None:
+        self.items = read_exam(path)
+        self.folder = folder
+
+    def file(self, step: int) -> Path:
+        """The replies after so many updates."""
+        return self.folder / f"step-{step:08d}.jsonl"
+
+    def row(
+        self,
+        step: int,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        end_ids: Collection[int],
+        write: bool,
+    ) -> dict[str, Any]:
+        """Let the model sit it: the marks, and from the second time on the change since step 0.
+
+        Keys: right, total, kinds; lost, gained (answers that were right before and are wrong now,
+        and the other way round), p_value (exact, two-sided) and verdict (better, no different,
+        worse).
+        """
+        result = sit_exam(model, tokenizer, end_ids, self.items)
+        if write:
+            write_replies(result, self.file(step))
+        kinds = {kind: list(marks) for kind, marks in sorted(result.by_kind.items())}
+        row: dict[str, Any] = {"right": result.right, "total": result.total, "kinds": kinds}
+        if step > 0 and self.file(0).is_file():
+            change = compare(self.replies(0, tokenizer), result)
+            row |= {
+                "lost": len(change.lost),
+                "gained": len(change.gained),
+                "p_value": float(change.p_value),
+                "verdict": change.verdict,
+            }
+        return row
+
+    def replies(self, step: int, tokenizer: Tokenizer) -> ExamResult:
+        """A sitting as its file tells it.
+
+        Raises:
+            InputError: the file is damaged or of another exam.
+        """
+        path = self.file(step)
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            texts = [str(row["reply"]) for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not the replies of an exam: {error}.") from None
+        if len(texts) != len(self.items):
+            raise InputError(f"{path}: {len(texts)} replies, the exam has {len(self.items)}.")
+        return marked(questions_of(self.items, tokenizer), texts)

@@ -12,8 +12,10 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import torch
+from torch import nn
 
 from yunque import evaluate, runtime
+from yunque.adapt.lora import load_adapter, read_adapter_config
 from yunque.assemble.exams import ANSWER_TOKENS, ExamItem, sit_exam
 from yunque.assemble.sources import listed
 from yunque.config import (
@@ -30,7 +32,7 @@ from yunque.data.conversations import Message
 from yunque.data.documents import Corpus
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
-from yunque.errors import InputError
+from yunque.errors import InputError, located
 from yunque.evaluate import Score, TokenView
 from yunque.exam import ExamResult
 from yunque.files import read_json
@@ -38,6 +40,7 @@ from yunque.generate.decode import Generation, generate
 from yunque.hub import fetch_model, hub_id
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
+from yunque.weights.families import module_names
 from yunque.weights.folder import load_folder
 from yunque.weights.gguf import load_gguf
 from yunque.weights.gguf_tokenizer import gguf_tokenizer
@@ -288,7 +291,8 @@ def model_path(name: str | Path) -> Path:
         what = "a file, expected a folder or a .gguf" if path.exists() else "no such folder"
         raise InputError(f"{name}: {what}. MODEL is a run folder, a model folder or a Hub id.")
     for folder in (path / "best", path / "last", path):
-        if (folder / "config.json").is_file() or is_openai(folder):
+        described = (folder / "config.json").is_file() or is_adapter(folder)
+        if described or is_openai(folder):
             return folder
     files = sorted(path.glob("*.gguf"))
     if len(files) == 1:
@@ -315,9 +319,18 @@ def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> 
 def open_model(path: Path) -> Decoder | TransformersModel:
     """The model at a path: our Decoder where it holds it, else transformers'.
 
+    An adapter is put on its base, which is looked for where adapter_config.json says.
+
     Raises:
         InputError: as the loader of the format says; or config.json names code to run.
     """
+    if is_adapter(path):
+        stated = str(read_adapter_config(path)["base_model_name_or_path"])
+        with located(f"{path}: an adapter of {stated}"):
+            base = open_model(model_path(stated))
+        inner, names = adaptable(base)
+        load_adapter(inner, path, names)
+        return base
     if path.suffix == ".gguf":
         return load_gguf(path)
     if is_openai(path):
@@ -328,6 +341,18 @@ def open_model(path: Path) -> Decoder | TransformersModel:
         if beyond_decoder(described):
             return load_transformers(path)
     return load_folder(path)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no whole model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, str] | None]:
+    """The module that adapters are put on, and the published names of its layers."""
+    if isinstance(model, Decoder):
+        return model, module_names(model.config)
+    return model.causal, None
 
 
 def tokenizer_of(path: Path) -> tuple[Tokenizer, set[int]]:

@@ -12,14 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from yunque import evaluate, files, runtime
+from yunque.assemble.demo import tutor_marks
 from yunque.assemble.environment import environment
+from yunque.assemble.exams import Exam
+from yunque.assemble.origins import Origin, origin_of, put_back, trained
 from yunque.assemble.recipes import recipe_with, with_options
-from yunque.assemble.sources import exam_for, listed, located, prepared_for
+from yunque.assemble.sources import listed, located, prepared_for
 from yunque.batch import MASKED, Batch
 from yunque.config import (
+    TUTOR,
     GenerateConfig,
     Recipe,
     TrainConfig,
@@ -31,12 +37,13 @@ from yunque.config import (
 )
 from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
 from yunque.data.checks import Check, check_data, check_sizes
+from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
-from yunque.model.decoder import Decoder
+from yunque.model.protocol import LanguageModel
 from yunque.reports.report import report, write
 from yunque.runlog import FORMAT, NAME, RunLog, read
 from yunque.runtime import Interrupt, Runtime
@@ -45,11 +52,11 @@ from yunque.train import checkpoint
 from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
-from yunque.weights.folder import save_folder
 from yunque.words import say
 from yunque.words.ledger import equations
 
 DEFAULT_STEPS = 2_000
+EVALUATIONS = 10  # of a run whose recipe does not say how often
 SAMPLE = GenerateConfig(temperature=0.8)
 
 
@@ -206,12 +213,7 @@ class Run:
         lang: str,
         resuming: bool = False,
     ):
-        if recipe.model.family == "qwen2":
-            raise InputError(
-                "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
-                "Qwen2's own tokenizer only. Set qkv_bias to false: that is Llama, or with "
-                "qk_norm Qwen3."
-            )
+        self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
         self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
@@ -221,32 +223,26 @@ class Run:
             )
         recipe, tokens = located(recipe, folder)
         if where.main and not (resuming and is_prepared(tokens)):
-            prepared_for(recipe, folder, screen, lang)
+            prepared_for(recipe, folder, screen, lang, self.origin.tokenizer)
         where.wait()
         self.data: Prepared = open_prepared(tokens)
-        vocab = self.data.tokenizer.vocab_size
-        if 0 < recipe.model.vocab_size < vocab:
-            raise InputError(
-                f"vocab_size is {recipe.model.vocab_size}: the tokenizer has {vocab} tokens. "
-                "Give 0 (automatic) or a larger number."
-            )
-        shape = recipe.model.resolved(vocab)
+        recipe = self.origin.settled(recipe, self.data)
         train = self.data.splits["train"]
-        context, seed = shape.context_length, recipe.machine.seed
+        length, seed = recipe.data.max_length, recipe.machine.seed
         batch_size = recipe.train.batch_size
         self.packed = packs(recipe, self.data)
         self.batches: Batches | PackedBatches
         self.packings: dict[str, Packing] = {}
         if self.packed:
-            self.batches = PackedBatches(train, context, batch_size, seed, recipe.data.over_long)
+            self.batches = PackedBatches(train, length, batch_size, seed, recipe.data.over_long)
             self.packings = {
-                name: self.batches.packing if name == "train" else Packing(tokens, context)
+                name: self.batches.packing if name == "train" else Packing(tokens, length)
                 for name, tokens in self.data.splits.items()
                 if name in ("train", "val")
             }
         else:
-            stride = recipe.data.stride or context
-            self.batches = Batches(train, context, batch_size, stride, seed)
+            stride = recipe.data.stride or length
+            self.batches = Batches(train, length, batch_size, stride, seed)
         self.counts: PackedCounts | WindowCounts
         if isinstance(self.batches, PackedBatches):
             self.counts = self.batches.counts
@@ -258,8 +254,12 @@ class Run:
             steps = max(1, math.ceil(windows / recipe.train.batch_size))
         self.steps = steps or DEFAULT_STEPS
         data = dataclasses.replace(recipe.data, packing="on" if self.packed else "off")
-        self.recipe = dataclasses.replace(recipe, data=data, model=shape)
+        every = recipe.train.eval_every or max(1, self.steps // EVALUATIONS)
+        loop = dataclasses.replace(recipe.train, eval_every=every)
+        self.recipe = dataclasses.replace(recipe, data=data, train=loop)
         self.val = self.data.splits.get("val")
+        self.end_ids = sorted({*self.data.facts["end_ids"], *self.origin.end_ids})
+        self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
 
     def train(self, start_from: Path | None) -> RunResult:
         """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
@@ -267,7 +267,7 @@ class Run:
         warnings = self.check()
         if start_from is not None and (done := self.finished(start_from)):
             return done
-        model = Decoder(recipe.model, recipe.machine.seed)
+        model = self.origin.build(recipe, self.runtime)
         spread = self.runtime.spread(model)
         optimizers = Optimizers(model, recipe.optim)
         decay = recipe.optim.average_decay
@@ -278,7 +278,8 @@ class Run:
         stopping = Stopping(
             recipe.train.patience,
             recipe.train.min_change,
-            enabled=recipe.train.early_stopping and self.val is not None,
+            enabled=recipe.train.early_stopping
+            and (self.val is not None or recipe.train.watch == "exam"),
         )
         state, log_bytes = State(stopping), 0
         if start_from is not None:
@@ -321,7 +322,7 @@ class Run:
                 checkpoint.save(
                     folder,
                     state.step,
-                    dict(model.named_parameters()),
+                    trained(model),
                     optimizer,
                     {
                         "state": {**vars(state), "stopping": None},
@@ -349,7 +350,8 @@ class Run:
                 rows=self.batches.batch,
                 measure=lambda: self.measure(model),
                 sample=self.sampler(model),
-                exam=exam_for(recipe, model, self.data.tokenizer),
+                exam=self.examiner(model),
+                general=self.general(model),
                 keep_best=lambda: self.keep(model, "best"),
                 save=save,
                 log=log,
@@ -414,7 +416,7 @@ class Run:
         errors, warnings = check_sizes(
             train_tokens=self.data.splits["train"].length,
             val_tokens=self.val.length if self.val else 0,
-            context_length=shape.context_length,
+            context_length=self.recipe.data.max_length,
             batch_size=self.recipe.train.batch_size,
             vocab_size=shape.vocab_size,
             facts=self.data.facts,
@@ -435,7 +437,7 @@ class Run:
         windows = self.batches.windows
         return row_keys(state, state.seconds, self.recipe.train.batch_size, windows)
 
-    def facts(self, model: Decoder) -> dict[str, Any]:
+    def facts(self, model: LanguageModel) -> dict[str, Any]:
         """What the first row of the log and the screen say of the run."""
         recipe, splits = self.recipe, self.data.splits
         return {
@@ -443,10 +445,10 @@ class Run:
             "run": self.folder.name,
             "steps": self.steps,
             "batch_size": recipe.train.batch_size,
-            "context_length": recipe.model.context_length,
+            "context_length": recipe.data.max_length,
             "windows": self.batches.windows,
             "packed": self.packed,
-            "parameters": model.parameter_counts(),
+            "parameters": self.origin.parameters(model),
             "tokens": {name: tokens.length for name, tokens in splits.items()},
             "vocab_size": recipe.model.vocab_size,
             "tokenizer": self.data.tokenizer.kind,
@@ -500,7 +502,7 @@ class Run:
     def restore(
         self,
         path: Path,
-        model: Decoder,
+        model: nn.Module,
         optimizers: Optimizers,
         average: WeightAverage | None,
         scaler: torch.amp.GradScaler,
@@ -518,9 +520,7 @@ class Run:
                     f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
                     "cannot go on as the same run. Undo the change, or start a new run."
                 )
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(tensors[name])
+        put_back(model, tensors)
         averages = {k: v for k, v in optimizer.items() if k.startswith("average|")}
         optimizers.load({k: v for k, v in optimizer.items() if k not in averages})
         if average is not None:
@@ -529,7 +529,7 @@ class Run:
         scaler.load_state_dict(values["scaler"])
         return state_of(values), int(values["log_bytes"])
 
-    def measure(self, model: Decoder) -> tuple[float, float | None]:
+    def measure(self, model: LanguageModel) -> tuple[float, float | None]:
         """Training and validation loss over the same number of windows of each."""
         limit = self.recipe.train.eval_tokens
         if self.val is None:
@@ -537,7 +537,7 @@ class Run:
         cap = self.val.length if not limit else min(limit, self.val.length)
         return self.loss_over(model, "train", cap), self.loss_over(model, "val", limit)
 
-    def loss_over(self, model: Decoder, split: str, limit: int) -> float:
+    def loss_over(self, model: LanguageModel, split: str, limit: int) -> float:
         """Loss of a split in nats per token, each process taking every world-th batch.
 
         Where none of so few tokens carries loss, all tokens are read.
@@ -565,16 +565,19 @@ class Run:
         """What an evaluation reads of a split: laid out as in training, every target once."""
         if self.packed:
             return PackedEvaluation(self.packings[split], limit)
-        return EvaluationWindows(self.data.splits[split], self.recipe.model.context_length, limit)
+        return EvaluationWindows(self.data.splits[split], self.recipe.data.max_length, limit)
 
-    def sampler(self, model: Decoder) -> Callable[[], tuple[str, str]] | None:
+    def sampler(self, model: LanguageModel) -> Callable[[], tuple[str, str]] | None:
         """A function that writes a text sample, or None where none is wanted."""
         if not self.recipe.train.sample_tokens:
             return None
         tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
         ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
         facts = self.data.facts
-        ends = facts["end_ids"]
+        ends = self.end_ids
+        if facts["conversations"] and not prompt and self.recipe.base:
+            ids = self.first_question()
+            prompt = tokenizer.decode(ids, skip_special=False)
         if not facts["conversations"] and not facts["splits"]["train"]["separators"]:
             # A text without separators teaches the model neither where to begin nor where to end:
             # begin with the text's own first token, and go on.
@@ -595,14 +598,53 @@ class Run:
 
         return sample
 
-    def keep(self, model: Decoder, name: str) -> None:
+    def first_question(self) -> list[int]:
+        """The first held-out conversation up to where its answer begins."""
+        split = self.val or self.data.splits["train"]
+        ids = split.read(0, min(split.length, self.recipe.data.max_length))
+        if split.mask is None:
+            return [int(id) for id in ids[:1]]
+        carries = np.flatnonzero(split.mask.read(0, len(ids)))
+        first = int(carries[0]) if len(carries) else 1
+        return [int(id) for id in ids[: max(1, first)]]
+
+    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any]] | None:
+        """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
+        if self.recipe.sources == (TUTOR,):
+            return lambda step: tutor_marks(model, self.data.tokenizer)
+        exam = self.exam
+        if exam is None:
+            return None
+
+        def sat(step: int) -> Mapping[str, Any]:
+            with self.runtime.autocast():
+                return exam.row(step, model, self.data.tokenizer, self.end_ids, self.runtime.main)
+
+        return sat
+
+    def general(self, model: LanguageModel) -> Callable[[], float] | None:
+        """A function that measures the loss on a general text: where it rises, a base forgets."""
+        if not self.recipe.base:
+            return None
+        ids = [self.data.tokenizer.encode(text) for text in GENERAL_TEXTS]
+
+        def measure() -> float:
+            with self.runtime.autocast():
+                parts = [
+                    evaluate.token_losses(model, row, self.recipe.model.context_length)
+                    for row in ids
+                    if len(row) > 1
+                ]
+            losses = torch.cat(parts).double()
+            return float(losses.mean())
+
+        return measure
+
+    def keep(self, model: LanguageModel, name: str) -> None:
         """Save the model as it is under RUN/name, a Hugging Face folder."""
         if self.runtime.main:
-            tokenizer = self.data.tokenizer
-            # Transformers takes one id or a list; an answer may end in another than the text.
-            ends = self.data.facts["end_ids"]
-            generation = {"eos_token_id": ends if len(ends) > 1 else ends[0]}
-            save_folder(model, self.folder / name, tokenizer.save, generation)
+            # An answer may end in another token than a text.
+            self.origin.save(model, self.folder / name, self.data.tokenizer, self.end_ids)
         self.runtime.wait()
 
 

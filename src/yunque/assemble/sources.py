@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yunque.assemble.demo import TUTOR, marks_of, prepare_tutor
+from yunque.assemble.demo import prepare_tutor
 from yunque.assemble.recipes import recipe_with
-from yunque.config import DataConfig, Recipe, raise_faults, validate
+from yunque.config import TUTOR, DataConfig, Recipe, raise_faults, validate
 from yunque.data.checks import Check, check_data
 from yunque.data.prepare import Prepared, is_ours, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.files import read_json, write_text
-from yunque.model.decoder import Decoder
 from yunque.reports.ledger_page import ledger_html
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
@@ -65,10 +64,12 @@ def write_ledger(made: Prepared, lang: str) -> None:
     write_text(made.folder / "ledger.html", page)
 
 
-def prepared_for(recipe: Recipe, run: Path, screen: Screen, lang: str) -> None:
+def prepared_for(
+    recipe: Recipe, run: Path, screen: Screen, lang: str, tokenizer: Tokenizer | None
+) -> None:
     """Make the token files of a run in RUN/data, unless it trains on a prepared folder."""
     if not from_prepared(recipe):
-        tokens_for(recipe, run / "data", screen, lang)
+        tokens_for(recipe, run / "data", screen, lang, tokenizer)
 
 
 def from_prepared(recipe: Recipe) -> bool:
@@ -103,8 +104,14 @@ def located(recipe: Recipe, run: Path) -> tuple[Recipe, Path]:
     return dataclasses.replace(recipe, sources=(str(folder),), data=data), folder
 
 
-def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared:
-    """Prepare the sources of a recipe in `out`, or take what an equal preparation left there."""
+def tokens_for(
+    recipe: Recipe, out: Path, screen: Screen, lang: str, tokenizer: Tokenizer | None = None
+) -> Prepared:
+    """Prepare the sources of a recipe in `out`, or take what an equal preparation left there.
+
+    Args:
+        tokenizer: that of the base that is fine-tuned; None: the recipe's.
+    """
 
     def progress(what: str, fraction: float) -> None:
         screen.progress(say(what, lang), fraction)
@@ -114,16 +121,7 @@ def tokens_for(recipe: Recipe, out: Path, screen: Screen, lang: str) -> Prepared
     elif TUTOR in recipe.sources:
         raise InputError(f"sources: {TUTOR} is trained on alone, not together with other sources.")
     else:
-        made = prepare_tokens(recipe.sources, recipe.data, out, progress)
+        made = prepare_tokens(recipe.sources, recipe.data, out, progress, tokenizer)
     if not made.facts["reused"]:
         write_ledger(made, lang)
     return made
-
-
-def exam_for(
-    recipe: Recipe, model: Decoder, tokenizer: Tokenizer
-) -> Callable[[], Mapping[str, Any]] | None:
-    """The exam that belongs to the data: the tutor has one, plain text has none."""
-    if recipe.sources == (TUTOR,):
-        return lambda: marks_of(model, tokenizer)
-    return None

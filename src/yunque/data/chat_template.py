@@ -61,6 +61,25 @@ DEFAULT_CHAT_TEMPLATE = """\
 """
 
 
+PLAIN_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'system' -%}
+{{ message['content'] + '\\n\\n' }}
+{%- elif message['role'] in ['user', 'tool'] -%}
+{{ 'User: ' + message['content'] + '\\n' }}
+{%- elif message['role'] == 'assistant' -%}
+{{ 'Assistant: ' + message['content'] + eos_token + '\\n' }}
+{%- else -%}
+{{ raise_exception('the role must be system, user, assistant or tool, got ' + message['role']) }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{ 'Assistant:' }}
+{%- endif -%}
+"""
+"""For a base that knows no turns: in words, because new tokens would mean nothing to it."""
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """A template and what it needs of its tokenizer.

@@ -128,13 +128,18 @@ class Survey:
 
 
 def prepare(
-    sources: Sequence[str], config: DataConfig, out: Path, progress: Progress | None = None
+    sources: Sequence[str],
+    config: DataConfig,
+    out: Path,
+    progress: Progress | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Prepared:
     """Turn sources into token files under `out`, or reuse those that are already right.
 
     Args:
         progress: called with a key of `yunque.words` ("data.counting", "data.training_tokenizer",
             "data.encoding") and the fraction done.
+        tokenizer: used as it is; None: the one that `config.tokenizer` says.
 
     Raises:
         InputError: sources, tokenizer or split cannot be used; `out` holds files of something
@@ -142,7 +147,7 @@ def prepare(
         StorageError: reading or writing failed.
     """
     tell = progress or (lambda what, fraction: None)
-    loaded = loaded_tokenizer(config.tokenizer)
+    loaded = tokenizer or loaded_tokenizer(config.tokenizer)
     corpus = Corpus(sources, config, loaded)
     return reuse_or_build(
         out,

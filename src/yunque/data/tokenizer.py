@@ -300,6 +300,13 @@ class Tokenizer:
                     token = bytes.fromhex(byte[1]).decode("utf-8", "backslashreplace")
         return printable(token)
 
+    def with_template(self, chat_template: str) -> Tokenizer:
+        """The same tokenizer with another chat template."""
+        named = dict(self.named_tokens)
+        if self.pad_is_end:
+            named["pad_token"] = self.separator
+        return Tokenizer(self.backend, self.separator, chat_template, named)
+
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as AutoTokenizer opens them.
 

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from yunque.config import ModelConfig
 from yunque.model.layers import Block, Dropout, LayerCache, ParallelBlock, make_norm
@@ -94,6 +95,8 @@ class Decoder(nn.Module):
         learned = config.positions == "learned"
         self.position_embedding = unfilled_embedding(T, C) if learned else None
         self.dropout = Dropout(config.dropout)
+        self.checkpointing = False
+        """Whether training keeps only what enters each block. Source: Chen et al. 2016."""
         kind = ParallelBlock if config.parallel_residual else Block
         self.blocks = nn.ModuleList(kind(config) for _ in range(config.num_layers))
         self.final_norm = make_norm(config, C)
@@ -213,7 +216,12 @@ class Decoder(nn.Module):
             near = near if mask is None else near & mask
         for index, block in enumerate(self.blocks):
             seen = mask if index < self.config.full_layers else near
-            x = block(x, rotary, seen, cache.layers[index] if cache else None, start)
+            held = cache.layers[index] if cache else None
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                # Dropout draws the same numbers again: the generator's state is kept with them.
+                x = checkpoint(block, x, rotary, seen, held, start, use_reentrant=False)
+            else:
+                x = block(x, rotary, seen, held, start)
         if cache is not None:
             cache.used += T
         return self.final_norm(x)

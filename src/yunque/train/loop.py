@@ -71,8 +71,10 @@ class Job:
     """Training and validation loss of the model as it is, nats per token."""
     sample: Callable[[], tuple[str, str]] | None
     """Prompt and text written by the model as it is."""
-    exam: Callable[[], Mapping[str, Any]] | None
-    """`right`, `total` and `kinds` of an exam that the model sits as it is."""
+    exam: Callable[[int], Mapping[str, Any]] | None
+    """Updates made → `right`, `total` and more of an exam that the model sits as it is."""
+    general: Callable[[], float] | None
+    """Loss of the model as it is on a text that is none of its training, nats per token."""
     keep_best: Callable[[], None]
     save: Callable[[State], str]
     """Write a checkpoint; returns its path."""
@@ -167,19 +169,24 @@ def evaluate(job: Job, state: State, clock: Clock) -> State:
     if job.average is not None:
         job.average.swap()
     train_loss, val_loss = job.measure()
+    marks = job.exam(state.step) if job.exam is not None else None
     watched = train_loss if val_loss is None else val_loss
+    if job.train.watch == "exam" and marks is not None:
+        watched = 1.0 - marks["right"] / marks["total"]
     stopping = state.stopping.seen(state.step, watched)
     best = stopping.best_step == state.step
     state = dataclasses.replace(state, evaluated_step=state.step, stopping=stopping)
     row = {**common(job, state, clock), "train_loss": train_loss, "val_loss": val_loss}
+    if job.general is not None:
+        row["general_loss"] = job.general()
     job.log.write("eval", **row)
     job.screen.evaluation(row, best)
     if job.sample is not None:
         prompt, text = job.sample()
         job.log.write("sample", **common(job, state, clock), prompt=prompt, text=text)
         job.screen.sample(prompt, text)
-    if job.exam is not None:
-        row = {**common(job, state, clock), **job.exam()}
+    if marks is not None:
+        row = {**common(job, state, clock), **marks}
         job.log.write("exam", **row)
         job.screen.exam(row)
     if best:

@@ -32,11 +32,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int
     ) -> Tensor:
-        wants = hidden.requires_grad or weight.requires_grad
+        wants, learns = hidden.requires_grad or weight.requires_grad, weight.requires_grad
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if wants else None
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
-        d_bias = torch.zeros_like(bias, dtype=torch.float32) if wants and bias is not None else None
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if learns else None
+        d_bias = None
+        if bias is not None and bias.requires_grad:
+            d_bias = torch.zeros_like(bias, dtype=torch.float32)
         work = weight.to(hidden.dtype)
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
@@ -49,7 +51,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             safe = target.clamp(min=0)
             losses = log_normaliser - logits.gather(1, safe)
             total += torch.where(kept, losses, 0.0).sum()
-            if d_hidden is not None and d_weight is not None:
+            if d_hidden is not None:
                 # d loss / d logits = softmax - one-hot, 0 in masked rows; made in place.
                 slope = logits.sub_(log_normaliser).exp_()
                 slope.scatter_add_(1, safe, torch.full_like(log_normaliser, -1.0))
@@ -57,7 +59,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 narrow = slope.to(hidden.dtype)
                 torch.mm(narrow, work, out=d_hidden[part])
                 # Each chunk's product is rounded to the working precision, their sum is not.
-                d_weight += torch.mm(narrow.T, hidden[part])
+                if d_weight is not None:
+                    d_weight += torch.mm(narrow.T, hidden[part])
                 if d_bias is not None:
                     d_bias += slope.sum(0)
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
@@ -71,7 +74,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (
             # In float32: 1 / tokens rounded to bf16 would scale the whole gradient.
             (d_hidden.float() * upstream).to(d_hidden.dtype),
-            (d_weight * upstream).to(ctx.weight_dtype),
+            (d_weight * upstream).to(ctx.weight_dtype) if d_weight is not None else None,
             d_bias * upstream if d_bias is not None else None,
             None,
             None,

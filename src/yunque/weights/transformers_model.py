@@ -97,12 +97,26 @@ class TransformersModel(nn.Module):
         self.causal = causal
         self.name = name
         self.takes = frozenset(inspect.signature(self.base.forward).parameters)
+        self._checkpointing = False
         self.output_kind: Any = None
         self.linear_head = False
         self.config = self._try_reading()
         # Tried when first needed: not everybody writes, and fewer write several rows at once.
         self._cache_works: bool | None = None
         self._padded_cache_works: bool | None = None
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether training keeps only what enters each layer."""
+        return self._checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, wanted: bool) -> None:
+        if wanted and not self._checkpointing:
+            self.causal.gradient_checkpointing_enable({"use_reentrant": False})
+        elif self._checkpointing and not wanted:
+            self.causal.gradient_checkpointing_disable()
+        self._checkpointing = wanted
 
     @property
     def base(self) -> Any:

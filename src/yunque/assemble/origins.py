@@ -1,0 +1,246 @@
+"""Where the model of a run comes from, what of it is trained, and how it is kept.
+
+From scratch, or from a base that is fine-tuned in full, by LoRA or by QLoRA: what differs stands
+here, and the loop is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from yunque.adapt.lora import apply_method, save_adapter
+from yunque.adapt.quantize import parameter_count
+from yunque.assemble.models import adaptable, model_path, open_model, tokenizer_of
+from yunque.config import ModelConfig, Recipe
+from yunque.data.chat_template import PLAIN_CHAT_TEMPLATE
+from yunque.data.prepare import Prepared
+from yunque.data.tokenizer import Tokenizer
+from yunque.errors import InputError
+from yunque.files import staged_folder, write_json
+from yunque.model.decoder import Decoder
+from yunque.runtime import Runtime
+from yunque.weights.folder import save_folder
+from yunque.weights.transformers_model import TransformersModel
+
+BUCKET = 64
+"""Rows of fine-tuning are as long as the longest conversation, rounded up to this."""
+
+
+class Origin(Protocol):
+    """What a run asks of its model's origin, in this order."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The one that the data must be prepared with; None: the recipe says which."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a text by the model's own files."""
+
+    def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
+        """The recipe with the shape of the model and the length of its rows."""
+
+    def build(self, recipe: Recipe, where: Runtime) -> Any:
+        """The model on its device, ready to be trained; a `model.protocol.LanguageModel`."""
+
+    def save(self, model: Any, folder: Path, tokenizer: Tokenizer, ends: list[int]) -> None:
+        """Keep the model as it is as a model folder."""
+
+    def parameters(self, model: Any) -> dict[str, int]:
+        """Parameters by part, as they are: never packed bytes."""
+
+
+class Scratch:
+    """A decoder with random weights."""
+
+    tokenizer = None
+    end_ids: frozenset[int] = frozenset()
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.model.family == "qwen2":
+            raise InputError(
+                "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
+                "Qwen2's own tokenizer only. Set qkv_bias to false: that is Llama, or with "
+                "qk_norm Qwen3."
+            )
+
+    def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
+        """Every automatic size filled in.
+
+        Raises:
+            InputError: fewer rows than the tokenizer has tokens, or rows longer than the context.
+        """
+        vocab = data.tokenizer.vocab_size
+        if 0 < recipe.model.vocab_size < vocab:
+            raise InputError(
+                f"vocab_size is {recipe.model.vocab_size}: the tokenizer has {vocab} tokens. "
+                "Give 0 (automatic) or a larger number."
+            )
+        shape = recipe.model.resolved(vocab)
+        return with_length(dataclasses.replace(recipe, model=shape), shape.context_length)
+
+    def build(self, recipe: Recipe, where: Runtime) -> Decoder:
+        model = Decoder(recipe.model, recipe.machine.seed)
+        model.checkpointing = recipe.train.gradient_checkpointing
+        return model.to(where.device)
+
+    def save(self, model: Decoder, folder: Path, tokenizer: Tokenizer, ends: list[int]) -> None:
+        save_folder(model, folder, tokenizer.save, generation_of(ends))
+
+    def parameters(self, model: Decoder) -> dict[str, int]:
+        return model.parameter_counts()
+
+
+class Finetuned:
+    """A base that is trained further, in full or by adapters."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.base, self.method = recipe.base, recipe.adapt.method
+        self.path = model_path(recipe.base)
+        if (self.path / "adapter_config.json").is_file():
+            raise InputError(
+                f"{recipe.base}: an adapter. Merge it first (yunque convert {recipe.base} OUT "
+                "--merge), and fine-tune the merged model."
+            )
+
+    @cached_property
+    def opened(self) -> tuple[Tokenizer, frozenset[int]]:
+        tokenizer, ends = tokenizer_of(self.path)
+        if tokenizer.chat_template is None:
+            # Without new tokens: theirs would be rows that no base has ever learnt.
+            tokenizer = tokenizer.with_template(PLAIN_CHAT_TEMPLATE)
+        return tokenizer, frozenset({tokenizer.separator_id, *ends})
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.opened[0]
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        return self.opened[1]
+
+    @cached_property
+    def module(self) -> Decoder | TransformersModel:
+        return open_model(self.path)
+
+    def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
+        """The shape of the base; rows no longer than they need be.
+
+        Raises:
+            InputError: the data were prepared with another tokenizer.
+        """
+        ours, theirs = data.tokenizer.backend, self.tokenizer.backend
+        if ours.get_vocab() != theirs.get_vocab():
+            raise InputError(
+                f"{data.folder}: prepared with another tokenizer than that of {self.base}. Give "
+                "the sources themselves, or prepare them with --tokenizer of this model."
+            )
+        described = self.module.config
+        if data.tokenizer.vocab_size > described.vocab_size:
+            raise InputError(
+                f"{self.base}: its tokenizer has {data.tokenizer.vocab_size} tokens, its embedding "
+                f"only {described.vocab_size} rows."
+            )
+        if isinstance(described, ModelConfig):
+            shape = described
+        else:
+            shape = dataclasses.replace(
+                recipe.model,
+                preset="",
+                context_length=described.context_length,
+                vocab_size=described.vocab_size,
+            )
+        shape = shape.resolved(shape.vocab_size)
+        longest = longest_document(data)
+        length = shape.context_length
+        if longest:
+            length = min(length, -(-longest // BUCKET) * BUCKET)
+        return with_length(dataclasses.replace(recipe, model=shape), length)
+
+    def build(self, recipe: Recipe, where: Runtime) -> Any:
+        """The base on the device, its adapters put on; the module is handed over, not kept."""
+        model = self.__dict__.pop("module", None) or open_model(self.path)
+        inner, names = adaptable(model)
+        apply_method(inner, recipe.adapt, recipe.machine.seed, names, where.device)
+        model.checkpointing = recipe.train.gradient_checkpointing
+        return model
+
+    def save(self, model: Any, folder: Path, tokenizer: Tokenizer, ends: list[int]) -> None:
+        generation = generation_of(ends)
+
+        def beside(stage: Path) -> None:
+            tokenizer.save(stage)
+            write_json(stage / "generation_config.json", generation)
+
+        inner, names = adaptable(model)
+        if self.method != "full":
+            base = str(self.path.resolve()) if Path(self.base).exists() else self.base
+            save_adapter(inner, folder, base, names, save_tokenizer=beside)
+        elif isinstance(model, Decoder):
+            save_folder(model, folder, tokenizer.save, generation)
+        else:
+            with staged_folder(folder) as stage:
+                model.causal.save_pretrained(stage)
+                beside(stage)
+
+    def parameters(self, model: Any) -> dict[str, int]:
+        inner, _ = adaptable(model)
+        trained = parameter_count(inner, trainable=True)
+        total = parameter_count(inner)
+        if self.method == "full":
+            return {"trained": trained, "total": total}
+        return {"base": total - trained, "adapter": trained, "trained": trained, "total": total}
+
+
+def origin_of(recipe: Recipe) -> Origin:
+    """Where the model of a recipe comes from."""
+    return Finetuned(recipe) if recipe.base else Scratch(recipe)
+
+
+def generation_of(ends: list[int]) -> Mapping[str, Any]:
+    """generation_config.json: transformers takes one end or a list of them."""
+    return {"eos_token_id": ends if len(ends) > 1 else ends[0]}
+
+
+def with_length(recipe: Recipe, automatic: int) -> Recipe:
+    """The recipe with the length of its rows filled in.
+
+    Raises:
+        InputError: it asks for rows longer than the context.
+    """
+    asked, context = recipe.data.max_length, recipe.model.context_length
+    if asked > context:
+        raise InputError(f"max_length is {asked}: the model sees {context} tokens at once.")
+    data = dataclasses.replace(recipe.data, max_length=asked or automatic)
+    return dataclasses.replace(recipe, data=data)
+
+
+def longest_document(data: Prepared) -> int:
+    """Tokens of the longest document that is kept apart; 0 where the text is one stream."""
+    longest = 0
+    for split in data.splits.values():
+        if split.documents is None:
+            return 0
+        begin = 0
+        for end in split.documents.tolist():
+            longest, begin = max(longest, end - begin), end
+    return longest
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name → parameter of what gets a gradient."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def put_back(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give the trained parameters the values of a checkpoint."""
+    for name, parameter in trained(model).items():
+        parameter.copy_(tensors[name])
