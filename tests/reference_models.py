@@ -28,6 +28,7 @@ def pair(
     num_heads: int = 4,
     num_kv_heads: int = 2,
     hidden_size: int = 32,
+    intermediate_size: int = 48,
     tie: bool = True,
     std: float = 0.5,
     seed: int = 0,
@@ -105,7 +106,7 @@ def pair(
         reference = getattr(transformers, f"{name}ForCausalLM")(
             getattr(transformers, f"{name}Config")(
                 hidden_size=hidden_size,
-                intermediate_size=48,
+                intermediate_size=intermediate_size,
                 num_hidden_layers=num_layers,
                 num_attention_heads=num_heads,
                 num_key_value_heads=num_kv_heads,
@@ -123,7 +124,7 @@ def pair(
             **{
                 **vars(shape),
                 "num_kv_heads": num_kv_heads,
-                "intermediate_size": 48,
+                "intermediate_size": intermediate_size,
                 "qkv_bias": family == "qwen2",
                 "qk_norm": family == "qwen3",
                 "sliding_window": WINDOW if family == "mistral" else 0,

@@ -343,7 +343,7 @@ def test_the_methods() -> None:
     trained = {}
     for method in ("full", "lora", "qlora"):
         model, _, names = twins("llama")
-        apply_method(model, settings(method=method), 1, names)
+        apply_method(model, settings(method=method, quantize_bits=8), 1, names)
         trained[method] = parameter_count(model, trainable=True)
     model, _, _ = twins("llama")
     assert trained["full"] == parameter_count(model)

@@ -18,6 +18,7 @@ from yunque.weights.families import (
     foreign_config,
     from_foreign,
     model_config,
+    module_names,
     our_shapes,
     places,
     to_foreign,
@@ -360,3 +361,22 @@ def test_shape_without_an_open_format_is_refused() -> None:
         foreign_config(odd, "float32", end_id=None)
     with pytest.raises(InputError, match="no open format"):
         to_foreign(odd, {name: torch.zeros(shape) for name, shape in our_shapes(odd).items()})
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3"])
+def test_names_of_linear_layers_are_those_of_the_published_model(family: str) -> None:
+    from reference_models import pair
+
+    model, reference = pair(family)
+    names = module_names(model.config)
+    linear = [name for name, it in model.named_modules() if isinstance(it, torch.nn.Linear)]
+    assert set(names) == set(linear) - {"head"}
+    theirs = {
+        name
+        for name, it in reference.named_modules()
+        if type(it).__name__ in ("Linear", "Conv1D") and name != "lm_head"
+    }
+    assert set(names.values()) == theirs
+    stacked = [ours for ours, name in names.items() if name == "transformer.h.1.attn.c_attn"]
+    qkv = [f"blocks.1.attention.{part}_proj" for part in "qkv"]
+    assert stacked == (qkv if family == "gpt2" else [])

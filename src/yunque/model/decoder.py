@@ -148,9 +148,11 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows of up to `length` tokens, allocated once."""
-        weight = self.token_embedding.weight
+        # The embedding has the type of the stream, but may lie in the CPU's memory.
+        device = next(self.final_norm.parameters()).device
+        like = self.token_embedding.weight.new_empty(0, device=device)
         kv_heads, head_size = self.config.num_kv_heads, self.config.head_size
-        layers = [LayerCache(batch, kv_heads, length, head_size, weight) for _ in self.blocks]
+        layers = [LayerCache(batch, kv_heads, length, head_size, like) for _ in self.blocks]
         return Cache(layers, length)
 
     def parameter_counts(self) -> dict[str, int]:
