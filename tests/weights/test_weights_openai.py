@@ -134,7 +134,12 @@ def shape_of(hparams: dict[str, int]) -> ModelConfig:
 
 @pytest.mark.parametrize(
     ("width", "heads", "layers", "count"),
-    [(768, 12, 12, 148), (1024, 16, 24, 292), (1280, 20, 36, 436), (1600, 25, 48, 580)],
+    [
+        (768, 12, 12, 148),
+        pytest.param(1024, 16, 24, 292, marks=pytest.mark.slow),
+        pytest.param(1280, 20, 36, 436, marks=pytest.mark.slow),
+        pytest.param(1600, 25, 48, 580, marks=pytest.mark.slow),
+    ],
 )
 def test_the_table_is_the_published_layout(width: int, heads: int, layers: int, count: int) -> None:
     hparams = {**SMALL, "n_embd": width, "n_head": heads, "n_layer": layers}
