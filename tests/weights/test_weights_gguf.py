@@ -794,7 +794,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model is 'llama'"),
+        ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model is 'bert'"),
+        ({"tokenizer.ggml.model": "llama"}, "token_type or scores is missing"),
         ({"tokenizer.ggml.pre": "tekken"}, "tokenizer.ggml.pre is 'tekken'"),
         ({"tokenizer.ggml.pre": None}, "tokenizer.ggml.pre is None"),
         ({"tokenizer.ggml.merges": None}, "merges is missing"),
@@ -854,3 +855,102 @@ def test_rows_that_are_no_multiple_of_32_are_half_precision(tmp_path: Path) -> N
     assert kinds["blk.0.ffn_up.weight"] == "Q8_0"
     down = load_gguf(file).state_dict()["blocks.0.mlp.down_proj.weight"]
     assert torch.equal(down, model.state_dict()["blocks.0.mlp.down_proj.weight"].half().float())
+
+
+def sentencepiece_bpe(tmp_path: Path) -> Path:
+    """A model of Llama 2's kind, trained by the sentencepiece library."""
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([TEXT.replace("\n", " ")] * 2),
+        model_prefix=str(tmp_path / "spm"),
+        model_type="bpe",
+        vocab_size=420,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        minloglevel=2,
+    )
+    return tmp_path / "spm.model"
+
+
+def test_sentencepiece_bpe_there_and_back(tmp_path: Path) -> None:
+    import sentencepiece
+    from transformers import AutoTokenizer
+
+    path = sentencepiece_bpe(tmp_path)
+    tokenizer = load_tokenizer(path)
+    tokenizer.save(tmp_path / "t")
+    (tmp_path / "t" / "generation_config.json").write_text('{"eos_token_id": 2}', encoding="utf-8")
+    shape = dataclasses.replace(SHAPE, vocab_size=tokenizer.vocab_size)
+    save_gguf(random_model(shape), tmp_path / "m.gguf", tmp_path / "t", "f32", name="x")
+    fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
+    library = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    assert fields["tokenizer.ggml.model"].contents() == "llama"
+    assert fields["tokenizer.ggml.tokens"].contents() == [
+        library.id_to_piece(id) for id in range(len(library))
+    ]
+    assert fields["tokenizer.ggml.token_type"].contents()[:4] == [2, 3, 3, 6]
+    gguf_tokenizer(tmp_path / "m.gguf", tmp_path / "out")
+    back = load_tokenizer(tmp_path / "out")
+    foreign = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    assert back.separator == "</s>"
+    for text in SAMPLES:
+        text = text.replace("<|endoftext|>", "</s>")
+        ids = library.encode(text)
+        assert tokenizer.encode(text) == ids, text
+        assert back.encode(text) == ids, text
+        # transformers puts no space before a text that begins with one, or behind a control token.
+        if text.strip() and "</s>" not in text and not text.startswith(" "):
+            assert foreign(text, add_special_tokens=False).input_ids == ids, text
+        assert back.decode(ids) == tokenizer.decode(ids)
+
+
+def test_merges_that_scores_cannot_say_are_refused(tmp_path: Path) -> None:
+    load_tokenizer(sentencepiece_bpe(tmp_path)).save(tmp_path / "t")
+    (tmp_path / "t" / "generation_config.json").write_text("{}", encoding="utf-8")
+    path = tmp_path / "t" / "tokenizer.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+
+    def refused(change: Any, reason: str) -> None:
+        content = json.loads(json.dumps(whole))
+        change(content)
+        path.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(InputError, match=f"{reason}.*SentencePiece BPE as Llama 2 has"):
+            tokenizer_metadata(tmp_path / "t", 1000)
+
+    refused(lambda c: c["model"]["merges"].pop(3), "leave out a pair that makes")
+    lowercase = {"type": "Lowercase"}
+    refused(lambda c: c["normalizer"]["normalizers"].append(lowercase), "does more, or less")
+    refused(lambda c: c.update(pre_tokenizer={"type": "Whitespace"}), "splits text in a way")
+    refused(lambda c: c["model"].update(dropout=0.1), "sets dropout")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "phi", "llama-3", "llama-yarn"])
+def test_llama_cpp_writes_the_same_text(tmp_path: Path, name: str) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
+    model, file = saved(tmp_path, name)
+    backend = byte_level(gpt2_pieces())
+    program = llama_cpp.Llama(
+        str(file), n_ctx=48, n_batch=48, n_threads=1, logits_all=True, verbose=False
+    )
+    for text in SAMPLES:
+        backend.encode_special_tokens = True
+        ids = backend.encode(text).ids
+        assert program.tokenize(text.encode(), add_bos=False, special=False) == ids, text
+        backend.encode_special_tokens = False
+        ids = backend.encode(text).ids
+        assert program.tokenize(text.encode(), add_bos=False, special=True) == ids, text
+    ids = backend.encode("El niño comió").ids
+    ours, theirs = list(ids), list(ids)
+    with torch.no_grad():
+        while len(ours) < 40:
+            ours.append(int(model.head(model(torch.tensor([ours]))[:, -1]).argmax()))
+    program.eval(ids)
+    while len(theirs) < 40:
+        theirs.append(int(np.argmax(program.scores[program.n_tokens - 1])))
+        program.eval(theirs[-1:])
+    assert theirs == ours

@@ -90,7 +90,8 @@ def rows(fused: bool) -> tuple[Row, ...]:
         "final_norm": "output_norm",
         "head": "output",
     }
-    names = {f"blocks.{{}}.{ours}": f"blk.{{}}.{theirs}" for ours, theirs in block.items()} | ends
+    # The largest first: what is read beside the model is then small when the model is whole.
+    names = ends | {f"blocks.{{}}.{ours}": f"blk.{{}}.{name}" for ours, name in block.items()}
     found = [
         Row(f"{theirs}.{kind}", (f"{ours}.{kind}",))
         for ours, theirs in names.items()

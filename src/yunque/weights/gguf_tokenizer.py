@@ -1,4 +1,7 @@
-"""The tokenizer inside a GGUF file, both ways: llama.cpp's "gpt2" model, byte-level BPE.
+"""The tokenizer inside a GGUF file, both ways.
+
+Two of llama.cpp's models are known: "gpt2", byte-level BPE, which is here, and "llama", BPE that
+falls back on bytes (gguf_sentencepiece.py).
 
 llama.cpp holds no regular expression: it knows ways of splitting text by name, and a name stands
 here for exactly one pipeline. A tokenizer that splits in another way is refused, because the same
@@ -25,9 +28,9 @@ from tokenizers import Tokenizer as Backend
 
 from yunque.errors import InputError
 from yunque.files import make_folder, read_json, write_json, write_text
+from yunque.weights import gguf_sentencepiece
 from yunque.weights.gguf_file import open_gguf
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)  # types of tokens
+from yunque.weights.gguf_sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
@@ -70,8 +73,9 @@ OTHER_NAMES = {
     "smaug-bpe": "dbrx",
 }
 KINDS = (
-    "byte-level BPE that splits text as GPT-2, SmolLM, Llama 3 or Qwen2 does. Train with such a "
-    "tokenizer (--tokenizer FOLDER), or convert to a Hugging Face folder, which holds any"
+    "byte-level BPE that splits text as GPT-2, SmolLM, Llama 3 or Qwen2 does, and SentencePiece "
+    "BPE as Llama 2 has. Train with such a tokenizer (--tokenizer FOLDER), or convert to a Hugging "
+    "Face folder, which holds any"
 )
 ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 MORE_ENDS = ("eot", "eom")  # the format's places for end tokens besides eos
@@ -102,24 +106,10 @@ def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Value]:
         backend = Backend.from_str(json.dumps(pipeline))
     except Exception as error:  # the library raises bare Exception for every broken file
         raise InputError(f"{path}: not a tokenizer.json: {error}.") from None
-    fault = unsupported(pipeline)
-    pre = next((name for name, pre in PRES.items() if pre == pre_of(pipeline)), None)
-    if fault is None and pre is None:
-        fault = "it splits text in a way that llama.cpp does not know"
-    if fault is not None:
-        raise InputError(f"{path}: {fault}. A GGUF file holds {KINDS}.")
-    tokens, types = token_list(path, pipeline, backend, vocab_size)
-    merges = [
-        merge if isinstance(merge, str) else " ".join(merge)
-        for merge in pipeline["model"]["merges"]
-    ]
-    found = {
-        "model": Value("STRING", "gpt2"),
-        "pre": Value("STRING", pre),
-        "tokens": Value("ARRAY STRING", tokens),
-        "token_type": Value("ARRAY INT32", types),
-        "merges": Value("ARRAY STRING", merges),
-    }
+    if pipeline["model"].get("byte_fallback"):
+        found = sentencepiece_keys(path, pipeline, backend, vocab_size)
+    else:
+        found = byte_level_keys(path, pipeline, backend, vocab_size)
     ids = role_ids(backend, settings, generation, folder)
     found |= {f"{name}_token_id": Value("UINT32", id) for name, id in ids.items()}
     begins, ends = added_around(path, backend, ids)
@@ -129,6 +119,65 @@ def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Value]:
     if template:
         keys["tokenizer.chat_template"] = Value("STRING", template)
     return keys
+
+
+def byte_level_keys(
+    path: Path, pipeline: Mapping[str, Any], backend: Backend, vocab_size: int
+) -> dict[str, Value]:
+    """The keys of a byte-level BPE.
+
+    Raises:
+        InputError: llama.cpp would give other ids.
+    """
+    pre = next((name for name, pre in PRES.items() if pre == pre_of(pipeline)), None)
+    fault = unsupported(pipeline)
+    if fault is None and pre is None:
+        fault = "it splits text in a way that llama.cpp does not know"
+    if fault is not None:
+        raise InputError(f"{path}: {fault}. A GGUF file holds {KINDS}.")
+    tokens, types = token_list(path, pipeline, backend, vocab_size)
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge)
+        for merge in pipeline["model"]["merges"]
+    ]
+    return {
+        "model": Value("STRING", "gpt2"),
+        "pre": Value("STRING", pre),
+        "tokens": Value("ARRAY STRING", tokens),
+        "token_type": Value("ARRAY INT32", types),
+        "merges": Value("ARRAY STRING", merges),
+    }
+
+
+def sentencepiece_keys(
+    path: Path, pipeline: Mapping[str, Any], backend: Backend, vocab_size: int
+) -> dict[str, Value]:
+    """The keys of a BPE that falls back on bytes.
+
+    Raises:
+        InputError: llama.cpp would give other ids.
+    """
+    model, added = pipeline["model"], pipeline.get("added_tokens", [])
+    normalizer = steps(pipeline.get("normalizer"))
+    fault = own_way(model, added) or gguf_sentencepiece.unsupported(
+        model,
+        normalizer,
+        steps(pipeline.get("pre_tokenizer")),
+        {token["content"] for token in added},
+    )
+    if fault is not None:
+        raise InputError(f"{path}: {fault}. A GGUF file holds {KINDS}.")
+    tokens, types = token_list(path, pipeline, backend, vocab_size)
+    types = gguf_sentencepiece.token_types(tokens, types, model["unk_token"])
+    scores = gguf_sentencepiece.scores(tokens, model["merges"])
+    return {
+        "model": Value("STRING", "llama"),
+        "pre": Value("STRING", "default"),
+        "tokens": Value("ARRAY STRING", tokens),
+        "scores": Value("ARRAY FLOAT32", scores),
+        "token_type": Value("ARRAY INT32", types),
+        "add_space_prefix": Value("BOOL", gguf_sentencepiece.PREFIX in normalizer),
+    }
 
 
 def unsupported(pipeline: Mapping[str, Any]) -> str | None:
@@ -144,10 +193,15 @@ def unsupported(pipeline: Mapping[str, Any]) -> str | None:
         return f"{len(missing)} of the 256 bytes have no token"
     if not model["merges"]:
         return "it has no merges, and llama.cpp opens no file without any"
+    return own_way(model, pipeline.get("added_tokens", []))
+
+
+def own_way(model: Mapping[str, Any], added: list[Mapping[str, Any]]) -> str | None:
+    """A setting of a BPE or of its added tokens that llama.cpp does not know."""
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             return f"its model sets {key} to {model[key]!r}"
-    for token in pipeline.get("added_tokens", []):
+    for token in added:
         for flag in ("single_word", "lstrip", "rstrip"):
             if token[flag]:
                 return f"its token {token['content']!r} is matched in a way of its own ({flag})"
@@ -293,20 +347,24 @@ def gguf_tokenizer(file: Path, folder: Path) -> None:
         for key, value in metadata.items()
         if key.startswith("tokenizer.ggml.")
     }
-    if found.get("model") != "gpt2":
-        raise InputError(
-            f"{file}: tokenizer.ggml.model is {found.get('model')!r}, and only 'gpt2' (byte-level "
-            "BPE) is read. Take the tokenizer from the model's Hugging Face folder."
-        )
-    name = found.get("pre")
+    kind, name = found.get("model"), found.get("pre")
     pre = PRES.get(OTHER_NAMES.get(str(name), str(name)))
-    if pre is None:
+    if kind == "llama":
+        backend = gguf_sentencepiece.to_backend(file, found)
+    elif kind != "gpt2":
+        raise InputError(
+            f"{file}: tokenizer.ggml.model is {kind!r}, and only 'gpt2' (byte-level BPE) and "
+            "'llama' (SentencePiece BPE) are read. Take the tokenizer from the model's Hugging "
+            "Face folder."
+        )
+    elif pre is None:
         raise InputError(
             f"{file}: tokenizer.ggml.pre is {name!r}, a way of splitting text that is not read; "
             f"known are {', '.join([*PRES, *OTHER_NAMES])}. Take the tokenizer from the model's "
             "Hugging Face folder."
         )
-    backend = to_backend(file, found, pre)
+    else:
+        backend = to_backend(file, found, pre)
     tokens = found["tokens"]
     ids = {
         name: found[f"{name}_token_id"]
@@ -318,9 +376,11 @@ def gguf_tokenizer(file: Path, folder: Path) -> None:
             raise InputError(
                 f"{file}: {name}_token_id is {id!r}, and there are {len(tokens)} tokens."
             )
-    add_around(backend, found, ids, pre)
+    # What llama.cpp does where the file says nothing.
+    begins = kind == "llama" or (pre is not None and pre.whole)
+    add_around(backend, {"add_bos_token": begins} | found, ids)
     settings: dict[str, Any] = {
-        "tokenizer_class": "Qwen2Tokenizer" if pre.composed else "PreTrainedTokenizerFast",
+        "tokenizer_class": "Qwen2Tokenizer" if pre == PRES["qwen2"] else "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
     }
     settings |= {role: tokens[ids[name]] for role, name in ROLES.items() if name in ids}
@@ -382,12 +442,9 @@ def to_backend(file: Path, found: Mapping[str, Any], pre: Pre) -> Backend:
     return backend
 
 
-def add_around(
-    backend: Backend, found: Mapping[str, Any], ids: Mapping[str, int], pre: Pre
-) -> None:
+def add_around(backend: Backend, found: Mapping[str, Any], ids: Mapping[str, int]) -> None:
     """Have the pipeline put the begin and end tokens around a text, where the file says so."""
-    # llama.cpp begins a text by itself where a file of Llama 3's kind says nothing.
-    flags = {"bos": found.get("add_bos_token", pre.whole), "eos": found.get("add_eos_token")}
+    flags = {"bos": found["add_bos_token"], "eos": found.get("add_eos_token")}
     tokens = found["tokens"]
     begin, end = ([tokens[ids[n]]] if flags[n] and n in ids else [] for n in ("bos", "eos"))
     if begin or end:
