@@ -1,4 +1,4 @@
-"""One decoder for the GPT-2, Llama, Mistral, Qwen and Phi families: tokens → hidden states → logits."""
+"""One decoder for the GPT-2, Llama, Mistral, Qwen and Phi families: tokens → states → logits."""
 
 from __future__ import annotations
 
