@@ -574,7 +574,7 @@ def model_config(config_json: Mapping[str, Any], where: str) -> ModelConfig:
             all together; or our own part contradicts the rest of the file.
     """
     family = config_json.get("model_type")
-    if family not in TABLES:
+    if not isinstance(family, str) or family not in TABLES:
         raise InputError(
             f"{where}: model_type is {family!r}; this reader knows {', '.join(TABLES)}."
         )
@@ -682,7 +682,7 @@ def rope_numbers(
         faults.append(f"{key}: expected an object, got {rope!r}.")
         return "none", {}, {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _ROPE_KEYS:
+    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
         faults.append(
             f"{key}: rope_type is {kind!r}, and {describe(tuple(_ROPE_KEYS))} is supported."
         )
@@ -737,7 +737,7 @@ def window(config_json: Mapping[str, Any], family: str, faults: list[str]) -> di
         first = config_json.get("max_window_layers", 28)
     kinds = config_json.get("layer_types") or []
     full, windowed = "full_attention", "sliding_attention"
-    listed = isinstance(kinds, list) and set(kinds) <= {full, windowed}
+    listed = isinstance(kinds, list) and all(kind in (full, windowed) for kind in kinds)
     if listed and kinds and size is not None and family != "mistral":
         first = kinds.index(windowed) if windowed in kinds else layers
     for key, value in (("sliding_window", size or 0), ("max_window_layers", first)):
