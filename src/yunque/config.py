@@ -195,7 +195,7 @@ class ModelConfig:
                 rope_fast=self.rope_fast or (4.0 if self.rope_scaling == "llama3" else 32.0),
             )
         if self.rope_scaling == "yarn":
-            amplitude = self.rope_amplitude or 0.1 * math.log(self.rope_factor) + 1.0
+            amplitude = self.rope_amplitude or 0.1 * math.log(max(self.rope_factor, 1.0)) + 1.0
             shape = dataclasses.replace(shape, rope_amplitude=amplitude)
         return dataclasses.replace(
             shape,

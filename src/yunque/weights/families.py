@@ -605,6 +605,8 @@ _FIXED: dict[str, dict[str, Any]] = {
 # load without a complaint and give other logits.
 _ANY_FAMILY: dict[str, tuple[Any, ...]] = {
     "auto_map": (None, {}),
+    "custom_pipelines": (None, {}),
+    "trust_remote_code": (None, False),
     "quantization_config": (None,),
     "use_parallel_residual": (None, False),
     "is_encoder_decoder": (None, False),
@@ -642,7 +644,7 @@ def model_config(config_json: Mapping[str, Any], where: str) -> ModelConfig:
             all together; or our own part contradicts the rest of the file.
     """
     family = config_json.get("model_type")
-    if family not in TABLES:
+    if not isinstance(family, str) or family not in TABLES:
         raise InputError(
             f"{where}: model_type is {family!r}; this reader knows {', '.join(TABLES)}."
         )
@@ -683,6 +685,13 @@ def refusals(config_json: Mapping[str, Any], family: str) -> list[str]:
         value = config_json.get(key)
         if value not in allowed:
             faults.append(f"{key} is {value!r}, and {describe(allowed)} is supported.")
+    if family == "gpt2":
+        return faults
+    _, rope, _ = rope_numbers(config_json, faults)
+    turned = rope.get("partial_rotary_factor", config_json.get("partial_rotary_factor"))
+    if family != "phi" and turned not in (None, 1):
+        faults.append(f"partial_rotary_factor is {turned!r}, and only 1 is supported in {family}.")
+    window(config_json, family, faults)
     return faults
 
 
@@ -693,21 +702,18 @@ def describe(allowed: tuple[Any, ...]) -> str:
 
 
 def derive(config_json: Mapping[str, Any], family: str, faults: list[str]) -> ModelConfig:
-    """The shape that the family's own keys describe; what is wrong is added to `faults`."""
+    """The shape that the family's own keys describe; what is missing or no number, to `faults`."""
     keys = {"gpt2": _GPT2_KEYS, "phi": _PHI_KEYS}.get(family, _LLAMA_KEYS)
     # ModelConfig's own defaults are those of nano, not of these formats.
     values: dict[str, Any] = {"preset": "", "qk_norm": False, "dropout": 0.0, **_FIXED[family]}
     given: dict[str, tuple[str, Any]] = {}
     stated = dict(config_json)
     if family != "gpt2":
-        values["rope_scaling"], rope, numbers = rope_numbers(config_json, faults)
+        # `refusals` has said what is wrong with these.
+        values["rope_scaling"], rope, numbers = rope_numbers(config_json, [])
+        values |= window(config_json, family, [])
         given |= numbers
         stated |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
-        if family != "phi" and stated.get("partial_rotary_factor") not in (None, 1):
-            faults.append(
-                f"partial_rotary_factor is {stated['partial_rotary_factor']!r}, and only 1 is "
-                f"supported in {family}."
-            )
     for name, (key, default) in keys.items():
         value = stated.get(key)
         if value is None:
@@ -729,8 +735,6 @@ def derive(config_json: Mapping[str, Any], family: str, faults: list[str]) -> Mo
             faults.append(f"{key}: {fault}")
         else:
             values[name] = value
-    if family != "gpt2" and isinstance(values.get("num_layers"), int):
-        values |= window(config_json, family, values["num_layers"], faults)
     config = ModelConfig(**values)
     return config if faults else config.resolved(config.vocab_size)
 
@@ -748,7 +752,7 @@ def rope_numbers(
         faults.append(f"{key}: expected an object, got {rope!r}.")
         return "none", {}, {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _ROPE_KEYS:
+    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
         faults.append(
             f"{key}: rope_type is {kind!r}, and {describe(tuple(_ROPE_KEYS))} is supported."
         )
@@ -789,33 +793,38 @@ def amplitude(factor: Any, over: Any, under: Any) -> Any:
     return next(tops) / next(tops)
 
 
-def window(
-    config_json: Mapping[str, Any], family: str, layers: int, faults: list[str]
-) -> dict[str, int]:
+def window(config_json: Mapping[str, Any], family: str, faults: list[str]) -> dict[str, int]:
     """Our sliding_window and full_layers; none where no block has a window."""
-    size, first = None, 0
+    layers: Any = config_json.get("num_hidden_layers")
+    if typed(layers, int)[0]:  # which is said elsewhere
+        return {}
+    size: Any = None
+    first: Any = 0
     if family == "mistral":
         size = config_json.get("sliding_window", 4096)
     elif family.startswith("qwen") and config_json.get("use_sliding_window"):
         size = config_json.get("sliding_window", 4096)
         first = config_json.get("max_window_layers", 28)
-    kinds = config_json.get("layer_types")
-    if isinstance(kinds, list) and size is not None and family != "mistral":
-        first = next((i for i, kind in enumerate(kinds) if kind != "full_attention"), layers)
+    kinds = config_json.get("layer_types") or []
+    full, windowed = "full_attention", "sliding_attention"
+    listed = isinstance(kinds, list) and all(kind in (full, windowed) for kind in kinds)
+    if listed and kinds and size is not None and family != "mistral":
+        first = kinds.index(windowed) if windowed in kinds else layers
     for key, value in (("sliding_window", size or 0), ("max_window_layers", first)):
         fault, _ = typed(value, int)
         if fault:
             faults.append(f"{key}: {fault}")
             return {}
-    if size is None or first >= layers:
+    if not size or first >= layers:
         size, first = 0, 0
-    expected = [
-        "full_attention" if i < first or not size else "sliding_attention" for i in range(layers)
-    ]
-    if kinds not in (None, [], expected):
+    # full_attention up to `first` and sliding_attention from there on, or full_attention alone.
+    seen = [kind == windowed for kind in kinds] if listed else [True]
+    if kinds and (
+        len(seen) != layers or seen != [bool(size) and i >= first for i in range(layers)]
+    ):
         faults.append(
-            f"layer_types is {kinds!r}, and only {expected!r} is supported with the other keys "
-            "(full_attention first, then sliding_attention, if there is a window)."
+            f"layer_types is {kinds!r}, and only {full} in the first blocks and {windowed} in all "
+            "others is supported, where the other keys say that there is a window."
         )
     return {"sliding_window": size, "full_layers": first}
 

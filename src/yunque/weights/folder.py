@@ -1,6 +1,7 @@
 """Hugging Face model folders: config.json, safetensors, generation_config.json and a tokenizer.
 
-Both ways go tensor by tensor: besides the model, memory holds one tensor at a time.
+Both ways go tensor by tensor. Reading holds one block of the file besides the model; files are read
+and not mapped, because the pages of a mapped file count as memory of the process.
 
 A folder may come from anywhere. What is read is what lies in it: plain files, and links that end
 in the folder itself or, for a snapshot in the Hub's cache (models--…/snapshots/…), anywhere in
@@ -55,7 +56,14 @@ DTYPES = {
     "bfloat16": (torch.bfloat16, "BF16"),
     "float16": (torch.float16, "F16"),
 }
-READABLE = ("F64", "F32", "F16", "BF16")
+READABLE = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+BLOCK = 1 << 18
+"""Numbers of a file that are held at once while it is read: 1 MiB in float32."""
 STRIPE = 1 << 16  # numbers that are cast at once; larger pieces leave holes in the heap
 READ_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bpe")
 LONGEST_NAME = 500  # characters of a tensor's name; the longest of any published model has 120
@@ -241,6 +249,8 @@ class Stored:
     file: Path
     shape: Shape
     dtype: str
+    start: int
+    """Its first byte in the file."""
 
 
 def load_folder(
@@ -399,18 +409,23 @@ def read_header(file: Path) -> dict[str, Stored]:
 
     try:
         refuse_strange_header(file)
-        with safe_open(file, framework="pt") as content:
-            slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
-            return {
-                name: Stored(file, tuple(part.get_shape()), part.get_dtype())
-                for name, part in slices.items()
-            }
+        # Held against the format's own reader first; it does not tell where a tensor begins.
+        with safe_open(file, framework="pt"), file.open("rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(length))
     except SafetensorError as error:
         raise InputError(
             f"{file}: damaged or not a safetensors file ({error}). Copy or download it again."
         ) from None
     except OSError as error:
         raise storage_error(error, file, "read") from None
+    return {
+        name: Stored(
+            file, tuple(part["shape"]), part["dtype"], 8 + length + part["data_offsets"][0]
+        )
+        for name, part in header.items()
+        if name != "__metadata__"
+    }
 
 
 def refuse_strange_header(file: Path) -> None:
@@ -444,16 +459,31 @@ def refuse_strange_header(file: Path) -> None:
         )
 
 
-def read_tensor(entry: Stored, name: str) -> Tensor:
-    """One tensor, still lying in the mapped file.
+def read_blocks(entry: Stored, unit: int = 1) -> Iterator[Tensor]:
+    """The numbers of a tensor in file order, about BLOCK at a time: `(N,)`, N a multiple of unit.
 
-    The file is opened anew for each, so that pages read before do not pile up in memory.
+    The next block overwrites the one before.
+
+    Raises:
+        InputError: the file has become shorter.
+        StorageError: it cannot be read.
     """
-    from safetensors import safe_open
-
-    with safe_open(entry.file, framework="pt") as content:
-        tensor: Tensor = content.get_tensor(name)
-    return tensor
+    kind = READABLE[entry.dtype]
+    left = torch.Size(entry.shape).numel()
+    most = min(left, unit * max(1, BLOCK // unit))
+    buffer = bytearray(most * kind.itemsize)
+    try:
+        with entry.file.open("rb") as handle:
+            handle.seek(entry.start)
+            while left:
+                count = min(left, most)
+                wanted = memoryview(buffer)[: count * kind.itemsize]
+                if handle.readinto(wanted) != len(wanted):
+                    raise InputError(f"{entry.file}: it was cut while it was read. Copy it again.")
+                yield torch.frombuffer(buffer, dtype=kind, count=count)
+                left -= count
+    except OSError as error:
+        raise storage_error(error, entry.file, "read") from None
 
 
 def read_state(
@@ -463,11 +493,37 @@ def read_state(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Our name and tensor, one after the other, each a copy that no longer needs the file."""
+    """Our name and tensor, one after the other, each with its own memory and in its own order."""
     for place in places(config):
         name = names[place.foreign]
-        for ours, part in split(place, read_tensor(stored[name], name)).items():
-            yield ours, copied(name, part, device, dtype)
+        if place.transposed:
+            yield from read_turned(place, name, stored[name], device, dtype).items()
+            continue
+        whole = torch.empty(place.shape, dtype=dtype, device=device)
+        flat, start = whole.view(-1), 0
+        for block in read_blocks(stored[name]):
+            flat[start : start + len(block)] = cast(name, block, dtype)
+            start += len(block)
+        for ours, part in split(place, whole).items():
+            yield ours, part if len(place.ours) == 1 else part.clone()
+
+
+def read_turned(
+    place: Place, name: str, entry: Stored, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Our tensors of one that is stored `(in, out)`: its rows are columns of ours."""
+    inputs, outputs = place.shape
+    turned = {
+        ours: torch.empty((height, inputs), dtype=dtype, device=device)
+        for ours, height in zip(place.ours, place.heights, strict=True)
+    }
+    start = 0
+    for block in read_blocks(entry, unit=outputs):
+        rows = cast(name, block, dtype).view(-1, outputs)
+        for ours, part in split(place, rows).items():
+            turned[ours][:, start : start + len(rows)] = part
+        start += len(rows)
+    return turned
 
 
 def copied(name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -493,5 +549,8 @@ def check_repeated_head(
     if head is None:
         return
     (embedding,) = (names[place.foreign] for place in places(config) if EMBEDDING in place.ours)
-    pair = (read_tensor(stored[name], name) for name in (head, embedding))
-    check_tied_head(str(stored[head].file), *pair)
+    pair = (read_blocks(stored[name]) for name in (head, embedding))
+    for one, other in zip(*pair, strict=True):
+        if one.dtype != other.dtype:  # float64 holds every number of the readable types
+            one, other = one.double(), other.double()
+        check_tied_head(str(stored[head].file), one, other)

@@ -1,0 +1,109 @@
+"""How much memory loading takes: the model in its final precision, and little more."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from yunque.config import ModelConfig
+from yunque.files import staged_file, write_json
+from yunque.model.presets import PRESETS
+from yunque.weights.families import foreign_config, our_shapes, places
+from yunque.weights.folder import WEIGHTS, write_tensors
+
+BOUND = 1.15
+MEASURE = """
+import json, re, sys, time, torch
+
+def memory(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+
+folder, dtype = sys.argv[1:]
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins again from here
+before, began = memory("VmRSS"), time.perf_counter()
+from yunque.weights.folder import load_folder
+model = load_folder(__import__("pathlib").Path(folder), dtype=getattr(torch, dtype))
+peak, seconds = memory("VmHWM") - before, time.perf_counter() - began
+size = sum(p.numel() * p.element_size() for p in model.parameters())
+print(json.dumps({"peak": peak, "size": size, "seconds": seconds}))
+"""
+
+
+class Drawn(Mapping[str, Tensor]):
+    """Random weights, each made when it is asked for."""
+
+    def __init__(self, config: ModelConfig):
+        self.shapes = our_shapes(config)
+        self.numbers = torch.randn(1 << 20, generator=torch.Generator().manual_seed(5))
+
+    def __getitem__(self, name: str) -> Tensor:
+        count = torch.Size(self.shapes[name]).numel()
+        repeated = self.numbers.repeat(-(-count // len(self.numbers)))
+        return repeated[:count].view(self.shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def write_folder(folder: Path, config: ModelConfig, dtype: str, repeat_head: bool = False) -> None:
+    """A folder of random weights, written without holding them; a tied head may be in it too."""
+    write_json(folder / "config.json", foreign_config(config, dtype, end_id=None))
+    content = places(config)
+    weights = Drawn(config)
+    if repeat_head:
+        content = places(dataclasses.replace(config, tie_embeddings=False))
+        weights.shapes["head.weight"] = weights.shapes["token_embedding.weight"]
+    with staged_file(folder / WEIGHTS) as handle:
+        write_tensors(handle, content, weights, dtype)
+
+
+def measured(folder: Path, dtype: str) -> float:
+    """Peak while loading, as a multiple of the weights in `dtype`."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(folder), dtype], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    share = found["peak"] / found["size"]
+    print(
+        f"{folder.name} as {dtype}: {found['size'] / 1e9:.2f} GB, {share:.3f} times that at the "
+        f"peak, {found['seconds']:.1f} s"
+    )
+    assert share > 0.95  # less would mean that the peak was not measured
+    return share
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the peak is measured through Linux's /proc"
+)
+
+
+@needs_proc
+def test_loading_holds_little_more_than_the_model(tmp_path: Path) -> None:
+    small = dataclasses.replace(PRESETS["gpt2-124m"], num_layers=6, hidden_size=512, num_heads=8)
+    write_folder(tmp_path, small.resolved(0), "float32", repeat_head=True)
+    assert measured(tmp_path, "float32") < BOUND
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "stored"), [("gpt2-774m", "float32"), ("llama-1.1b", "bfloat16")])
+def test_large_models_load_within_the_bound(name: str, stored: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    write_folder(folder, PRESETS[name].resolved(0), stored)
+    try:
+        for dtype in ("bfloat16", "float32"):
+            assert measured(folder, dtype) < BOUND
+    finally:
+        (folder / WEIGHTS).unlink()  # gigabytes
