@@ -133,8 +133,8 @@ GOOD = [
 @pytest.mark.parametrize(
     ("shape", "tie", "dtype", "kind"),
     [
-        # Half of them are slow tests, so that the others come quickly.
-        pytest.param(*case, marks=[pytest.mark.slow] * (number % 2))
+        # Two thirds of them are slow tests, so that the others come quickly.
+        pytest.param(*case, marks=[pytest.mark.slow] * (number % 3 > 0))
         for number, case in enumerate(GOOD)
     ],
 )
