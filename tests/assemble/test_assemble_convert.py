@@ -133,8 +133,8 @@ GOOD = [
 @pytest.mark.parametrize(
     ("shape", "tie", "dtype", "kind"),
     [
-        # Half of them are slow tests, so that the others come quickly.
-        pytest.param(*case, marks=[pytest.mark.slow] * (number % 2))
+        # Two thirds of them are slow tests, so that the others come quickly.
+        pytest.param(*case, marks=[pytest.mark.slow] * (number % 3 > 0))
         for number, case in enumerate(GOOD)
     ],
 )
@@ -468,3 +468,58 @@ def test_the_number_format_is_that_of_the_source(exported: Path, tmp_path: Path)
     yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
     assert stored_dtype(tmp_path / "half") == "bfloat16"
     assert stored_dtype(exported / "source") == "float32"
+
+
+def gpt2_like(tokenizer: Tokenizer) -> Tokenizer:
+    """The same vocabulary, its text split as GPT-2 does, which llama.cpp knows."""
+    pipeline = json.loads(tokenizer.backend.to_str())
+    pipeline["pre_tokenizer"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    backend = type(tokenizer.backend).from_str(json.dumps(pipeline))
+    named = tokenizer.named_tokens
+    return Tokenizer(backend, tokenizer.separator, tokenizer.chat_template, named)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kind", "tie"),
+    [("llama", "q8_0", "framed", False), ("gpt2", "float16", "chat", True)],
+)
+def test_good_gguf_exports_pass(
+    shape: str, dtype: str, kind: str, tie: bool, tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    pytest.importorskip("yunque.weights.gguf")
+    source = source_folder(tmp_path / "source", shape, gpt2_like(tokenizers[kind]), tie)
+    done = yunque.convert(source, tmp_path / "out", to="gguf", dtype=dtype)
+    assert done.certificate.passed
+    assert done.certificate.figure("tensors") == 0.0
+    assert "library_name: gguf" in (tmp_path / "out" / "README.md").read_text()
+    name = {"q8_0": "model-q8_0.gguf", "float16": "model-f16.gguf"}[dtype]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {name, "README.md", "certificate.json"}
+
+
+def test_a_gguf_file_of_other_weights_is_not_kept(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = pytest.importorskip("yunque.weights.gguf")
+    source = source_folder(tmp_path / "source", "llama", gpt2_like(tokenizers["framed"]))
+    save = gguf.save_gguf
+
+    def swapped_heads(model: Decoder, *others: Any) -> None:
+        other = Decoder(model.config)
+        other.load_state_dict(model.state_dict())
+        attention = other.blocks[0].attention
+        attention.q_proj.weight, attention.k_proj.weight = (
+            attention.k_proj.weight,
+            attention.q_proj.weight,
+        )
+        save(other, *others)
+
+    monkeypatch.setattr(gguf, "save_gguf", swapped_heads)
+    with pytest.raises(ExportError, match=r"q_proj\.weight differs by .*it holds .*k_proj"):
+        yunque.convert(source, tmp_path / "out", to="gguf", dtype="q8_0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.failed.json", "source"]

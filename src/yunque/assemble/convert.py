@@ -181,7 +181,10 @@ def to_gguf(source: Model, folder: Path, card: Card, lang: str) -> Certificate:
         file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
         tokenizer_writer(source)(own)
         write_json(own / "generation_config.json", generation_settings(source))
-        save_gguf(source.decoder, file, own, kind, card.title)
+        try:
+            save_gguf(source.decoder, file, own, kind, card.title)
+        except InputError as fault:  # the user knows the source's files, not our copy
+            raise InputError(str(fault).replace(str(own), str(source.folder))) from None
         remove_folder(own)
 
         def opened() -> Speaker:

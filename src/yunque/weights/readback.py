@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,14 @@ from yunque.weights.certificate import Prompt, Speaker
 from yunque.weights.families import model_config as read_config
 from yunque.weights.families import our_shapes, table, to_foreign
 
-SHAPE = (
-    "vocab_size",
-    "context_length",
-    "num_layers",
-    "num_heads",
-    "num_kv_heads",
-    "hidden_size",
-    "intermediate_size",
-    "positions",
-    "norm",
-    "mlp",
-    "bias",
-    "qk_norm",
-    "tie_embeddings",
-    "rope_theta",
-    "norm_eps",
-)
-"""What a foreign format can say of a shape; our other settings are for training."""
+SILENT = ("preset", "dropout", "attention_dropout", "embedding_std", "qkv_bias")
+"""Settings of a shape that a foreign format cannot say, or that its tensors say."""
 
 
 def shape_facts(config: ModelConfig) -> dict[str, Any]:
     """The numbers of a shape that its export must have too."""
-    facts = {name: getattr(config, name) for name in SHAPE}
-    if config.positions == "learned":
-        del facts["rope_theta"]
-    return facts
+    silent = {*SILENT, *(("rope_theta",) if config.positions == "learned" else ())}
+    return {name: value for name, value in asdict(config).items() if name not in silent}
 
 
 def foreign_tensors(
