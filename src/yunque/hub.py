@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def hub_id(text: str) -> HubId | None:
     return HubId(name, revision or None)
 
 
-def fetch(hub: HubId, patterns: Sequence[str]) -> Path:
+def fetch(hub: HubId, patterns: list[str]) -> Path:
     """The folder with the files of a repository that match, fetched or found in the cache.
 
     Raises:

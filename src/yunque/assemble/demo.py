@@ -19,7 +19,7 @@ from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.exam import ExamResult, Question, sit
 from yunque.generate.decode import generate
-from yunque.model.decoder import Decoder
+from yunque.model.protocol import LanguageModel
 from yunque.words import say
 from yunque.words.writing import duration, number, percent
 
@@ -89,7 +89,9 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
     return prepare_conversations(splits, name, config, out, DEFAULT_CHAT_TEMPLATE, progress)
 
 
-def tutor_exam(model: Decoder, tokenizer: Tokenizer, count: int = EVALUATION_EXAM) -> ExamResult:
+def tutor_exam(
+    model: LanguageModel, tokenizer: Tokenizer, count: int = EVALUATION_EXAM
+) -> ExamResult:
     """Sit an exam of problems that no training text holds, with greedy answers."""
     chat = chat_template_of(tokenizer)
     questions = []
@@ -209,6 +211,6 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
     return DemoResult(result, tutor_exam(model.module, model.tokenizer, FINAL_EXAM))
 
 
-def marks_of(model: Decoder, tokenizer: Tokenizer) -> Mapping[str, Any]:
+def marks_of(model: LanguageModel, tokenizer: Tokenizer) -> Mapping[str, Any]:
     """The exam of an evaluation as a row of the run log."""
     return exam_row(tutor_exam(model, tokenizer))
