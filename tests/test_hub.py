@@ -212,8 +212,11 @@ def test_offline_and_not_in_the_cache(hub_cache: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (errors.GatedRepoError, r"taller/yunque: its owner asks for consent.*hf auth login"),
-        (errors.RepositoryNotFoundError, r"knows no such name, or it is private.*no folder"),
+        (errors.GatedRepoError, r"taller/yunque@v9: its owner asks for consent.*hf auth login"),
+        (
+            errors.RepositoryNotFoundError,
+            r"knows no such name, or it is private.*no folder 'taller/yunque' here",
+        ),
         (errors.RevisionNotFoundError, r"taller/yunque@v9: the repository has no revision 'v9'"),
         (errors.HfHubHTTPError, r"could not be fetched.*HfHubHTTPError: 404 Client Error\.\)"),
     ],

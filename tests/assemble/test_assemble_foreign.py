@@ -1,4 +1,4 @@
-"""A MODEL that the Decoder does not hold, from a folder and from the Hub's cache, in every verb."""
+"""MODEL that the Decoder does not hold, from a folder or the Hub's cache, to the last verb."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ def test_the_path_is_told_and_the_numbers_are_those_of_transformers(tmp_path: Pa
     tokenizer = saved(tmp_path)
     model = load(tmp_path, device="cpu")
     assert model.by_transformers
-    assert repr(model).endswith(
-        "gpt_neox, 18,976 parameters, context 24, "
-        f"{tokenizer.vocab_size} tokens, computed by transformers"
-    )
+    told = f"context 24, {tokenizer.vocab_size} tokens, computed by transformers"
+    assert repr(model).endswith(f"gpt_neox, 18,976 parameters, {told}")
     reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     ids = torch.tensor([tokenizer.encode("el yunque")])
     expected = reference.generate(

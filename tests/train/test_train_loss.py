@@ -46,6 +46,39 @@ def test_sum_and_gradients_equal_torch(
         torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+class Capped(nn.Linear):
+    """A head of which the weight is not all there is."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return 3 * torch.tanh(super().forward(hidden) / 3)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_any_head_has_the_sum_and_gradients_of_torch(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "CHUNK_ELEMENTS", rows * 50)
+    hidden, _, targets = case(bias=True)
+    head, largest = Capped(16, 50), 0
+
+    def watched(part: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        largest = max(largest, len(part))
+        return head(part)
+
+    for made in (head, watched):
+        ours = cross_entropy_sum(hidden, made, targets)
+        got = torch.autograd.grad(ours / 7, [hidden, *head.parameters()])
+        reference = F.cross_entropy(
+            head(hidden).flatten(0, 1), targets.flatten(), ignore_index=MASKED, reduction="sum"
+        )
+        want = torch.autograd.grad(reference / 7, [hidden, *head.parameters()])
+        torch.testing.assert_close(ours, reference, rtol=TOLERANCE, atol=TOLERANCE)
+        for one, other in zip(got, want, strict=True):
+            torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+    assert largest == min(rows, 33)
+
+
 def test_double_precision_gradients_agree_with_finite_differences() -> None:
     torch.manual_seed(0)
     hidden = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
