@@ -14,9 +14,9 @@ from fractions import Fraction
 TO_NINETEEN = """zero one two three four five six seven eight nine ten eleven twelve thirteen
 fourteen fifteen sixteen seventeen eighteen nineteen"""
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-TO_TWENTY_NINE = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce
-quince dieciseis diecisiete dieciocho diecinueve veinte veintiuno veintidos veintitres veinticuatro
-veinticinco veintiseis veintisiete veintiocho veintinueve"""
+TO_TWENTY_NINE = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece
+catorce quince dieciseis diecisiete dieciocho diecinueve veinte veintiuno veintidos veintitres
+veinticuatro veinticinco veintiseis veintisiete veintiocho veintinueve"""
 DECENAS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
 CENTENAS = "doscient trescient cuatrocient quinient seiscient setecient ochocient novecient"
 

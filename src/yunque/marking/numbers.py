@@ -41,7 +41,10 @@ PERCENT_AFTER = re.compile(r"[ ]?(?:%|per[ ]?cent(?!\w)|por ciento(?!\w)|pct(?!\
 ALGEBRA_AFTER = re.compile(
     r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b|\s*[+÷×*/^-]\s*\(?[a-z](?![\w'])"
 )
-ALGEBRA_BEFORE = re.compile(r"(?:\b[a-z]|\))\s*[+÷×*/^]\s*\(?$|[<>≤≥]\s*$|\b[xyzn]\s-\s$")
+ALGEBRA_BEFORE = re.compile(
+    r"(?:\b[a-z]|\))\s*[+÷×*/^]\s*\(?$|[<>≤≥±√]\s*\(?$|\b[xyzn]\s-\s$"
+    r"|\\sqrt(?:\[\d\])?\s*\{?$|(?<![a-z])(?:log|ln|sin|cos|tan|sqrt|sen)\s*[({]?$"
+)
 UNIT_AFTER = re.compile(r"[ -]{0,2}(¤|[^\W\d_]+(?:[ ]?/[ ]?[a-zA-Z]+|\^[23])?)")
 NEGATIVE_WORD = re.compile(r"(?:negative|minus|menos)[ ]$")
 NOT_BEFORE = re.compile(
@@ -317,6 +320,7 @@ LATEX = (
     (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", "≈"),
     (r"\\(?:Rightarrow|implies|rightarrow|to|therefore)(?![a-zA-Z])", "⇒"),
     (r"\\pi(?![a-zA-Z])", "π"),
+    (r"\\(?:pm|mp)(?![a-zA-Z])", "±"),
     (r"\^\{?\\circ\}?|\\degree", "°"),
     (r"\\(?:euro|texteuro)(?:\{\})?", "€"),
     (r"\\(?:pounds|textsterling)(?:\{\})?", "£"),
@@ -368,6 +372,7 @@ def plain(text: str) -> str:
         for _ in range(3):
             text = FRACTION.sub(as_division, text)
     text = re.sub(r"\*\*|__|`", "", text)
+    text = re.sub(r"(?<!\S)–(?=[\d$€£])", "-", text)
     text = re.sub(r"(?<![\w*)\]])\*(?=[^\s*])([^*\n]*[^\s*])\*(?![\w*(])", r"\1", text)
     return MONEY_SIGN.sub(lambda match: money_mark(text, match), text)
 
