@@ -101,6 +101,10 @@ class Spoken:
     weak: bool = False
 
 
+HALF_MORE = re.compile(r"an? [a-z]{3,10} and (?:a|one) (half|quarter|third)\b")
+"""An hour and a half."""
+
+
 def spoken_numbers(text: str) -> list[Spoken]:
     """All numbers in words, in order.
 
@@ -112,6 +116,11 @@ def spoken_numbers(text: str) -> list[Spoken]:
     while match := WORD.search(text, place):
         place = match.end()
         if match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] == "\\"):
+            continue
+        if more := HALF_MORE.match(text, match.start()):
+            value = 1 + Fraction(1, DENOMINATORS[more[1]])
+            found.append(Spoken(value, more.start(), more.end()))
+            place = more.end()
             continue
         if not is_start(text, match):
             continue

@@ -41,7 +41,11 @@ PERCENT_AFTER = re.compile(r"[ ]?(?:%|per[ ]?cent(?!\w)|por ciento(?!\w)|pct(?!\
 ALGEBRA_AFTER = re.compile(
     r"[ ]?(?:[√π]|\\(?:sqrt|pi))|[xyznab](?![\w'])|\([xyzn]\b|\s*[+÷×*/^-]\s*\(?[a-z](?![\w'])"
 )
-ALGEBRA_BEFORE = re.compile(r"(?:\b[a-z]|\))\s*[+÷×*/^]\s*\(?$|[<>≤≥]\s*$|\b[xyzn]\s-\s$")
+OR_MORE = re.compile(r"(?: [a-z]+)? (?:or|o) (?:more|less|fewer|mas|menos)\b")
+ALGEBRA_BEFORE = re.compile(
+    r"(?:\b[a-z]|\))\s*[+÷×*/^]\s*\(?$|[<>≤≥±√]\s*\(?$|\b[xyzn]\s-\s$"
+    r"|\\sqrt(?:\[\d\])?\s*\{?$|(?<![a-z])(?:log|ln|sin|cos|tan|sqrt|sen)\s*[({]?$"
+)
 UNIT_AFTER = re.compile(r"[ -]{0,2}(¤|[^\W\d_]+(?:[ ]?/[ ]?[a-zA-Z]+|\^[23])?)")
 NEGATIVE_WORD = re.compile(r"(?:negative|minus|menos)[ ]$")
 NOT_BEFORE = re.compile(
@@ -53,6 +57,7 @@ ONE_AFTER = re.compile(
     r"es|son|era|queda|quedan|solo|solamente|exactamente|tiene|tienen|necesita|necesitan|recibe|falta|sobra)\s+)$"
 )
 """What stands before "one" where it is a number, not a pronoun."""
+HALF_AN = re.compile(r"half an? |media (?:hora|docena)\b")
 ONE_BEFORE = re.compile(r"[ ](?:of|by one|de|a uno)\b|\s*[^\W\d]+\s+[^\W\d]")
 """What follows "one" or "un" where it is none."""
 
@@ -100,7 +105,9 @@ def numbers_in(text: str, convention: str = "") -> list[Value]:
         if any(start < spoken.end and spoken.start < end for start, end in taken):
             continue
         before = folded[max(0, spoken.start - 40) : spoken.start]
-        if spoken.weak and (not ONE_AFTER.search(before) or ONE_BEFORE.match(folded, spoken.end)):
+        weak = spoken.weak and not FRACTION_AFTER.match(folded, spoken.end)
+        alone = ONE_AFTER.search(before) and not ONE_BEFORE.match(folded, spoken.end)
+        if weak and not alone and not HALF_AN.match(folded, spoken.start):
             continue
         if (
             spoken.value == 11
@@ -108,7 +115,7 @@ def numbers_in(text: str, convention: str = "") -> list[Value]:
             and is_english(folded)
         ):
             continue
-        value = Value((spoken.value,), spoken.start, spoken.end, weak=spoken.weak)
+        value = Value((spoken.value,), spoken.start, spoken.end, weak=weak)
         found.append(with_surroundings(text, folded, value, money=False, spoken=True))
     found.sort(key=lambda value: value.start)
     kept: list[Value] = []
@@ -242,7 +249,11 @@ def with_surroundings(
         end = match.end()
     if match := PERCENT_AFTER.match(folded, end):
         percent, end = True, match.end()
-    elif ALGEBRA_AFTER.match(folded, end) or ALGEBRA_BEFORE.search(before):
+    elif (
+        OR_MORE.match(folded, end)
+        or ALGEBRA_AFTER.match(folded, end)
+        or ALGEBRA_BEFORE.search(before)
+    ):
         readings = ()
     elif match := UNIT_AFTER.match(text, end):
         name = match[1]
@@ -287,7 +298,21 @@ def is_english(folded: str) -> bool:
     return english > sum(word in SPANISH_WORDS for word in words)
 
 
-ENGLISH_WORDS = {"the", "is", "of", "and", "he", "she", "it", "to", "in", "that", "they", "at"}
+ENGLISH_WORDS = {
+    "the",
+    "is",
+    "of",
+    "and",
+    "he",
+    "she",
+    "it",
+    "to",
+    "in",
+    "that",
+    "was",
+    "upon",
+    "there",
+}
 SPANISH_WORDS = {"el", "la", "los", "las", "de", "es", "que", "en", "y", "son", "por", "hay"}
 
 
@@ -317,6 +342,7 @@ LATEX = (
     (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", "≈"),
     (r"\\(?:Rightarrow|implies|rightarrow|to|therefore)(?![a-zA-Z])", "⇒"),
     (r"\\pi(?![a-zA-Z])", "π"),
+    (r"\\(?:pm|mp)(?![a-zA-Z])", "±"),
     (r"\^\{?\\circ\}?|\\degree", "°"),
     (r"\\(?:euro|texteuro)(?:\{\})?", "€"),
     (r"\\(?:pounds|textsterling)(?:\{\})?", "£"),
@@ -368,6 +394,7 @@ def plain(text: str) -> str:
         for _ in range(3):
             text = FRACTION.sub(as_division, text)
     text = re.sub(r"\*\*|__|`", "", text)
+    text = re.sub(r"(?<!\S)–(?=[\d$€£])", "-", text)
     text = re.sub(r"(?<![\w*)\]])\*(?=[^\s*])([^*\n]*[^\s*])\*(?![\w*(])", r"\1", text)
     return MONEY_SIGN.sub(lambda match: money_mark(text, match), text)
 

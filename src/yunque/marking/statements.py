@@ -207,22 +207,20 @@ def the_one(text: str, convention: str) -> Value | None:
 def contradicted(text: str, convention: str) -> bool:
     """Whether a number is followed by another one alone in brackets: 42 (forty-three)."""
     for match in BRACKETS.finditer(text):
-        before = results(text[: match.start()], convention)
         inside = results(match[1], convention)
-        glued = text[match.start() - 1 : match.start()].isdigit() and match[1][:1] in ".0123456789"
-        if (
-            len(inside) == 1
-            and before
-            and not glued
-            and before[-1].end >= len(text[: match.start()].rstrip())
-        ):
-            alone = not re.search(r"\w", match[1][: inside[0].start] + match[1][inside[0].end :])
-            if (
-                alone
-                and inside[0].unit in ("", before[-1].unit)
-                and not inside[0].agrees(before[-1])
-            ):
-                return True
+        if len(inside) != 1 or not inside[0].readings:
+            continue
+        if re.search(r"\w", match[1][: inside[0].start] + match[1][inside[0].end :]):
+            continue
+        front = text[: match.start()].rstrip()
+        if front == text[: match.start()] and front[-1:].isdigit() and match[1][0] in ".0123456789":
+            continue  # 2(3) is a product
+        before = results(front, convention)
+        beside = bool(before) and before[-1].end == len(front)
+        if beside and inside[0].unit in ("", before[-1].unit):
+            if inside[0].agrees(before[-1]):
+                continue
+            return True
     return False
 
 
@@ -243,9 +241,13 @@ def last_number(text: str, raw: str, convention: str) -> Value | None:
             if contradicted(sentence, convention):
                 return None
             outside = BRACKETS.sub("", sentence)
-            if results(outside, convention):
+            if len(values) > 1 and results(outside, convention):
                 sentence, values = outside, results(outside, convention)
-            return bold_number(raw, sentence, convention) or settled(sentence, values)
+            values = [value for value in values if not value.denied]
+            bold = bold_numbers(raw, sentence, convention)
+            if bold or not values:
+                return bold[0] if len(bold) == 1 else None
+            return settled(sentence, values)
     return None
 
 
@@ -258,20 +260,16 @@ def sentences(line: str) -> list[str]:
     return [*found, line[start:]]
 
 
-def bold_number(raw: str, sentence: str, convention: str) -> Value | None:
-    """The one number in bold of a reply's last sentence with a number."""
+def bold_numbers(raw: str, sentence: str, convention: str) -> list[Value]:
+    """The different numbers in bold of a reply's last sentence with a number."""
     values: list[Value] = []
     for match in BOLD.finditer(raw):
         inner = next(group for group in match.groups() if group is not None)
-        text = plain(inner)
-        if (
-            text.strip()
-            and text.strip() in sentence
-            and raw.rfind(inner) == match.start(match.lastindex or 0)
-        ):
+        text = plain(inner).strip()
+        latest = raw.rfind(inner) == match.start(match.lastindex or 0)
+        if text and text in sentence and latest:
             values += results(text, convention)
-    values = distinct(values)
-    return values[0] if len(values) == 1 else None
+    return distinct(values)
 
 
 def settled(sentence: str, values: Sequence[Value]) -> Value | None:
