@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from test_assemble_runs import StopAt, assert_same_bits, rows, tensors
 
 from yunque.assemble import exams
+from yunque.assemble.convert import convert
 from yunque.assemble.models import load
 from yunque.assemble.recipes import finetune_recipe
 from yunque.assemble.runs import finetune, pretrain, resume
@@ -187,8 +188,8 @@ def test_the_first_loss_is_that_of_the_assistants_words(
         "Son 1.Son 2."
     )
     (start,) = rows(done.run, "start")
-    ledger = json.loads((done.run / "ledger.json").read_text(encoding="utf-8"))
-    assert ledger["tokens"]["masked"] == len(ids) - sum(carries) > 0
+    facts = open_prepared(done.run / "data").facts["splits"]["train"]
+    assert (facts["tokens"], facts["masked"]) == (len(ids), len(ids) - sum(carries))
     twin = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
     # Windows of 64 over the stream of all conversations, from the phase that the seed gives.
     batches = Batches(open_prepared(done.run / "data").splits["train"], 64, 24, 64, seed=1)
@@ -342,3 +343,27 @@ def test_the_last_words_say_better_or_worse(
     said = {"en": "NO DIFFERENCE between the trained model and its base", "es": "NO muestra DIFE"}
     assert said[lang] in out
     assert "/6" in out
+
+
+def test_a_merged_adapter_is_certified_against_the_unmerged_model(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    done = finetune(base, str(chats), tmp_path / "run", **OPTIONS)
+    with pytest.raises(InputError, match=r"an adapter, .* give --merge"):
+        convert(done.run / "last", tmp_path / "whole")
+    made = convert(done.run / "last", tmp_path / "whole", merge=True)
+    merged = made.certificate.checks[0]
+    assert (merged.id, merged.passed) == ("merge", True)
+    assert merged.figure is not None
+    assert merged.figure < 3e-5
+    ids = load(base, device="cpu").tokenizer.encode("¿4 + 1?")
+    twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "whole").eval()
+    with torch.no_grad():
+        logits = twin(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(logits, logits_of(done.run / "last", ids), rtol=0, atol=3e-5)
+    card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    assert "base_model: " in card
+    with pytest.raises(InputError, match="nothing to merge"):
+        convert(tmp_path / "whole", tmp_path / "again", merge=True)

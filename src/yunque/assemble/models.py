@@ -325,7 +325,7 @@ def open_model(path: Path) -> Decoder | TransformersModel:
         InputError: as the loader of the format says; or config.json names code to run.
     """
     if is_adapter(path):
-        stated = str(read_adapter_config(path)["base_model_name_or_path"])
+        stated = base_of(path)
         with located(f"{path}: an adapter of {stated}"):
             base = open_model(model_path(stated))
         inner, names = adaptable(base)
@@ -346,6 +346,21 @@ def open_model(path: Path) -> Decoder | TransformersModel:
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and no whole model."""
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(adapter: Path) -> str:
+    """What an adapter says that it was trained on: a folder or a Hub id.
+
+    Raises:
+        InputError: it says nothing.
+    """
+    stated = read_adapter_config(adapter).get("base_model_name_or_path")
+    if not isinstance(stated, str) or not stated:
+        raise InputError(
+            f"{adapter / 'adapter_config.json'}: base_model_name_or_path is missing, so its base "
+            "is not known. Write the base's folder or Hub id there."
+        )
+    return stated
 
 
 def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, str] | None]:
