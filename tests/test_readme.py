@@ -63,6 +63,8 @@ def test_every_command_runs(
             extra = ["--steps", "1"]
         elif words[0] == "pretrain" and "--help" not in words and "--recipe" not in words:
             extra = QUICK
+        elif words[0] == "finetune":
+            extra = ["--steps", "2", "--eval-every", "2", "--rank", "2"]
         elif words[0] == "generate":
             extra = ["--max-new-tokens", "3"]
         try:
