@@ -132,7 +132,7 @@ def test_a_lora_run_leaves_an_adapter_that_peft_opens(
     stored = sum(
         tensor.numel() for tensor in load_file(best / "adapter_model.safetensors").values()
     )
-    assert start["parameters"]["trained"] == start["parameters"]["adapter"] == stored
+    assert start["parameters"]["adapter"] == stored
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
