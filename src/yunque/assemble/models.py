@@ -135,13 +135,33 @@ class Model:
                 chat template.
         """
         chosen = chosen_settings(settings or GenerateConfig(), options)
-        ids = self.chat_ids(prompt) if chat else self.tokenizer.encode(prompt)
-        stream = Stream(self.tokenizer, on_text) if on_text and chosen.beams == 1 else None
+        if chat:
+            ids = self.chat_ids([Message("user", prompt)])
+        else:
+            ids = self.tokenizer.encode(prompt)
+        made = self.continued(ids or [self.tokenizer.separator_id], chosen, on_text)
+        return Text(prompt, made.texts or [], made)
+
+    def continued(
+        self,
+        ids: Sequence[int],
+        settings: GenerateConfig,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Generation:
+        """Write on from token ids; the result holds texts.
+
+        Args:
+            on_text: called with each new piece of the first text as soon as it is certain.
+
+        Raises:
+            InputError: a setting is out of range.
+        """
+        stream = Stream(self.tokenizer, on_text) if on_text and settings.beams == 1 else None
         with self.runtime.autocast():
             made = generate(
                 self.module,
-                [ids or [self.tokenizer.separator_id]],
-                chosen,
+                [ids],
+                settings,
                 self.end_ids,
                 decode=self.tokenizer.continuation,
                 on_token=stream.token if stream else None,
@@ -151,20 +171,21 @@ class Model:
             stream.finish(texts[0])
         elif on_text:
             on_text(texts[0])
-        return Text(prompt, texts, made)
+        return made
 
-    def chat_ids(self, message: str) -> list[int]:
-        """Ids of one user message in the model's chat template, ready for the answer.
+    def chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of messages in the model's chat template, ready for the assistant's answer.
 
         Raises:
             InputError: the model's tokenizer has no chat template.
         """
         if self.tokenizer.chat_template is None:
             raise InputError(
-                f"{self.folder}: this model has no chat template, it continues plain text. "
-                "Leave out --chat."
+                f"{self.folder}: this model has no chat template, it continues plain text: "
+                "`yunque generate` without --chat. To chat with it, train it on conversations "
+                "first; the tokenizer then gets a template."
             )
-        asked = render_prompt([Message("user", message)], chat_template_of(self.tokenizer))
+        asked = render_prompt(messages, chat_template_of(self.tokenizer))
         return [int(id) for id in encode_rendered(self.tokenizer, asked)[0]]
 
     def evaluate(self, sources: Sequence[str] | str) -> Score:
