@@ -19,6 +19,7 @@ VERBS = (
     "pretrain",
     "resume",
     "generate",
+    "chat",
     "evaluate",
     "explain",
     "convert",

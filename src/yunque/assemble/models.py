@@ -346,9 +346,7 @@ def open_model(path: Path) -> Decoder | TransformersModel:
         InputError: as the loader of the format says; or config.json names code to run.
     """
     if is_adapter(path):
-        stated = str(read_adapter_config(path)["base_model_name_or_path"])
-        with located(f"{path}: an adapter of {stated}"):
-            base = open_model(model_path(stated))
+        base = open_model(base_path(path))
         inner, names = adaptable(base)
         load_adapter(inner, path, names)
         return base
@@ -369,6 +367,17 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
+def base_path(adapter: Path) -> Path:
+    """Where the model of an adapter lies.
+
+    Raises:
+        InputError: adapter_config.json cannot be used, or the model is not where it says.
+    """
+    stated = str(read_adapter_config(adapter)["base_model_name_or_path"])
+    with located(f"{adapter}: an adapter of {stated}"):
+        return model_path(stated)
+
+
 def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, str] | None]:
     """The module that adapters are put on, and the published names of its layers."""
     if isinstance(model, Decoder):
@@ -379,9 +388,14 @@ def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, 
 def tokenizer_of(path: Path) -> tuple[Tokenizer, set[int]]:
     """The tokenizer of the model at a path, and the ids that its files say end a text.
 
+    An adapter's folder need not hold a tokenizer, and does not say what ends a text: its base does.
+
     Raises:
         InputError: there is none, or it is broken.
     """
+    if is_adapter(path):
+        tokenizer, end_ids = tokenizer_of(base_path(path))
+        return (load_tokenizer(path) if any(path.glob("tokenizer*")) else tokenizer), end_ids
     if path.suffix != ".gguf":
         return load_tokenizer(path), stated_end_ids(path)
     with tempfile.TemporaryDirectory() as name:

@@ -35,7 +35,7 @@ class ChatConsole:
         self._held = ""
 
     def read(self, prompt: str) -> str | None:
-        """The next line without its white space; None at the end.
+        """The next line without its line end; None behind the last one.
 
         Raises:
             InputError: it is not text.
@@ -63,7 +63,9 @@ class ChatConsole:
             if self.interactive:
                 self._write(self.notes, "\n")
             return None
-        return line.strip("\r\n") if line.startswith(" ") else line.strip()
+        if self.line == 1:
+            line = line.removeprefix("\ufeff")
+        return line.rstrip("\r\n")
 
     def piece(self, text: str) -> None:
         """The next piece of an answer; white space at its edges is not shown."""
