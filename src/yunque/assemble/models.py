@@ -135,10 +135,8 @@ class Model:
                 chat template.
         """
         chosen = chosen_settings(settings or GenerateConfig(), options)
-        if chat:
-            ids = self.chat_ids([Message("user", prompt)])
-        else:
-            ids = self.tokenizer.encode(prompt)
+        asked = [Message("user", prompt)]
+        ids = self.chat_ids(asked) if chat else self.tokenizer.encode(prompt)
         made = self.continued(ids or [self.tokenizer.separator_id], chosen, on_text)
         return Text(prompt, made.texts or [], made)
 
