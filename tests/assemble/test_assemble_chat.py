@@ -20,7 +20,7 @@ from yunque.assemble import models
 from yunque.assemble.chat import Chat, Talk, Turn, new_chat, write_transcript
 from yunque.assemble.models import Model, load
 from yunque.assemble.sources import prepare
-from yunque.config import GenerateConfig, LoraConfig, ModelConfig
+from yunque.config import AdaptConfig, GenerateConfig, ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
 from yunque.data.conversations import Message
 from yunque.data.tokenizer import train_tokenizer
@@ -378,7 +378,7 @@ def test_nothing_is_overwritten(model: Model, tmp_path: Path) -> None:
 
 def test_a_model_without_a_template_is_refused(tmp_path: Path) -> None:
     plain = load(saved(tmp_path, template=None), device="cpu")
-    with pytest.raises(InputError, match="no chat template.*To chat with it, train it on conv"):
+    with pytest.raises(InputError, match=r"no chat template.*To chat with it, train it on conv"):
         talk(plain, Terminal("hola"))
 
 
@@ -396,7 +396,7 @@ def test_an_adapter_speaks_with_the_tokenizer_of_its_base(tmp_path: Path) -> Non
     described["eos_token_id"] = [END, 7]
     (folder / "generation_config.json").write_text(json.dumps(described), encoding="utf-8")
     inner, names = models.adaptable(base := load(folder, device="cpu").module)
-    add_lora(inner, LoraConfig(), names)
+    add_lora(inner, AdaptConfig(), 1, names)
     with torch.no_grad():
         for name, parameter in inner.named_parameters():
             if "lora" in name:
