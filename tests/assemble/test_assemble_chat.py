@@ -141,7 +141,9 @@ def test_turns_leave_whole_and_exactly_at_the_boundary() -> None:
 
 
 def test_the_oldest_turns_leave_and_the_system_prompt_stays(model: Model) -> None:
-    chat = Chat("Sé breve.", GenerateConfig(max_new_tokens=9), TURNS)
+    chat = Chat("Sé breve.", GenerateConfig(max_new_tokens=10), TURNS)
+    assert chat.prompt("why", model.chat_ids, CONTEXT).dropped == 1  # 54 + 10 tokens
+    chat = replace(chat, settings=GenerateConfig(max_new_tokens=11))
     made = chat.prompt("why", model.chat_ids, CONTEXT)
     kept = [Message("system", "Sé breve.")]
     kept += [Message("user", "thanks"), Message("assistant", "you are welcome")]
@@ -406,7 +408,8 @@ def test_an_adapter_speaks_with_the_tokenizer_of_its_base(tmp_path: Path) -> Non
     assert adapted.end_ids == {END, 7}
     ids = torch.tensor([adapted.chat_ids([Message("user", "hola")])])
     with torch.inference_mode():
-        assert torch.equal(adapted.module.logits(adapted.module(ids)), base.logits(base(ids)))
+        logits = adapted.module.head(adapted.module(ids))
+        assert torch.equal(logits, base.head(base(ids)))
     going, code, _, _ = talk(adapted, io.StringIO("hola\n"))
     assert (code, going.chat.asked) == (0, 1)
 
@@ -416,7 +419,7 @@ def test_an_adapter_speaks_with_the_tokenizer_of_its_base(tmp_path: Path) -> Non
 
 def test_a_file_of_questions_from_outside(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model")
-    questions = f"\ufeffhola\n\n/temperature 0\n{'x' * 99}\nadiós\n"
+    questions = f"\ufeffhola\n\n/temperature 0.8\n{'x' * 99}\nadiós\n"
     words = ["chat", str(folder), "--max-new-tokens", "12", "--lang", "en", "--device", "cpu"]
     path = tmp_path / "talk.jsonl"
     command = [sys.executable, "-m", "yunque.cli", *words, "--save", str(path)]
