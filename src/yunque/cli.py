@@ -20,6 +20,7 @@ VERBS = (
     "finetune",
     "resume",
     "generate",
+    "chat",
     "evaluate",
     "explain",
     "convert",

@@ -420,6 +420,55 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Chat:
+    """Talk with a model, in its chat template; the answers appear as they are written.
+
+    MODEL is a run folder (its best/), a model folder, an adapter folder or a Hub id. The model is
+    given the conversation as far as its context holds it: of a long one the oldest turns are left
+    out, each question with its answer, and the system prompt stays.
+
+    A line is a question, or a command: /reset begins anew, /undo takes the last question and its
+    answer back, /temperature N, /save FILE, /help, /quit. A question that begins with / gets a
+    space before it. Ctrl-C stops an answer and keeps what was written; at the prompt it ends the
+    chat, as Ctrl-D does.
+
+    The transcript (.json or .jsonl, by the name of the file) holds {"messages": [...]}, which
+    `yunque prepare` and training read. Where standard input is a file, each line is a question
+    and standard output holds the answers only; a line that could not be answered is named on
+    standard error, and the exit code is then 2.
+
+    For example:
+      yunque chat runs/demo
+      yunque chat runs/demo --save talk.jsonl --system "Answer in one line." --temperature 0.3
+      yunque chat runs/demo --temperature 0 --quiet < questions.txt > answers.txt
+    """
+
+    model: Positional[str]
+    """Run folder, model folder, adapter folder or Hub id (OWNER/NAME, also with @REVISION)."""
+    save: str = ""
+    """File for the transcript, new (.json or .jsonl); written after every turn."""
+    system: str = ""
+    """System prompt: what the model is told before the first question."""
+    settings: GenerateConfig = field(default_factory=GenerateConfig)
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.chat import Talk, new_chat
+        from yunque.screen.chat import chat_console
+
+        chat = new_chat(self.system, self.settings, self.save)
+        model = opened(self.model, self.device, self.output)
+        console = chat_console(self.output.json, self.output.quiet)
+        talk = Talk(model, chat, console, save=self.save, lang=self.output.language)
+        code = talk.run()
+        if self.output.json:
+            say_all(self.output, talk.chat.to_json(), [])
+        return code
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Loss, perplexity and bits per byte of a model over any text, and its marks in an exam.
 
@@ -652,6 +701,7 @@ VERBS: dict[str, type[Any]] = {
     "finetune": Finetune,
     "resume": Resume,
     "generate": Generate,
+    "chat": Chat,
     "evaluate": Evaluate,
     "explain": Explain,
     "convert": Convert,

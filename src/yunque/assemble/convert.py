@@ -15,7 +15,7 @@ from torch import Tensor
 from yunque import __version__, runlog
 from yunque.adapt.lora import drift
 from yunque.adapt.lora import merge as merge_adapters
-from yunque.assemble.models import Model, base_of, is_adapter, load, model_path
+from yunque.assemble.models import Model, base_of, base_path, is_adapter, load, model_path
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
 from yunque.data.chat_template import chat_template_of
@@ -136,7 +136,7 @@ def convert(
     source.decoder  # noqa: B018  (refuses what only transformers computes, before anything is made)
     weights_at = path
     if merge:
-        weights_at = model_path(base_of(path))
+        weights_at = base_path(path)
     chosen = dtype or stored_dtype(weights_at)
     card = card_of(source, str(model), folder.name, chosen, to)
     before = [merged_check(source)] if merge else []

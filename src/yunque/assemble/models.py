@@ -135,13 +135,31 @@ class Model:
                 chat template.
         """
         chosen = chosen_settings(settings or GenerateConfig(), options)
-        ids = self.chat_ids(prompt) if chat else self.tokenizer.encode(prompt)
-        stream = Stream(self.tokenizer, on_text) if on_text and chosen.beams == 1 else None
+        asked = [Message("user", prompt)]
+        ids = self.chat_ids(asked) if chat else self.tokenizer.encode(prompt)
+        made = self.continued(ids or [self.tokenizer.separator_id], chosen, on_text)
+        return Text(prompt, made.texts or [], made)
+
+    def continued(
+        self,
+        ids: Sequence[int],
+        settings: GenerateConfig,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Generation:
+        """Write on from token ids; the result holds texts.
+
+        Args:
+            on_text: called with each new piece of the first text as soon as it is certain.
+
+        Raises:
+            InputError: a setting is out of range.
+        """
+        stream = Stream(self.tokenizer, on_text) if on_text and settings.beams == 1 else None
         with self.runtime.autocast():
             made = generate(
                 self.module,
-                [ids or [self.tokenizer.separator_id]],
-                chosen,
+                [ids],
+                settings,
                 self.end_ids,
                 decode=self.tokenizer.continuation,
                 on_token=stream.token if stream else None,
@@ -151,20 +169,21 @@ class Model:
             stream.finish(texts[0])
         elif on_text:
             on_text(texts[0])
-        return Text(prompt, texts, made)
+        return made
 
-    def chat_ids(self, message: str) -> list[int]:
-        """Ids of one user message in the model's chat template, ready for the answer.
+    def chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of messages in the model's chat template, ready for the assistant's answer.
 
         Raises:
             InputError: the model's tokenizer has no chat template.
         """
         if self.tokenizer.chat_template is None:
             raise InputError(
-                f"{self.folder}: this model has no chat template, it continues plain text. "
-                "Leave out --chat."
+                f"{self.folder}: this model has no chat template, it continues plain text: "
+                "`yunque generate` without --chat. To chat with it, train it on conversations "
+                "first; the tokenizer then gets a template."
             )
-        asked = render_prompt([Message("user", message)], chat_template_of(self.tokenizer))
+        asked = render_prompt(messages, chat_template_of(self.tokenizer))
         return [int(id) for id in encode_rendered(self.tokenizer, asked)[0]]
 
     def evaluate(self, sources: Sequence[str] | str) -> Score:
@@ -325,9 +344,7 @@ def open_model(path: Path) -> Decoder | TransformersModel:
         InputError: as the loader of the format says; or config.json names code to run.
     """
     if is_adapter(path):
-        stated = base_of(path)
-        with located(f"{path}: an adapter of {stated}"):
-            base = open_model(model_path(stated))
+        base = open_model(base_path(path))
         inner, names = adaptable(base)
         load_adapter(inner, path, names)
         return base
@@ -363,6 +380,17 @@ def base_of(adapter: Path) -> str:
     return stated
 
 
+def base_path(adapter: Path) -> Path:
+    """Where the model of an adapter lies.
+
+    Raises:
+        InputError: adapter_config.json cannot be used, or the model is not where it says.
+    """
+    stated = base_of(adapter)
+    with located(f"{adapter}: an adapter of {stated}"):
+        return model_path(stated)
+
+
 def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, str] | None]:
     """The module that adapters are put on, and the published names of its layers."""
     if isinstance(model, Decoder):
@@ -373,9 +401,14 @@ def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, 
 def tokenizer_of(path: Path) -> tuple[Tokenizer, set[int]]:
     """The tokenizer of the model at a path, and the ids that its files say end a text.
 
+    An adapter's folder need not hold a tokenizer, and does not say what ends a text: its base does.
+
     Raises:
         InputError: there is none, or it is broken.
     """
+    if is_adapter(path):
+        tokenizer, end_ids = tokenizer_of(base_path(path))
+        return (load_tokenizer(path) if any(path.glob("tokenizer*")) else tokenizer), end_ids
     if path.suffix != ".gguf":
         return load_tokenizer(path), stated_end_ids(path)
     with tempfile.TemporaryDirectory() as name:

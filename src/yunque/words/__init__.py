@@ -21,6 +21,7 @@ from yunque.words.writing import number
 
 LANGUAGES = ("en", "es")
 ROOMS = (
+    "chat",
     "cli",
     "data",
     "demo",

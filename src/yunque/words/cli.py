@@ -36,6 +36,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "continúa con exactitud un entrenamiento interrumpido",
     ),
     "cli.verb_generate": ("let a model write", "hace escribir a un modelo"),
+    "cli.verb_chat": (
+        "talk with a model, and keep the conversation to train on",
+        "conversa con un modelo y guarda la conversación para entrenar con ella",
+    ),
     "cli.verb_evaluate": (
         "loss, perplexity and bits per byte over any text; marks in an exam",
         "pérdida, perplejidad y bits por byte sobre cualquier texto; nota en un examen",
