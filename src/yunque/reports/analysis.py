@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,10 @@ def analyse(log: Log) -> Analysis:
     findings = [f for f in found if f is not None]
     if any(f.id == "still_improving" for f in findings):
         findings = [f for f in findings if f.id != "plateau"]
+    if any(f.id == "worse_than_base" and f.numbers.get("lost") is not None for f in findings):
+        first = tell("report.worse_than_base.first")
+        by_loss = ("best_step", "still_improving")
+        findings = [replace(f, advice=first) if f.id in by_loss else f for f in findings]
     stages = [] if silent else stages_of(train, val, onset, over)
     analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
     verdict = verdict_of(log, analysis, train, val)

@@ -135,7 +135,7 @@ def wilson(right: float, total: float) -> tuple[float, float]:
 
 def best_kept(log: Log) -> Record | None:
     """The exam of the model in `best/`, None where the log shows none."""
-    if not log.kept or log.kept_step is None:
+    if log.kept_step is None:
         return None
     return next((row for row in sat(log) if row.step == log.kept_step), None)
 

@@ -435,7 +435,7 @@ def worse_than_base(log: Log, val: Curve) -> Finding | None:
         names = ("right", "total", "lost", "gained", "p_value", "verdict")
         case, also, more = "paired", "", dict[str, Any]()
         kept = best_kept(log)
-        if kept is not None and kept.step != held.row.step:
+        if kept is not None:
             also = f"report.worse_than_base.kept_{'other' if kept.step else 'first'}"
             more = exam_numbers("kept", kept)
         return make(

@@ -360,8 +360,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.worse_than_base.paired": (
         "The exam got worse than the base: of {first_total:n} questions, {first_right:n} were "
-        "right before training and {last_right:n} at step {last_step:n}. Right answers lost: {lost:n}; "
-        "gained: {gained:n} (exact paired test, p = {p_value:p}).",
+        "right before training and {last_right:n} at step {last_step:n}. Right answers lost: "
+        "{lost:n}; gained: {gained:n} (exact paired test, p = {p_value:p}).",
         "El examen salió peor que el del modelo base: de {first_total:n} preguntas, acertaba "
         "{first_right:n} antes de entrenar y {last_right:n} en el paso {last_step:n}. Aciertos "
         "perdidos: {lost:n}; ganados: {gained:n} (prueba exacta por pares, p = {p_value:p}).",
@@ -398,6 +398,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "best/ es el modelo base, tal como estaba antes de entrenar: ninguna evaluación posterior "
         "(hubo {later:n}) tuvo una pérdida de entrenamiento menor que la suya, {first:loss}. La "
         "menor de ellas es {low:loss}, en el paso {low_step:n}.",
+    ),
+    "report.worse_than_base.first": (
+        "That is by the loss alone. The exam says otherwise, and it goes first: see “No better "
+        "than before”.",
+        "Eso es solo según la pérdida. El examen dice otra cosa, y va primero: mira «No mejor que "
+        "antes».",
     ),
     "report.worse_than_base.advice": (
         "Use the base model; look at the training examples, lower the learning rate, train less.",
@@ -936,20 +942,20 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.forgetting": ("Did it forget?", "¿Ha olvidado?"),
     "report.forgetting.rose": (
         "The loss on a small general text, which has nothing to do with the training, rose from "
-        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}), by {change:loss} "
+        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}), by {change:x} "
         "nats per token: the model has grown worse at ordinary text. Training less, a lower "
         "learning rate or some general text among the training data hold that back.",
         "La pérdida en un pequeño texto general, ajeno al entrenamiento, subió de {first:loss} "
-        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}), {change:loss} nats por token: "
+        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}), {change:x} nats por token: "
         "el modelo ha empeorado con el texto corriente. Lo frenan entrenar menos, una tasa de "
         "aprendizaje menor o algo de texto general entre los datos.",
     ),
     "report.forgetting.fell": (
         "The loss on a small general text, which has nothing to do with the training, fell from "
-        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}), by {change:loss} "
+        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}), by {change:x} "
         "nats per token: this text shows no forgetting.",
         "La pérdida en un pequeño texto general, ajeno al entrenamiento, bajó de {first:loss} "
-        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}), {change:loss} nats por token: "
+        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}), {change:x} nats por token: "
         "este texto no muestra olvido.",
     ),
     "report.forgetting.still": (
