@@ -48,6 +48,7 @@ GOOD = {
     "matplotlib": "3.11.2",
     "peft": "0.19.0",
     "bitsandbytes": "0.49.0",
+    "gguf": "0.19.0",
     "datasets": "4.4.0",
 }
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
@@ -104,10 +105,11 @@ def test_a_sound_machine_has_every_layer_and_nothing_to_mend() -> None:
         "zstandard",
         "safetensors",
         "accelerate",
+        "peft",
         "plotly",
         "matplotlib",
-        "peft",
         "bitsandbytes",
+        "gguf",
         "datasets",
         "cpu",
         "cpu_features",
@@ -145,7 +147,7 @@ def test_versions_are_those_of_the_project_file() -> None:
         ("torch", Package("2.14.0"), "unusable", 'pip install "torch>=2.11,<2.14"'),
         ("accelerate", Package("1.9.9"), "old", 'pip install --upgrade "accelerate>=1.10"'),
         ("accelerate", Package("1.10.0"), "ok", ""),
-        ("peft", None, "missing", "pip install peft"),
+        ("gguf", None, "missing", "pip install gguf"),
         (
             "bitsandbytes",
             Package("0.49.0", "OSError: libcudart.so.12"),
@@ -160,7 +162,7 @@ def test_packages(name: str, package: Package | None, status: str, fix: str) -> 
     if package is not None and package.error:
         assert package.error in check.text["en"]
         assert package.error in check.text["es"]
-    assert check.required == (name not in ("peft", "bitsandbytes", "datasets"))
+    assert check.required == (name not in ("gguf", "bitsandbytes", "datasets"))
 
 
 def test_versions_compare_as_numbers() -> None:
@@ -374,9 +376,9 @@ def test_absent_package() -> None:
 
 
 def test_render_in_both_languages() -> None:
-    checks = judge(with_package("peft", None))
+    checks = judge(with_package("gguf", None))
     english, spanish = render(checks, "en"), render(checks, "es")
-    assert "missing   PEFT" in english
+    assert "missing   gguf" in english
     assert "→ pip install peft" in english
     assert "falta       PEFT" in spanish
     assert "Controlador NVIDIA" in spanish

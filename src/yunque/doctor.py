@@ -71,10 +71,11 @@ PACKAGES = (
     Needed("zstandard", "zstandard", "0.23"),
     Needed("safetensors", "safetensors", "0.5"),
     Needed("accelerate", "accelerate", "1.10"),
+    Needed("peft", "PEFT", "0.17"),
     Needed("plotly", "plotly", "6.0"),
     Needed("matplotlib", "matplotlib", "3.9"),
-    Needed("peft", "PEFT", required=False),
     Needed("bitsandbytes", "bitsandbytes", required=False),
+    Needed("gguf", "gguf", required=False),
     Needed("datasets", "datasets", required=False),
 )
 

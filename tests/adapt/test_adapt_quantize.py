@@ -178,7 +178,7 @@ def test_qlora_is_lora_over_the_dequantised_weights(variant: str, tmp_path: Path
     assert torch.equal(logits(model), logits(plain))  # at the start
     for seed, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
         with torch.no_grad():
-            parameter += 0.1 * torch.randn(
+            parameter += 0.05 * torch.randn(
                 parameter.shape, generator=torch.Generator().manual_seed(seed)
             )
     save_adapter(model, tmp_path / "a", "base", names)

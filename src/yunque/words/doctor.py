@@ -41,7 +41,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "doctor.for_plotly": ("the charts of the HTML report", "las gráficas del informe HTML"),
     "doctor.for_matplotlib": ("the PNG of the report", "la imagen PNG del informe"),
-    "doctor.for_peft": ("LoRA adapters (optional)", "los adaptadores LoRA (opcional)"),
+    "doctor.for_peft": ("LoRA adapters", "los adaptadores LoRA"),
+    "doctor.for_gguf": ("writing GGUF files (optional)", "escribir archivos GGUF (opcional)"),
     "doctor.for_bitsandbytes": (
         "4-bit and 8-bit weights (optional)",
         "los pesos de 4 y 8 bits (opcional)",
