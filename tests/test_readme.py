@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -63,7 +64,8 @@ def test_every_command_runs(
             extra = ["--steps", "1"]
         elif words[0] == "pretrain" and "--help" not in words and "--recipe" not in words:
             extra = QUICK
-        elif words[0] == "generate":
+        elif words[0] in ("generate", "chat"):
+            monkeypatch.setattr("sys.stdin", io.StringIO("¿Cuánto es 2 + 2?\n"))
             extra = ["--max-new-tokens", "3"]
         try:
             code = cli.main([*words, *extra])
