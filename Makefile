@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/yunque demo --out $(RUN)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 proofs: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -64,6 +64,8 @@ def test_every_command_runs(
             extra = ["--steps", "1"]
         elif words[0] == "pretrain" and "--help" not in words and "--recipe" not in words:
             extra = QUICK
+        elif words[0] == "finetune":
+            extra = ["--steps", "2", "--eval-every", "2", "--rank", "2"]
         elif words[0] in ("generate", "chat"):
             monkeypatch.setattr("sys.stdin", io.StringIO("¿Cuánto es 2 + 2?\n"))
             extra = ["--max-new-tokens", "3"]

@@ -3,6 +3,7 @@
 The verbs are functions too; each is imported when first used:
 
     yunque.prepare(sources, out)      yunque.pretrain(sources, out, **recipe)
+    yunque.finetune(model, sources, out, **recipe)
     yunque.resume(run)                yunque.report(log)
     yunque.load(model)                a model with generate, evaluate and explain
     yunque.convert(model, out)        the model in an open format, certified
@@ -16,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from yunque.assemble.convert import convert
     from yunque.assemble.models import load
-    from yunque.assemble.runs import pretrain, resume
+    from yunque.assemble.runs import finetune, pretrain, resume
     from yunque.assemble.sources import prepare
     from yunque.reports.report import report
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "convert", "load", "prepare", "pretrain", "report", "resume"]
+__all__ = ["__version__", "convert", "finetune", "load", "prepare", "pretrain", "report", "resume"]
 
 _HOMES = {
     "convert": "yunque.assemble.convert",
+    "finetune": "yunque.assemble.runs",
     "load": "yunque.assemble.models",
     "prepare": "yunque.assemble.sources",
     "pretrain": "yunque.assemble.runs",

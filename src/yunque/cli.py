@@ -17,6 +17,7 @@ VERBS = (
     "demo",
     "prepare",
     "pretrain",
+    "finetune",
     "resume",
     "generate",
     "chat",

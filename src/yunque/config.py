@@ -246,7 +246,8 @@ class OptimConfig:
     schedule: Schedule = "cosine"
     """Form of the learning rate after warm-up; wsd is warm-up, stable, decay."""
     warmup_steps: int = 50
-    """Updates until the peak is reached; the first update is already above zero."""
+    """Updates until the peak is reached; the first update is already above zero. -1: a twentieth
+    of the run."""
     decay_fraction: float = 0.2
     """Last fraction of the run in which wsd decays."""
     final_learning_rate_fraction: float = 0.1
@@ -283,7 +284,8 @@ class TrainConfig:
     """Keep only what enters each block and compute the rest once more on the way back: less memory,
     about a third more time."""
     eval_every: int = 100
-    """Updates between two evaluations; one is made before the first update and one at the end."""
+    """Updates between two evaluations; one is made before the first update and one at the end. 0:
+    two in an epoch, but at most twenty in a run."""
     eval_tokens: int = 262_144
     """At most so many tokens of each set are used in an evaluation, evenly spread. 0: all."""
     early_stopping: bool = True
@@ -638,7 +640,7 @@ def recipe_faults(recipe: Recipe) -> list[str]:
 
     rule(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "above 0.")
     rule(optim.muon_learning_rate > 0, "muon_learning_rate", optim.muon_learning_rate, "above 0.")
-    rule(optim.warmup_steps >= 0, "warmup_steps", optim.warmup_steps, "0 or more updates.")
+    rule(optim.warmup_steps >= -1, "warmup_steps", optim.warmup_steps, "-1 (automatic) or more.")
     rule(optim.weight_decay >= 0, "weight_decay", optim.weight_decay, "0 or more.")
     for name in ("beta1", "beta2", "momentum", "average_decay"):
         value = getattr(optim, name)
@@ -660,7 +662,7 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         rule(getattr(train, name) >= 0, name, getattr(train, name), "0 or more.")
     for name in ("epochs", "checkpoint_minutes", "min_change"):
         rule(getattr(train, name) >= 0, name, getattr(train, name), "0 or more.")
-    rule(train.eval_every >= 1, "eval_every", train.eval_every, "1 or more updates.")
+    rule(train.eval_every >= 0, "eval_every", train.eval_every, "0 (automatic) or more updates.")
     rule(train.patience >= 1, "patience", train.patience, "1 or more evaluations.")
     rule(train.keep_checkpoints >= 1, "keep_checkpoints", train.keep_checkpoints, "1 or more.")
     rule(

@@ -4,9 +4,9 @@
 |---|---|
 | start | format, run, parameters, settings that a reader of the log needs |
 | step | train_loss learning_rate grad_norm tokens_per_second memory_bytes |
-| eval | train_loss val_loss (null where there is no validation set) |
+| eval | train_loss val_loss (null where there is no validation set); general_loss of a tuned base |
 | sample | prompt text |
-| exam | right total kinds |
+| exam | right total kinds; lost gained p_value verdict: against the exam of step 0 |
 | checkpoint | path |
 | warning | id text |
 | stop | reason |

@@ -12,7 +12,7 @@ from reference_models import pair
 from torch import nn
 
 from yunque import cli
-from yunque.assemble.models import load, model_folder
+from yunque.assemble.models import load, model_path
 from yunque.data.tokenizer import load_tokenizer
 from yunque.errors import InputError
 
@@ -76,7 +76,7 @@ def test_a_text_ends_at_the_end_token(folder: Path) -> None:
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
-    assert model_folder(folder) == folder
+    assert model_path(folder) == folder
     (folder / "hparams.json").unlink()
     with pytest.raises(InputError, match=r"hparams\.json: no such file"):
         load(folder, device="cpu")

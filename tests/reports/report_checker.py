@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -62,6 +63,9 @@ class File:
         self.val = self.series(VAL, "eval" if own else None)
         self.rates = self.series(("learning_rate",), kind)
         self.norms = self.series(("grad_norm",), kind)
+        self.watched = self.series(("train_loss",), "eval") if own else []
+        self.exams = [r for r in self.rows.values() if r.get("event") == "exam"]
+        self.folder = path.parent
         self.end = max(s for s, _, _ in [*self.train, *self.val])
         # A median over a tenth of the rows, odd and at most 101 wide.
         self.width = min(101, 2 * (len(self.train) // 20) + 1)
@@ -104,6 +108,17 @@ class File:
             return float(self.state["epoch"])
         return max(float(r["epoch"]) for r in self.rows.values() if r.get("epoch") is not None)
 
+    def best_kept(self) -> bool:
+        """Whether a model was kept in best/."""
+        return (self.folder / "best").is_dir()
+
+    def kept_step(self) -> int:
+        """The step of the model in best/: the first with most answers right, or the lowest loss."""
+        recipe = self.folder / "recipe.toml"
+        if recipe.is_file() and re.search(r'(?m)^watch = "exam"$', recipe.read_text()):
+            return int(max(self.exams, key=lambda r: r["right"] / r["total"])["step"])
+        return lowest(self.val or self.watched)[0]
+
     def seconds(self) -> float:
         """How long the run took."""
         if self.summary:
@@ -141,6 +156,7 @@ def best_step(f: File, n: Row) -> Row:
         "perplexity": math.e**best,
         "evals": len(f.val),
         "last_step": f.val[-1][0],
+        "kept_step": f.kept_step() if "kept_step" in n else None,
     }
 
 
@@ -303,11 +319,51 @@ def comparable(f: File, n: Row) -> Row:
     return {"val": f.at(f.val, n["step"]), "evals": len(f.val)}
 
 
+def chance(lost: int, gained: int) -> float:
+    """How often a fair coin is at least as uneven: McNemar's exact test, counted toss by toss."""
+    ways = [1]
+    for _ in range(lost + gained):
+        ways = [a + b for a, b in zip([0, *ways], [*ways, 0], strict=True)]
+    far = abs(lost - gained)
+    return sum(w for k, w in enumerate(ways) if abs(lost + gained - 2 * k) >= far) / sum(ways)
+
+
+def named(name: str, exam: Row) -> Row:
+    """The figures of one exam."""
+    return {f"{name}_{key}": exam[key] for key in ("right", "total", "step")}
+
+
+def changed(exam: Row, base: Row) -> Row:
+    """What changed since the base, as far as the row tells it; its p-value and its verdict."""
+    if "lost" not in exam:
+        return {}
+    assert exam["right"] - base["right"] == exam["gained"] - exam["lost"]
+    p = chance(exam["lost"], exam["gained"])
+    verdict = (
+        "no different" if p >= 0.05 else "better" if exam["right"] > base["right"] else "worse"
+    )
+    assert exam["verdict"] == verdict
+    return {"lost": exam["lost"], "gained": exam["gained"], "p_value": p}
+
+
 def worse(f: File, n: Row) -> Row:
+    exams = f.exams
+    if "low" in n:
+        (_, first, row), *later = f.val or f.watched
+        assert row["step"] == 0
+        step, low = lowest(later)
+        return {"first": first, "later": len(later), "low": low, "low_step": step}
+    if "top_right" in n:
+        top = max(exams[1:], key=lambda r: r["right"])
+        assert all(r["right"] <= exams[0]["right"] for r in exams)
+        return {"later": len(exams) - 1, **named("first", exams[0]), **named("top", top)}
     if "first_right" not in n:
         return {"first": f.val[0][1], "last": f.val[-1][1], "last_step": f.val[-1][0]}
-    exams = [r for r in f.rows.values() if r.get("event") == "exam"]
-    return {"first_right": exams[0]["right"], "last_right": exams[-1]["right"]}
+    found = {**named("first", exams[0]), **named("last", exams[-1])}
+    kept = next((r for r in exams if r["step"] == f.kept_step()), None)
+    if "kept_step" in n and kept is not None:
+        found |= named("kept", kept)
+    return found | changed(exams[-1], exams[0])
 
 
 def speed(f: File, n: Row) -> Row:
@@ -445,10 +501,88 @@ def check(path: Path, made: Row) -> tuple[list[str], int]:
             known |= {f"{finding['id']}.{k}": v for k, v in finding["numbers"].items()}
         if f.val:
             known["first_val_loss"] = f.val[0][1]
-        for number, exam in enumerate(r for r in f.rows.values() if r.get("event") == "exam"):
-            known |= {f"exam{number}.{k}": exam[k] for k in ("right", "total", "step")}
+        for number, exam in enumerate(f.exams):
+            known |= named(f"exam{number}", exam)
+            known |= {f"exam{number}.{k}": v for k, v in changed(exam, f.exams[0]).items()}
         for token in tokens(made["verdict"]["text"][lang], lang):
             compared += 1
             if not said(token, known):
                 faults.append(f"verdict ({lang}): {token} is nowhere")
+    return faults, compared
+
+
+# ---------------------------------------------------------------------------------------------
+# The page: the tables and sentences that are no part of report.json.
+
+
+def shown(html: str, id: str, lang: str) -> str:
+    """The text of one section of the page in one language; cells are parted by bars."""
+    found = re.search(rf'<section aria-labelledby="{id}">(.*?)</section>', html, re.S)
+    if found is None:
+        return ""
+    other = {"en": "es", "es": "en"}[lang]
+    text = re.sub(rf'<span lang="{other}">.*?</span>', "", found[1], flags=re.S)
+    text = re.sub(r"</t[hd]>", " | ", re.sub(r"</(tr|p|li|caption|h\d)>", "\n", text))
+    return unescape(re.sub(r"<[^>]*>", "", text))
+
+
+def score_interval(right: int, total: int) -> tuple[float, float]:
+    """Wilson's interval as its definition says: the shares whose z-test does not refuse `right`."""
+
+    def refused(share: float) -> bool:
+        return abs(right / total - share) > 1.959964 * math.sqrt(share * (1 - share) / total)
+
+    ends = []
+    for out, within in ((0.0, right / total), (1.0, right / total)):
+        for _ in range(60):
+            middle = (out + within) / 2
+            out, within = (middle, within) if refused(middle) else (out, middle)
+        ends.append(within)
+    return ends[0], ends[1]
+
+
+def check_page(path: Path, html: str) -> tuple[list[str], int]:
+    """(what does not agree, how many numbers were compared): exams and forgetting on the page."""
+    f, faults, compared = File(path), [], 0
+
+    def hold(what: str, got: list[str], wanted: list[float]) -> None:
+        nonlocal compared
+        compared += len(wanted)
+        same = len(got) == len(wanted)
+        if not same or not all(said(g, {"": w}) for g, w in zip(got, wanted, strict=True)):
+            faults.append(f"{what}: says {got}, is {wanted}")
+
+    general = [(s, v) for s, v, r in f.series(("general_loss",), "eval") if r["event"] == "eval"]
+    for lang in ("en", "es"):
+        lines = shown(html, "report-exam", lang).splitlines()
+        table = [line for line in lines if re.match(r"[\d,.\u00a0]+( \(best/\))? \| ", line)]
+        if len(table) != len(f.exams):
+            faults.append(f"{lang}: {len(table)} exams on the page, {len(f.exams)} in the log")
+        for line, exam in zip(table, f.exams, strict=False):
+            low, high = score_interval(exam["right"], exam["total"])
+            change = changed(exam, f.exams[0])
+            wanted = [exam["step"], exam["right"], exam["total"], 100 * low, 100 * high]
+            hold(line, tokens(line, lang), [*wanted, *change.values()])
+            words = {"better": "mejor", "no different": "sin diferencia", "worse": "peor"}
+            verdict = exam.get("verdict")
+            if change and (verdict if lang == "en" else words[str(verdict)]) not in line:
+                faults.append(f"{line}: is {verdict}")
+            if f.best_kept() and ("best/" in line) != (exam["step"] == f.kept_step()):
+                faults.append(f"{line}: best/ holds step {f.kept_step()}")
+        told = " ".join(shown(html, "report-forgetting", lang).splitlines()[1:])
+        if general:
+            (first_step, first), (last_step, last) = general[0], general[-1]
+            rise = last - first
+            wanted = [first, first_step, last, last_step]
+            wanted += [0.05] if abs(rise) < 0.05 else [abs(rise)]
+            kept = next((v for s, v in general if s == f.kept_step()), None)
+            if f.best_kept() and kept is not None and f.kept_step() != last_step:
+                wanted += [f.kept_step(), kept]
+            hold(told, tokens(told, lang), wanted)
+            words = {"en": ("rose", "fell", "went"), "es": ("subió", "bajó", "pasó")}
+            word = words[lang][2 if abs(rise) < 0.05 else 0 if rise > 0 else 1]
+            if f" {word} " not in told:
+                faults.append(f"{told}: {word}")
+        elif told:
+            faults.append(f"forgetting from nowhere: {told}")
     return faults, compared

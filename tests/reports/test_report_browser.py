@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from report_browser import Browser
 from report_runs import write_run
+from tuned_runs import LEDGER, write_tuned
 
 from yunque.reports.report import report, write
 
@@ -47,6 +48,22 @@ def test_shown_without_a_complaint(browser: Browser, page: Path, width: int, dar
     for button in ("[data-to=en]", "[data-axis=epochs]", "[data-toggle=log]", "[data-to=es]"):
         browser.value(f"document.querySelector('{button}').click()")
     assert browser.value("document.documentElement.lang") == "es"
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_exams_and_ledger_are_shown_without_a_complaint(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    general = [3.0, 3.1, 3.2, 3.3]
+    run = write_tuned(tmp_path / "run", [(1, 9)] * 3, general=general, ledger=LEDGER)
+    (page,) = write(report(run, "en"), tmp_path / "page.html")
+    browser.open(page, width, False)
+    browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    assert browser.value("document.querySelectorAll('mark').length") == 2
+    ground = browser.value("getComputedStyle(document.querySelector('mark')).backgroundColor")
+    assert ground == "rgb(200, 239, 207)"
     assert browser.complaints() == []
 
 

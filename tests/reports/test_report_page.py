@@ -114,7 +114,8 @@ def test_structure_a_screen_reader_can_use(parsed: Reader) -> None:
 def test_figures_hold_the_rows_of_the_log(parsed: Reader, tmp_path: Path) -> None:
     (data,) = [json.loads(one) for one in parsed.scripts if one.startswith("{")]
     names = [figure["id"] for figure in data["figures"]]
-    assert names == ["loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_second"]
+    of_steps = ["learning_rate", "grad_norm", "tokens_per_second"]
+    assert names == ["loss", "perplexity", "exam", *of_steps]
     batch, _, held = data["figures"][0]["data"]
     assert batch["x"] == list(range(1, 401))
     assert max(batch["y"]) == batch["y"][299] > 5

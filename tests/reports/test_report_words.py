@@ -9,6 +9,7 @@ from string import Formatter
 import pytest
 from report_runs import write_run
 from shared_data import ROOT
+from tuned_runs import write_tuned
 
 from yunque.reports.report import report
 from yunque.words.report import WORDS, Written
@@ -38,6 +39,9 @@ def test_every_number_stands_in_both_languages(tmp_path: Path) -> None:
         write_run(tmp_path / "lost", best=160, kept=False),
         write_run(tmp_path / "many", val=False, passes=12345.5, nan=9),
         write_run(tmp_path / "short", steps=3),
+        write_tuned(tmp_path / "worse", [(6, 8)] * 5 + [(30, 5)] * 3, general=[1.0] * 8 + [1.5]),
+        write_tuned(tmp_path / "base", [(9, 8)] * 8, watch="exam", general=[1.0] * 9),
+        write_tuned(tmp_path / "better", [(0, 9)] * 8, val=[1.0 + i / 9 for i in range(9)]),
         *sorted((ROOT / "logs").glob("*.trainer_state.json")),
     ]
     texts = 0

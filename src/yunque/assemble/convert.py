@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from yunque import __version__, runlog
-from yunque.assemble.models import Model, load
+from yunque.adapt.lora import drift
+from yunque.adapt.lora import merge as merge_adapters
+from yunque.assemble.models import Model, base_of, base_path, is_adapter, load, model_path
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
 from yunque.data.chat_template import chat_template_of
@@ -22,7 +24,14 @@ from yunque.errors import InputError
 from yunque.files import read_json, remove_folder, staged_folder, write_json
 from yunque.generate.decode import generate
 from yunque.model.decoder import Decoder
-from yunque.weights.certificate import Certificate, Prompt, Speaker
+from yunque.weights.certificate import (
+    LOGITS_BOUND,
+    Certificate,
+    Check,
+    Prompt,
+    Speaker,
+    bounded,
+)
 from yunque.weights.export import (
     Card,
     Training,
@@ -114,18 +123,47 @@ def convert(
     if shard_size and to == "gguf":
         faults.append("shard_size is for hf folders; a GGUF file is one file.")
     raise_faults(faults + used_folder(folder))
-    if merge and not (Path(model) / "adapter_config.json").is_file():
+    path = model_path(model)
+    if merge and not is_adapter(path):
         raise InputError(f"{model}: not an adapter, so there is nothing to merge. Leave it out.")
+    if is_adapter(path) and not merge:
+        raise InputError(
+            f"{model}: an adapter, which transformers opens with PEFT as it is. To write the whole "
+            "model, give --merge."
+        )
     largest = parse_size(shard_size) if shard_size else 0
-    source = load(model, device="cpu", precision="fp32")
+    source = load(path, device="cpu", precision="fp32")
     source.decoder  # noqa: B018  (refuses what only transformers computes, before anything is made)
-    chosen = dtype or stored_dtype(source.folder)
+    weights_at = path
+    if merge:
+        weights_at = base_path(path)
+    chosen = dtype or stored_dtype(weights_at)
     card = card_of(source, str(model), folder.name, chosen, to)
+    before = [merged_check(source)] if merge else []
     if to == "hf":
-        certificate = to_folder(source, folder, card, lang, largest)
+        certificate = to_folder(source, folder, card, lang, largest, before)
     else:
-        certificate = to_gguf(source, folder, card, lang)
+        certificate = to_gguf(source, folder, card, lang, before)
     return Converted(folder, to, chosen, certificate)
+
+
+def merged_check(source: Model) -> Check:
+    """Merge the adapter of a model into its weights, in place: how far that moved the logits."""
+    rows = [source.tokenizer.encode(text)[: source.decoder.config.context_length] for text in TEXTS]
+
+    @torch.no_grad()
+    def logits() -> Tensor:
+        found = [source.decoder(torch.tensor([row])) for row in rows if row]
+        return torch.cat([source.decoder.head(hidden)[0] for hidden in found])  # (N, V)
+
+    unmerged = logits()
+    merge_adapters(source.decoder)
+    # The sum of base and adapter rounds every weight once more than reading a file does, and the
+    # sums of a layer are then others: ten times the bound of two programs on equal weights.
+    bound = 10 * LOGITS_BOUND * max(1.0, unmerged.abs().max().item())
+    figure = drift(unmerged, logits())
+    fault = f"merging the adapter moved a logit by {figure:.3g}, at most {bound:.3g}"
+    return bounded("merge", figure, bound, fault)
 
 
 def used_folder(folder: Path) -> list[str]:
@@ -152,7 +190,14 @@ def stored_dtype(folder: Path) -> str:
     return names.get(found.pop(), "float32") if len(found & set(READABLE)) == 1 else "float32"
 
 
-def to_folder(source: Model, folder: Path, card: Card, lang: str, shard_bytes: int) -> Certificate:
+def to_folder(
+    source: Model,
+    folder: Path,
+    card: Card,
+    lang: str,
+    shard_bytes: int,
+    before: Sequence[Check],
+) -> Certificate:
     """The Hugging Face folder of a model."""
     module = source.decoder
     # What is compared with: from here on the source has the weights that the file will have.
@@ -168,10 +213,13 @@ def to_folder(source: Model, folder: Path, card: Card, lang: str, shard_bytes: i
         card=card,
         lang=lang,
         shard_bytes=shard_bytes,
+        before=before,
     )
 
 
-def to_gguf(source: Model, folder: Path, card: Card, lang: str) -> Certificate:
+def to_gguf(
+    source: Model, folder: Path, card: Card, lang: str, before: Sequence[Check]
+) -> Certificate:
     """A folder with the GGUF file of a model."""
     from yunque.weights.gguf import gguf_tokenizer, load_gguf, save_gguf
 
@@ -201,6 +249,7 @@ def to_gguf(source: Model, folder: Path, card: Card, lang: str) -> Certificate:
             probes(source.tokenizer),
             "gguf",
             opened,
+            before,
         )
         remove_folder(back)
         finish(stage, folder, certificate, card, lang)
@@ -339,6 +388,9 @@ def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:
     trained = source.folder.name in ("best", "last") and (run / "recipe.toml").is_file()
     front = stated_front(source.folder / "README.md")
     base = front.get("base_model", "") if trained else Path(name).name
+    if is_adapter(source.folder):
+        stated = base_of(source.folder)
+        base = Path(stated).name if Path(stated).is_dir() else stated
     if not trained and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
         base = name  # a Hub id is named whole
     return Card(

@@ -365,13 +365,28 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
+def base_of(adapter: Path) -> str:
+    """What an adapter says that it was trained on: a folder or a Hub id.
+
+    Raises:
+        InputError: it says nothing.
+    """
+    stated = read_adapter_config(adapter).get("base_model_name_or_path")
+    if not isinstance(stated, str) or not stated:
+        raise InputError(
+            f"{adapter / 'adapter_config.json'}: base_model_name_or_path is missing, so its base "
+            "is not known. Write the base's folder or Hub id there."
+        )
+    return stated
+
+
 def base_path(adapter: Path) -> Path:
     """Where the model of an adapter lies.
 
     Raises:
         InputError: adapter_config.json cannot be used, or the model is not where it says.
     """
-    stated = str(read_adapter_config(adapter)["base_model_name_or_path"])
+    stated = base_of(adapter)
     with located(f"{adapter}: an adapter of {stated}"):
         return model_path(stated)
 

@@ -196,7 +196,7 @@ class Finetuned:
         total = parameter_count(inner)
         if self.method == "full":
             return {"trained": trained, "total": total}
-        return {"base": total - trained, "adapter": trained, "trained": trained, "total": total}
+        return {"base": total - trained, "adapter": trained, "total": total}
 
 
 def origin_of(recipe: Recipe) -> Origin:

@@ -71,3 +71,42 @@ def later_length(base: Recipe, changed: Recipe) -> Recipe:
         if new.epochs != old.epochs and new.steps == old.steps:
             return dataclasses.replace(changed, train=dataclasses.replace(new, steps=0))
     return changed
+
+
+# LoRA: Hu et al. 2021 and Dettmers et al. 2023 ("QLoRA", section 4) train adapters at 2e-4; full
+# fine-tuning moves every weight and is made at a tenth of that or less (Ouyang et al. 2022,
+# appendix C). Two or three passes: Zhou et al. 2023 ("LIMA") and others see more passes memorise.
+FINETUNE_RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
+HIGHEST_RATES = {"full": 2e-4, "lora": 2e-3, "qlora": 2e-3}
+"""Above ten times the published rate a warning is given."""
+
+
+def finetune_recipe(path: str = "", method: str = "") -> Recipe:
+    """The defaults of fine-tuning by a method, then the recipe file; not yet validated.
+
+    Args:
+        path: a recipe file, or "" for none.
+        method: full, lora or qlora; overrides the one that the file names; "" takes the file's.
+
+    Raises:
+        InputError: the file cannot be read, or it holds unknown or wrongly typed keys.
+    """
+    tree = read_tree(Path(path)) if path else {}
+    section = tree.get("adapt", {})
+    named = section.get("method") if isinstance(section, Mapping) else None
+    chosen = method or (named if isinstance(named, str) else "") or Recipe().adapt.method
+    recipe = Recipe().replace(
+        learning_rate=FINETUNE_RATES.get(chosen, FINETUNE_RATES["lora"]),
+        weight_decay=0.01 if chosen == "full" else 0.0,
+        warmup_steps=-1,
+        beta2=0.999,
+        batch_size=8,
+        epochs=3.0,
+        eval_every=0,
+        patience=3,
+        dropout=0.0,
+    )
+    recipe = merge(recipe, tree, path)
+    if chosen in FINETUNE_RATES:
+        recipe = recipe.replace(method=chosen)
+    return recipe

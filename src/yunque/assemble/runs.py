@@ -21,7 +21,14 @@ from yunque.assemble.demo import tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
-from yunque.assemble.recipes import recipe_with, with_options
+from yunque.assemble.recipes import (
+    FINETUNE_RATES,
+    HIGHEST_RATES,
+    finetune_recipe,
+    overlaid,
+    recipe_with,
+    with_options,
+)
 from yunque.assemble.sources import listed, located, prepared_for
 from yunque.batch import MASKED, Batch
 from yunque.config import (
@@ -56,7 +63,8 @@ from yunque.words import say
 from yunque.words.ledger import equations
 
 DEFAULT_STEPS = 2_000
-EVALUATIONS = 10  # of a run whose recipe does not say how often
+MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
+EVALUATIONS = 20  # at most, of a run whose recipe does not say how often
 SAMPLE = GenerateConfig(temperature=0.8)
 
 
@@ -82,6 +90,9 @@ class RunResult:
     """Whether this process speaks for the run; of several only the first does."""
     verdict: Mapping[str, str] | None = None
     """What the report says of the run in two sentences, by language."""
+    exam: Mapping[str, Any] | None = None
+    """Of a run with an exam: `base`, `last` and `best`, the rows of the exam before the first
+    update, at the end, and of the model that was kept."""
 
     @property
     def perplexity(self) -> float | None:
@@ -134,12 +145,61 @@ def pretrain(
         faults.append("no run folder: give --out RUN.")
     raise_faults(faults)
     validate(whole)
-    folder = Path(out)
-    where = runtime.start(whole.machine)
+    return begun(whole, Path(out), screen or SilentScreen(), lang)
+
+
+def finetune(
+    model: str | Path = "",
+    sources: Sequence[str] | str = (),
+    out: str | Path = "",
+    *,
+    recipe: str | Path | Recipe = "",
+    screen: Screen | None = None,
+    lang: str = "en",
+    **options: Any,
+) -> RunResult:
+    """Train a model further on conversations or text: in full, by LoRA, or by 4-bit QLoRA.
+
+    Args:
+        model: MODEL: a run folder, a model folder, or a Hub id; empty takes the recipe's `base`.
+        sources: paths; empty takes those of the recipe.
+        out: the run folder, new or empty.
+        recipe: a recipe file or a `Recipe`; `options` (flat names of recipe keys, among them
+            `method` and `exam`) go over it.
+        screen: told of the progress; by default nothing is printed.
+        lang: language of the report that is written at the end, "en" or "es".
+
+    Raises:
+        InputError: every fault of the recipe, of the model or of the data that can be known
+            before step 1.
+    """
+    if isinstance(recipe, Recipe):
+        whole = overlaid(recipe, options)
+    else:
+        whole = overlaid(finetune_recipe(str(recipe), str(options.get("method", ""))), options)
+    if str(model):
+        whole = dataclasses.replace(whole, base=str(model))
+    if sources:
+        whole = dataclasses.replace(whole, sources=tuple(listed(sources)))
+    faults = []
+    if not whole.base:
+        faults.append("no model: name a run folder, a model folder or a Hub id.")
+    if not whole.sources:
+        faults.append("no sources: name files or folders with conversations or text.")
+    if not str(out):
+        faults.append("no run folder: give --out RUN.")
+    raise_faults(faults)
+    validate(whole)
+    return begun(whole, Path(out), screen or SilentScreen(), lang)
+
+
+def begun(recipe: Recipe, folder: Path, screen: Screen, lang: str) -> RunResult:
+    """A new run in `folder`."""
+    where = runtime.start(recipe.machine)
     with owned(folder, where):
         if where.main:
             refuse_used_folder(folder)
-        return Run(whole, folder, where, screen or SilentScreen(), lang).train(None)
+        return Run(recipe, folder, where, screen, lang).train(None)
 
 
 def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = "en") -> RunResult:
@@ -254,9 +314,14 @@ class Run:
             steps = max(1, math.ceil(windows / recipe.train.batch_size))
         self.steps = steps or DEFAULT_STEPS
         data = dataclasses.replace(recipe.data, packing="on" if self.packed else "off")
-        every = recipe.train.eval_every or max(1, self.steps // EVALUATIONS)
+        half = math.ceil(self.batches.windows / recipe.train.batch_size / 2)
+        every = recipe.train.eval_every or max(math.ceil(self.steps / EVALUATIONS), half)
         loop = dataclasses.replace(recipe.train, eval_every=every)
-        self.recipe = dataclasses.replace(recipe, data=data, train=loop)
+        warmup = recipe.optim.warmup_steps
+        optim = dataclasses.replace(
+            recipe.optim, warmup_steps=self.steps // 20 if warmup < 0 else warmup
+        )
+        self.recipe = dataclasses.replace(recipe, data=data, optim=optim, train=loop)
         self.val = self.data.splits.get("val")
         self.end_ids = sorted({*self.data.facts["end_ids"], *self.origin.end_ids})
         self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
@@ -386,12 +451,15 @@ class Run:
     def result(self, state: State, reason: str, signal: int) -> RunResult:
         """What the run came to, with the training loss of its best evaluation from the log."""
         best = state.stopping.best_step
-        rows = read(self.folder / NAME) if self.runtime.main else iter(())
-        losses = [
-            row.values["train_loss"]
-            for row in rows
-            if row.event == "eval" and row.values["step"] == best
-        ]
+        rows = list(read(self.folder / NAME)) if self.runtime.main else []
+        kept = [r.values for r in rows if r.event == "eval" and r.values["step"] == best]
+        exams = {r.values["step"]: r.values for r in rows if r.event == "exam"}
+        exam = None
+        if exams and best in exams:
+            exam = {"base": exams.get(0), "last": exams[max(exams)], "best": exams[best]}
+        loss = state.stopping.best_loss
+        if kept and self.recipe.train.watch == "exam":
+            loss = kept[-1]["train_loss" if self.val is None else "val_loss"]
         return RunResult(
             run=self.folder,
             reason=reason,
@@ -400,8 +468,9 @@ class Run:
             tokens_seen=state.tokens_seen,
             seconds=state.seconds,
             best_step=best,
-            best_loss=state.stopping.best_loss,
-            train_loss=losses[-1] if losses else None,
+            best_loss=loss,
+            train_loss=kept[-1]["train_loss"] if kept else None,
+            exam=exam,
             validated=self.val is not None,
             main=self.runtime.main,
         )
@@ -418,7 +487,8 @@ class Run:
             val_tokens=self.val.length if self.val else 0,
             context_length=self.recipe.data.max_length,
             batch_size=self.recipe.train.batch_size,
-            vocab_size=shape.vocab_size,
+            # The base knows its vocabulary already.
+            vocab_size=0 if self.recipe.base else shape.vocab_size,
             facts=self.data.facts,
             packed=self.packed,
         )
@@ -430,7 +500,29 @@ class Run:
         if 2 * warmup > self.steps:
             numbers = {"warmup": warmup, "steps": self.steps, "fitting": self.steps // 10}
             warnings.append(Check("cli.long_warmup", numbers))
-        return warnings
+        return warnings + (self.finetuning_doubts() if self.recipe.base else [])
+
+    def finetuning_doubts(self) -> list[Check]:
+        """What has been seen to fail, and what this run will not be able to tell."""
+        recipe, documents = self.recipe, self.data.facts["splits"]["train"]["documents"]
+        doubts = []
+        passes = self.steps * recipe.train.batch_size / self.batches.windows
+        if passes > MANY_PASSES and documents < FEW_DOCUMENTS:
+            numbers = {"passes": passes, "documents": documents}
+            doubts.append(Check("cli.many_passes", numbers))
+        method = recipe.adapt.method
+        if recipe.optim.optimizer == "adamw" and recipe.optim.learning_rate > HIGHEST_RATES[method]:
+            numbers = {
+                "rate": recipe.optim.learning_rate,
+                "method": method,
+                "usual": FINETUNE_RATES[method],
+            }
+            doubts.append(Check("cli.high_rate", numbers))
+        if self.exam is None:
+            doubts.append(Check("cli.no_val_no_exam" if self.val is None else "cli.no_exam", {}))
+        elif self.val is None:
+            doubts.append(Check("cli.no_val", {}))
+        return doubts
 
     def row(self, state: State) -> dict[str, Any]:
         """The keys that every row of the run log has."""

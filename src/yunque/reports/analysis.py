@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,15 @@ from yunque.reports.consistency import (
     resumed_run,
 )
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.reports.exams import (
+    best_kept,
+    exam_better,
+    exam_numbers,
+    exam_worse,
+    last_paired,
+    paired_numbers,
+    sat,
+)
 from yunque.reports.findings import (
     FREE_PASSES,
     Finding,
@@ -29,9 +38,6 @@ from yunque.reports.findings import (
     data_repeated,
     diverged,
     divergence_onset,
-    exam_change,
-    exam_numbers,
-    exam_score,
     joined,
     make,
     memorisation_risk,
@@ -122,6 +128,10 @@ def analyse(log: Log) -> Analysis:
     findings = [f for f in found if f is not None]
     if any(f.id == "still_improving" for f in findings):
         findings = [f for f in findings if f.id != "plateau"]
+    if any(f.id == "worse_than_base" and f.numbers.get("lost") is not None for f in findings):
+        first = tell("report.worse_than_base.first")
+        by_loss = ("best_step", "still_improving")
+        findings = [replace(f, advice=first) if f.id in by_loss else f for f in findings]
     stages = [] if silent else stages_of(train, val, onset, over)
     analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
     verdict = verdict_of(log, analysis, train, val)
@@ -222,7 +232,8 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     | the loss is not one of prediction (reinforcement)                  | cannot_tell   |
     | learning rate 0 throughout                                         | did_not_learn |
     | training loss flat within its noise; validation, exam no better    | did_not_learn |
-    | the exam or the validation loss is worse than before training      | did_not_learn |
+    | worse than before training, or best/ is the model before training; | did_not_learn |
+    |   and neither the last nor the kept model is better at the exam    |               |
     | overfitting, and no better model kept from before it               | overfitted    |
     | validation or exam better, a tenth of the fall in the last quarter | undertrained  |
     | validation or exam better                                          | worked        |
@@ -235,8 +246,12 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
     luck = val.noise * math.sqrt(2 * math.log(len(val.values))) if len(val.values) >= 3 else 0.0
     lower = len(val.values) >= 2 and (val.moved(first - best - luck) or first - best > 0.2 * first)
-    exam = exam_change(log)
-    better = exam is not None and exam[2] > 2
+    better, worse = exam_better(log), has("worse_than_base")
+    held = last_paired(log) is not None
+    # Where the exam was not compared in pairs, the finding decides alone, as far as nothing says
+    # that an earlier model was better.
+    failed = worse is not None and worse.severity == "problem" and not (held and better)
+    saved = bool(log.kept) or bool(log.kept_step)
     flat = len(train.values) >= 8 and not fell(train, 3.0)
     still = has("still_improving")
     last_rows = log.steps[-3:]
@@ -249,10 +264,10 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     elif (
         (idle and idle.severity == "problem")
         or (flat and not lower and not better)
-        or (has("worse_than_base") and not over)
+        or (failed and (not over or exam_worse(log)))
     ):
         id = "did_not_learn"
-    elif over and not (log.kept and (lower or better)):
+    elif over and not (saved and (lower or better)):
         id = "overfitted"
     elif (lower or better) and still and still.numbers["part"] >= 0.1:
         id = "undertrained"
@@ -261,11 +276,23 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     else:
         id = "cannot_tell"
     sentences = [tell(f"report.verdict.{id}"), *verdict_reasons(log, analysis, val, id, lower)]
-    if exam is not None or log.exams:
-        row = exam[1] if exam else log.exams[-1]
-        if exam_score(row) is not None:
-            sentences.append(tell("report.verdict.exam", **exam_numbers("last", row)))
-    return {"id": id, "text": joined(sentences)}
+    return {"id": id, "text": joined([*sentences, *exam_reasons(log)])}
+
+
+def exam_reasons(log: Log) -> list[Text]:
+    """What the last exam says against the first, and what the exam of the kept model was."""
+    rows = sat(log)
+    if not rows:
+        return []
+    held, kept = last_paired(log), best_kept(log)
+    if held is None:
+        return [tell("report.verdict.exam", **exam_numbers("last", rows[-1]))]
+    case = held.verdict.replace(" ", "_")
+    sentences = [tell(f"report.verdict.exam_{case}", **paired_numbers(held))]
+    if kept is not None and kept.step != held.row.step:
+        key = f"report.worse_than_base.kept_{'other' if kept.step else 'first'}"
+        sentences.append(tell(key, **exam_numbers("kept", kept)))
+    return sentences
 
 
 def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bool) -> list[Text]:
@@ -277,7 +304,7 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
         return [tell("report.verdict.diverged_why", **diverge.numbers)]
     if id in ("worked", "undertrained") and lower:
         numbers = {"first": float(val.values[0]), "best": facts["best_val_loss"]}
-        case = "kept" if over else "val"
+        case = "kept" if over and log.kept else "val"
         return [
             tell(
                 f"report.verdict.{case}_why",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.analysis import Analysis
+from yunque.reports.exams import with_accuracy
 from yunque.reports.log import Log, Record
 from yunque.words import LANGUAGES, say
 from yunque.words.report import tell
@@ -122,9 +123,13 @@ def figures(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
     # Only where the loss may be one of prediction: else exp(loss) is the perplexity of nothing.
     plain = log.objective == "prediction"
     perplexities = [("perplexity", "report.perplexity", read)] if plain else []
+    exam = line(with_accuracy(log), "accuracy", "report.accuracy", VAL)
+    general = line(log.evals, "general_loss", "report.general_loss", VAL)
     wanted = [
         ("loss", loss_label(log), lines),
         *perplexities,
+        ("exam", "report.accuracy", [exam]),
+        ("general_loss", "report.general_loss", [general]),
         *[(name, f"report.{name}", batch[name]) for name in STEP_FIGURES],
     ]
     ranges = stage_ranges(log, analysis)

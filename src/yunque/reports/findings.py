@@ -9,6 +9,15 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.reports.exams import (
+    best_kept,
+    exam_change,
+    exam_numbers,
+    exam_score,
+    last_paired,
+    paired_numbers,
+    sat,
+)
 from yunque.reports.log import Log, Record
 from yunque.words.report import WORDS, tell
 
@@ -140,17 +149,21 @@ def best_step(log: Log, val: Curve) -> Finding | None:
     case = "alone"
     if log.kept:
         case = "stopped_early" if early else "kept"
+    other = log.kept_step is not None and log.kept_step != row.step
+    by_exam: dict[str, Any] = {"kept_step": log.kept_step} if other else {}
     return make(
         "best_step",
         "info",
         evidence((row, "val_loss"), (last, "val_loss")),
         case=case,
+        also="report.best_step.by_exam" if other else "",
         step=row.step,
         val_loss=row.number("val_loss"),
         perplexity=math.exp(min(700.0, float(row.number("val_loss") or 0.0))),
         evals=len(val.values),
         last_step=last.step,
         kept=log.kept,
+        **by_exam,
     )
 
 
@@ -186,7 +199,8 @@ def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
         # medians of n points is as noisy as n/pi single points.
         return None
     large = level - low > 0.1 * won
-    severity = ("warning" if large else "info") if log.kept else ("problem" if large else "warning")
+    saved = log.kept or log.kept_step is not None
+    severity = ("warning" if large else "info") if saved else ("problem" if large else "warning")
     more: dict[str, Any] = {}
     if log.other_evals:
         rose = [len(c.values) and c.values[-1] > c.values[c.lowest] for c in others_of(log)]
@@ -410,27 +424,35 @@ def data_repeated(train: Curve, facts: dict[str, Any], risk: Finding | None) -> 
     return make("data_repeated", "info", evidence((row, "epoch")), passes=passes, free=FREE_PASSES)
 
 
-def exam_score(row: Record) -> tuple[float, float] | None:
-    """(right, total) of an exam row."""
-    right, total = row.number("right"), row.number("total")
-    return (right, total) if right is not None and total and 0 <= right <= total else None
-
-
-def exam_change(log: Log) -> tuple[Record, Record, float] | None:
-    """First and last exam, and the change of the share of right answers in standard errors."""
-    rows = [row for row in log.exams if exam_score(row) is not None]
-    if len(rows) < 2:
-        return None
-    (r1, n1), (r2, n2) = exam_score(rows[0]) or (0, 1), exam_score(rows[-1]) or (0, 1)
-    pooled = (r1 + r2 + 1) / (n1 + n2 + 2)  # Laplace: no spread of 0 where all is right or wrong.
-    spread = math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
-    return rows[0], rows[-1], (r2 / n2 - r1 / n1) / spread
-
-
 def worse_than_base(log: Log, val: Curve) -> Finding | None:
-    """The exam, or else the validation loss, was better before the first update than at the end."""
+    """The run ended worse than it began, or nothing that it made was better than its beginning.
+
+    The exam decides by its paired test, where that was made; where it shows no difference, or was
+    not made, the plain figures of the exam and the validation loss do.
+    """
+    held = last_paired(log)
+    if held is not None and held.verdict == "worse":
+        names = ("right", "total", "lost", "gained", "p_value", "verdict")
+        case, also, more = "paired", "", dict[str, Any]()
+        kept = best_kept(log)
+        if kept is not None:
+            also = f"report.worse_than_base.kept_{'other' if kept.step else 'first'}"
+            more = exam_numbers("kept", kept)
+        return make(
+            "worse_than_base",
+            "problem",
+            evidence((held.base, "right"), *[(held.row, name) for name in names]),
+            case=case,
+            also=also,
+            **paired_numbers(held),
+            **more,
+        )
+    if log.kept_step == 0 and (found := nothing_better(log)) is not None:
+        return found
     change = exam_change(log)
-    if change is None or change[0].step != 0 or change[2] > -2:
+    if held is not None and held.verdict == "better":
+        return None
+    if held is not None or change is None or change[0].step != 0 or change[2] > -2:
         rise = float(val.values[-1] - val.values[0]) if len(val.values) >= 4 else 0.0
         if rise <= 0 or val.steps[0] > 0 or not val.moved(rise) or log.kept:
             return None
@@ -453,11 +475,42 @@ def worse_than_base(log: Log, val: Curve) -> Finding | None:
     )
 
 
-def exam_numbers(name: str, row: Record) -> dict[str, Any]:
-    """The figures of one exam for a sentence."""
-    right, total = exam_score(row) or (0.0, 1.0)
-    values = {"right": int(right), "total": int(total), "step": row.step}
-    return {f"{name}_{key}": value for key, value in values.items()}
+def nothing_better(log: Log) -> Finding | None:
+    """`best/` is the model of step 0: no later evaluation was better by what the run watched."""
+    # While the run goes on, something better may still come.
+    severity = "problem" if log.stop is not None else "warning"
+    if log.by_exam:
+        rows = sat(log)
+        return from_exams(rows, severity) if len(rows) > 1 else None
+    name = "val_loss" if any(r.number("val_loss") is not None for r in log.evals) else "train_loss"
+    rows = [row for row in log.evals if row.number(name) is not None]
+    if len(rows) < 2 or rows[0].step != 0:
+        return None
+    low = min(rows[1:], key=lambda row: row.number(name) or 0.0)
+    return make(
+        "worse_than_base",
+        severity,
+        evidence((rows[0], name), (low, name)),
+        case=f"kept_{name}",
+        first=rows[0].number(name),
+        later=len(rows) - 1,
+        low=low.number(name),
+        low_step=low.step,
+    )
+
+
+def from_exams(rows: list[Record], severity: str) -> Finding:
+    """`nothing_better` by the exams."""
+    top = max(rows[1:], key=lambda row: (exam_score(row) or (0, 1))[0])
+    return make(
+        "worse_than_base",
+        severity,
+        evidence((rows[0], "right"), (rows[0], "total"), (top, "right"), (top, "total")),
+        case="kept_exam",
+        later=len(rows) - 1,
+        **exam_numbers("first", rows[0]),
+        **exam_numbers("top", top),
+    )
 
 
 def throughput(log: Log) -> Finding | None:

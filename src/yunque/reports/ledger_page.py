@@ -1,4 +1,6 @@
-"""The ledger as a self-contained HTML page: equations, sources, doubts, records token by token.
+"""The ledger as a self-contained HTML page, or as a section of a run's report.
+
+Equations, sources, doubts, records token by token.
 
 No script and no network; everything foreign is escaped.
 """
@@ -9,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from yunque.words import say
+from yunque.reports.log import Log
+from yunque.reports.markup import both, details, foreign, section, spans, table
+from yunque.words import LANGUAGES, say
 from yunque.words.ledger import equations
 from yunque.words.writing import number, visible
 
+SOURCES = 100
+"""Rows of the table of sources at most, in a report."""
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1a1a1a; --quiet: #5a5a5a;
   --line: #c9c9c9; --loss: #c8efcf; --loss-ink: #0b3d17; }
@@ -27,6 +33,8 @@ h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+"""
+EXAMPLE_STYLE = """
 .text { white-space: pre-wrap; font: .95rem/1.8 ui-monospace, Menlo, Consolas, monospace;
   border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; color: var(--quiet);
   margin: 0; }
@@ -34,6 +42,7 @@ mark { background: var(--loss); color: var(--loss-ink); border-radius: .15rem; }
 .t { border-right: 1px solid var(--line); }
 @media (forced-colors: active) { mark { text-decoration: underline; } }
 """
+"""How records stand token by token; the colours are those of the page."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -88,7 +97,7 @@ def ledger_html(
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{word("title")}: {escape(visible(title))}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{EXAMPLE_STYLE}</style>
 </head>
 <body>
 <h1>{word("title")}: {escape(visible(title))}</h1>
@@ -99,14 +108,64 @@ def ledger_html(
 
 
 def _example(example: Mapping[str, Any], names: Sequence[str], lang: str) -> str:
+    left = example["left_out"]
+    end = f" {escape(say('ledger.left_out', lang, n=number(left, lang)))}" if left else ""
+    heading = example_heading(example, names, lang)
+    return f'<h3>{escape(heading)}</h3><p class="text">{tokens_html(example)}{end}</p>'
+
+
+def example_heading(example: Mapping[str, Any], names: Sequence[str], lang: str) -> str:
+    """Where a record stands, and which split it went to."""
     source = example["source"]
     place = f"{names[source] if source < len(names) else ''}:{example['line']}"
     spoken = say(f"ledger.{example['split']}", lang)
-    heading = say("ledger.example", lang, place=visible(place), split=spoken)
+    return say("ledger.example", lang, place=visible(place), split=spoken)
+
+
+def tokens_html(example: Mapping[str, Any]) -> str:
+    """The tokens of a record; those that carry loss are marked."""
     tokens = []
     for token, carries in example["tokens"]:
         text = f'<span class="t">{escape(visible(str(token)))}</span>'
         tokens.append(f"<mark>{text}</mark>" if carries else text)
-    left = example["left_out"]
-    end = f" {escape(say('ledger.left_out', lang, n=number(left, lang)))}" if left else ""
-    return f'<h3>{escape(heading)}</h3><p class="text">{"".join(tokens)}{end}</p>'
+    return "".join(tokens)
+
+
+def ledger_section(log: Log) -> str:
+    """The ledger of a run as a section of its report, in both languages; empty where it has none.
+
+    A file that is damaged or of another kind is one line.
+    """
+    if log.ledger_fault:
+        return section(
+            "report.ledger", f"<p>{both('report.ledger.damaged', place=log.ledger_fault)}</p>"
+        )
+    ledger = log.ledger
+    if ledger is None:
+        return ""
+    told = {lang: equations(ledger.accounts, lang) for lang in LANGUAGES}
+    lines = [dict(zip(told, pair, strict=True)) for pair in zip(*told.values(), strict=True)]
+    body = f"<ul>{''.join(f'<li>{spans(line)}</li>' for line in lines)}</ul>"
+    names = [one["name"] for one in ledger.sources]
+    counts = ("documents", "tokens", "with_loss")
+    rows = [
+        [foreign(one["name"]), foreign(one["encoding"])]
+        + [both("report.ledger.count", value=one[name]) for name in counts]
+        for one in ledger.sources[:SOURCES]
+    ]
+    head = [both(f"ledger.{name}") for name in ("source", "encoding", *counts)]
+    if rows:
+        body += table(both("ledger.sources"), head, rows)
+    if len(names) > len(rows):
+        body += (
+            f'<p class="small">{both("report.ledger.shown", shown=len(rows), total=len(names))}</p>'
+        )
+    examples = ""
+    for one in ledger.examples:
+        heading = {lang: example_heading(one, names, lang) for lang in LANGUAGES}
+        left = one["left_out"]
+        end = f" {both('report.ledger.left_out', n=left)}" if left else ""
+        examples += f'<h4>{spans(heading)}</h4><p class="text">{tokens_html(one)}{end}</p>'
+    if examples:
+        body += details("ledger.examples", examples)
+    return section("report.ledger", body)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from yunque.reports.ledger import Ledger
+
 LIMIT = 1e100
 """No figure of a run is that large (float32 ends at 3.4e38): from here on it is infinite."""
 
@@ -92,7 +94,16 @@ class Log:
     mean_train_loss: float | None = None
     """Mean over all updates, as the tool itself says."""
     kept: str = ""
-    """Where the best model was kept (`best/`), empty where the log shows no such place."""
+    """Where the model with the lowest validation loss was kept (`best/`), empty where the log shows
+    no such place."""
+    kept_step: int | None = None
+    """Step of the model in `best/`, which may have been chosen by the exam; None: not known."""
+    by_exam: bool = False
+    """Whether the model in `best/` was chosen by the exam, not by the loss."""
+    ledger: Ledger | None = None
+    """Where every token went, as RUN/ledger.json tells it."""
+    ledger_fault: str = ""
+    """Where ledger.json is damaged or of another kind, empty where it is absent or whole."""
     eval_set: str = ""
     """The name of the held-out set that `evals` is about, empty where it has none of its own."""
     other_evals: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)

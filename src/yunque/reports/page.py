@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ import numpy as np
 
 from yunque.reports.analysis import Analysis
 from yunque.reports.charts import AXES, POINTS, figures
-from yunque.reports.findings import Text, exam_score
-from yunque.reports.log import Log, Record
+from yunque.reports.exam_page import exams, forgotten
+from yunque.reports.findings import Text
+from yunque.reports.ledger_page import EXAMPLE_STYLE, ledger_section
+from yunque.reports.log import Log
+from yunque.reports.markup import ANSI, both, details, foreign, section, spans, table
 from yunque.words.report import WORDS, tell
-from yunque.words.writing import visible
 
 SAMPLES = 40
-ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 FACTS = {
     "steps": "integer",
     "epochs": "compact",
@@ -68,8 +68,10 @@ def page(log: Log, analysis: Analysis, lang: str) -> str:
         stages(analysis),
         findings(analysis),
         exams(log),
+        forgotten(log),
         samples(log, analysis.facts["best_val_step"]),
         facts(analysis),
+        ledger_section(log),
         details("report.settings", settings(log)),
         details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
         unknown(analysis),
@@ -83,7 +85,7 @@ def page(log: Log, analysis: Analysis, lang: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)} · {foreign(Path(log.path).parent.name)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{EXAMPLE_STYLE}</style>
 </head>
 <body>
 <header>
@@ -113,53 +115,10 @@ def script_hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def foreign(text: str) -> str:
-    """A string from a log as text: no markup, no terminal codes, no reordering."""
-    return escape(visible(ANSI.sub("", text), newlines=True))
-
-
-def spans(text: Text) -> str:
-    """A sentence in every language; the style sheet shows the chosen one."""
-    if len(set(text.values())) == 1:
-        return escape(next(iter(text.values())))
-    return "".join(f'<span lang="{lang}">{escape(one)}</span>' for lang, one in text.items())
-
-
-def both(key: str, **values: Any) -> str:
-    """`spans` of a sentence by its key."""
-    return spans(tell(key, **values))
-
-
 def source(log: Log) -> Text:
     """Which file was read."""
     path, name = ANSI.sub("", log.path), log.format
     return tell("report.source.text", path=path, format=name, rows=log.rows, sha256=log.sha256[:16])
-
-
-def section(key: str, body: str) -> str:
-    """A section with its heading; nothing where it has no content."""
-    if not body:
-        return ""
-    id = key.replace(".", "-")
-    return f'<section aria-labelledby="{id}"><h2 id="{id}">{both(key)}</h2>{body}</section>'
-
-
-def details(key: str, body: str) -> str:
-    """A section that opens on demand."""
-    return f"<details><summary>{both(key)}</summary>{body}</details>" if body else ""
-
-
-def table(caption: str, head: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column names its rows."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
 
 
 def curves(log: Log, drawn: list[dict[str, Any]]) -> str:
@@ -240,49 +199,6 @@ def findings(analysis: Analysis) -> str:
     return section("report.findings", f'<div class="cards">{cards}</div>' if cards else "")
 
 
-def exams(log: Log) -> str:
-    """Right answers by kind of question: at the first exam, at the best, at the last."""
-    rows = [row for row in log.exams if exam_score(row) is not None]
-    if not rows:
-        return ""
-    best = max(rows, key=lambda r: (exam_score(r) or (0, 1))[0] / (exam_score(r) or (0, 1))[1])
-    shown = sorted(
-        {row.row: row for row in (rows[0], best, rows[-1])}.values(), key=lambda r: r.row
-    )
-    kinds = sorted({str(kind) for row in shown for kind in kinds_of(row)})
-    body = [[kind_name(k), *[score(kinds_of(row).get(k)) for row in shown]] for k in kinds]
-    body.append([both("report.exam.all"), *[score(exam_score(row)) for row in shown]])
-    head = [both("report.exam.kind"), *[both("report.at_step", step=row.step) for row in shown]]
-    return section("report.exam", table(both("report.exam"), head, body))
-
-
-def kind_name(kind: str) -> str:
-    """Our own kinds of question in the reader's language, others as they stand."""
-    key = f"report.exam.kind.{kind}"
-    return both(key) if key in WORDS else foreign(kind)
-
-
-def kinds_of(row: Record) -> dict[str, tuple[float, float]]:
-    """{kind: (right, total)} of an exam row, what has another form left out."""
-    kinds = row.values.get("kinds")
-    if not isinstance(kinds, dict):
-        return {}
-    return {
-        str(kind): (pair[0], pair[1])
-        for kind, pair in kinds.items()
-        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
-    }
-
-
-def score(pair: tuple[float, float] | None) -> str:
-    """One cell of the exam table."""
-    if pair is None:
-        return "-"
-    right, total = pair
-    part = right / total if total else None
-    return both("report.exam.score", right=right, total=total, part=part)
-
-
 def samples(log: Log, best: int | None) -> str:
     """What the model wrote, in the order of the steps; the first, best and last stand open."""
     rows = [row for row in log.samples if isinstance(row.values.get("text"), str)]
@@ -345,10 +261,11 @@ STYLE = """
 :root{--page:#fbfbf9;--card:#fff;--ink:#1d2329;--soft:#5b6570;--rule:#dfe3e6;--accent:#0b62a8;
 --batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570;
 --good:#19754a;--warn:#8a5a00;--bad:#b3261e;--stage-fast:#009e73;--stage-refinement:#56b4e9;
---stage-plateau:#999;--stage-overfitting:#d55e00;--stage-divergence:#d55e00}
+--stage-plateau:#999;--stage-overfitting:#d55e00;--stage-divergence:#d55e00;
+--line:var(--rule);--quiet:var(--soft);--loss:#c8efcf;--loss-ink:#0b3d17}
 @media (prefers-color-scheme:dark){:root{--page:#14181c;--card:#1c2228;--ink:#e8ebee;--soft:#a3adb7;
 --rule:#333c45;--accent:#7cc0ff;--batch:#4f6f90;--train:#56b4e9;--val:#ff9e4a;--mark:#a3adb7;
---good:#63d39b;--warn:#f0bb55;--bad:#ff8a80}}
+--good:#63d39b;--warn:#f0bb55;--bad:#ff8a80;--loss:#1f5130;--loss-ink:#eaffea}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 header,main,footer{max-width:66rem;margin:0 auto;padding:0 1rem}
@@ -358,6 +275,7 @@ html[data-lang=en] [lang=es],html[data-lang=es] body [lang=en]{display:none}
 h1{margin:0 0 .4rem;font-size:1.7rem;line-height:1.2}
 h2{margin:2.2rem 0 .6rem;font-size:1.25rem}
 h3{margin:0 0 .4rem;font-size:1.05rem}
+h4{margin:1rem 0 .3rem;font-size:.95rem;overflow-wrap:anywhere}
 .verdict{margin-top:1rem;padding:1.1rem 1.3rem;background:var(--card);border:1px solid var(--rule);
 border-left:.4rem solid var(--warn);border-radius:.4rem}
 .verdict p{margin:0;font-size:1.08rem}

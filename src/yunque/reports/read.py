@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 from yunque import runlog
 from yunque.errors import InputError
 from yunque.files import storage_error
+from yunque.reports.exams import exam_score
 from yunque.reports.huggingface import read_results, read_trainer_state
+from yunque.reports.ledger import read_ledger
 from yunque.reports.log import Log, Record, by_step, in_order, record, whole
 from yunque.reports.tables import read_csv, read_json, read_json_lines
 from yunque.reports.tensorboard import read_events
@@ -101,7 +104,13 @@ def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
         if row.event in groups:
             groups[row.event].append(record(row.line, values))
     first, last = groups["start"][:1], groups["stop"][-1:]
-    recipe, best = file.parent / "recipe.toml", file.parent / "best"
+    recipe, best = text_beside(file, "recipe.toml"), file.parent / "best"
+    by_exam = watches_exam(recipe)
+    chosen = chosen_step(groups["exam"] if by_exam else groups["eval"], by_exam)
+    kept_step = chosen if best.is_dir() else None
+    # By the exam another model may be chosen than the one with the lowest validation loss.
+    lowest = not by_exam if kept_step is None else kept_step == chosen_step(groups["eval"], False)
+    ledger, ledger_fault = read_ledger(file.parent / "ledger.json")
     settings = dict(first[0].values) if first else {}
     examples = whole(settings.get("examples"))
     return Log(
@@ -112,12 +121,12 @@ def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
         start=first[0] if first else None,
         stop=last[0] if last else None,
         examples=examples,
-        kept="best/" if best.is_dir() else "",
-        recipe=(
-            recipe.read_bytes()[:RECIPE_LIMIT_BYTES].decode("utf-8", "replace")
-            if recipe.is_file()
-            else ""
-        ),
+        kept="best/" if best.is_dir() and lowest else "",
+        kept_step=kept_step,
+        by_exam=by_exam,
+        ledger=ledger,
+        ledger_fault=ledger_fault,
+        recipe=recipe,
         settings=settings,
         steps=by_step(groups["step"]),
         evals=by_step(groups["eval"]),
@@ -126,6 +135,39 @@ def read_run_log(file: Path, content: bytes, sha256: str) -> Log | None:
         checkpoints=by_step(groups["checkpoint"]),
         warnings=by_step(groups["warning"]),
     )
+
+
+def text_beside(file: Path, name: str) -> str:
+    """The beginning of a text file beside the log, empty where there is none."""
+    path = file.parent / name
+    if not path.is_file():
+        return ""
+    return path.read_bytes()[:RECIPE_LIMIT_BYTES].decode("utf-8", "replace")
+
+
+def watches_exam(recipe: str) -> bool:
+    """Whether the run chose its best model by the exam, not by the loss."""
+    try:
+        train = tomllib.loads(recipe).get("train")
+    except ValueError:
+        return False
+    return isinstance(train, Mapping) and train.get("watch") == "exam"
+
+
+def chosen_step(rows: list[Record], by_exam: bool) -> int | None:
+    """The step whose model a run keeps: the first with the lowest loss, or with most answers right.
+
+    The loss is the validation loss, where a row has none the training loss.
+    """
+    watched = []
+    for row in by_step(rows):
+        score, val = exam_score(row), row.number("val_loss")
+        if by_exam and score is not None:
+            watched.append((1.0 - score[0] / score[1], row.step))
+        loss = row.number("train_loss") if row.values.get("val_loss") is None else val
+        if not by_exam and loss is not None:
+            watched.append((loss, row.step))
+    return min(watched)[1] if watched else None
 
 
 def is_float(text: object) -> bool:

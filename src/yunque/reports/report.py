@@ -14,7 +14,9 @@ from yunque.errors import InputError
 from yunque.files import write_bytes, write_json, write_text
 from yunque.reports import charts, page
 from yunque.reports.analysis import Analysis, analyse
+from yunque.reports.exam_page import forgetting_text
 from yunque.reports.log import Log
+from yunque.reports.markup import foreign, spans
 from yunque.reports.read import read
 from yunque.words import say
 from yunque.words.report import tell
@@ -57,6 +59,9 @@ class Report:
             lines.append(f"  [{say(f'report.severity.{one.severity}', lang)}] {one.text[lang]}")
             if one.severity != "info":
                 lines.append(f"    {say('report.advice', lang)}: {one.advice[lang]}")
+        told = forgetting_text(self.log)
+        if told is not None:
+            lines += ["", say("report.forgetting", lang), f"  {told[lang]}"]
         if self.analysis.unknown:
             lines += ["", say("report.unknown", lang)]
             lines += [f"  - {one['text'][lang]}" for one in self.analysis.unknown]
@@ -82,6 +87,9 @@ class Report:
             proof = [f"{e['row']} `{plain(str(e['field']))}` {e['value']}" for e in one.evidence]
             if proof:
                 lines += [f"{say('report.evidence.row', lang)}: {'; '.join(proof)}", ""]
+        told = forgetting_text(self.log)
+        if told is not None:
+            lines += [f"## {say('report.forgetting', lang)}", "", plain(told[lang]), ""]
         if a.unknown:
             lines += [f"## {say('report.unknown', lang)}", ""]
             lines += [f"- {plain(one['text'][lang])}" for one in a.unknown]
@@ -101,10 +109,8 @@ class Report:
     def _repr_html_(self) -> str:
         """For notebooks: the verdict, the findings and the picture, without the page's script."""
         picture = base64.b64encode(self.png()).decode()
-        text = page.spans({self.lang: self.analysis.verdict["text"][self.lang], "": ""})
-        found = "".join(
-            f"<li>{page.foreign(f.text[self.lang])}</li>" for f in self.analysis.findings
-        )
+        text = spans({self.lang: self.analysis.verdict["text"][self.lang], "": ""})
+        found = "".join(f"<li>{foreign(f.text[self.lang])}</li>" for f in self.analysis.findings)
         return (
             f"<h3>{say('report.id.' + self.analysis.verdict['id'], self.lang)}</h3><p>{text}</p>"
             f'<img alt="" style="max-width:100%" src="data:image/png;base64,{picture}">'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +88,7 @@ def export_folder(
     card: Card,
     lang: str,
     shard_bytes: int = 0,
+    before: Sequence[Check] = (),
 ) -> Certificate:
     """Write a folder, read it back with transformers, and keep it only where it is the same model.
 
@@ -96,6 +98,7 @@ def export_folder(
         source: the model that it came from, its weights rounded to that format.
         prompts, probes: what both are asked, as in `certify`.
         lang: language of the card, "en" or "es".
+        before: checks of what was done to the source; they join the certificate.
 
     Raises:
         ExportError: what was read back is another model; nothing stands at `folder`, and the
@@ -106,7 +109,7 @@ def export_folder(
     with staged_folder(folder) as stage:
         write_folder(model, stage, save_tokenizer, generation, card.dtype, shard_bytes)
         certificate = read_back(
-            source, prompts, probes, "transformers", lambda: transformers_speaker(stage)
+            source, prompts, probes, "transformers", lambda: transformers_speaker(stage), before
         )
         finish(stage, folder, certificate, card, lang)
     return certificate
@@ -118,15 +121,21 @@ def read_back(
     probes: Sequence[Prompt],
     reader: str,
     opened: Callable[[], Speaker],
+    before: Sequence[Check] = (),
 ) -> Certificate:
-    """The certificate of an export; one that cannot even be opened fails as "reader"."""
+    """The certificate of an export; one that cannot even be opened fails as "reader".
+
+    Args:
+        before: checks of what was done to the source; they come first.
+    """
     try:
         export = opened()
     except Exception as error:  # the reader is a foreign program: its errors have no common kind
         reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
         check = Check("reader", False, None, 0.0, f"it cannot be opened ({reason})")
-        return Certificate(source.name, reader, (check,))
-    return certify(source, export, prompts, probes)
+        return Certificate(source.name, reader, (*before, check))
+    found = certify(source, export, prompts, probes)
+    return dataclasses.replace(found, checks=(*before, *found.checks))
 
 
 def finish(stage: Path, folder: Path, certificate: Certificate, card: Card, lang: str) -> None:

@@ -27,6 +27,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "train a GPT from scratch on your own text",
         "entrena un GPT desde cero con tu propio texto",
     ),
+    "cli.verb_finetune": (
+        "train a public model further: full, LoRA, QLoRA; exam before and after",
+        "sigue entrenando un modelo público: completo, LoRA, QLoRA; examen antes y después",
+    ),
     "cli.verb_resume": (
         "continue an interrupted run exactly",
         "continúa con exactitud un entrenamiento interrumpido",
@@ -125,6 +129,62 @@ WORDS: dict[str, tuple[str, str]] = {
         "--warmup-steps {fitting}, or more updates.",
         "El calentamiento ocupa {warmup} de {steps} actualizaciones: la tasa de aprendizaje apenas "
         "sale de él. Usa --warmup-steps {fitting} o más actualizaciones.",
+    ),
+    "cli.many_passes": (
+        "{passes:.0f} passes over {documents:,} {documents:|example|examples}: so many over so few "
+        "have been seen to memorise them and make the model worse than its base, while the loss "
+        "fell. Two or three passes are usual: --epochs 3.",
+        "{passes:.0f} pasadas sobre {documents:,} {documents:|ejemplo|ejemplos}: con tantas sobre "
+        "tan pocos se ha visto que el modelo los memoriza y acaba peor que su base, aunque la "
+        "pérdida baje. Lo habitual son dos o tres: --epochs 3.",
+    ),
+    "cli.high_rate": (
+        "A learning rate of {rate:g} is more than ten times the usual one for {method} "
+        "({usual:g}): the model is likely to forget what it knows.",
+        "Una tasa de aprendizaje de {rate:g} es más de diez veces la habitual con {method} "
+        "({usual:g}): es probable que el modelo olvide lo que sabe.",
+    ),
+    "cli.no_val_no_exam": (
+        "Nothing is held out and there is no exam: this run will not be able to tell whether the "
+        "model becomes better or worse. Give --exam FILE, or --val 0.1.",
+        "No se reserva nada y no hay examen: este entrenamiento no podrá decir si el modelo mejora "
+        "o empeora. Da --exam ARCHIVO o --val 0.1.",
+    ),
+    "cli.no_exam": (
+        "There is no exam: the validation loss will say how well the answers are predicted, not "
+        "whether they are right. Give --exam FILE with questions that have checkable answers.",
+        "No hay examen: la pérdida de validación dirá lo bien que se predicen las respuestas, no "
+        "si son correctas. Da --exam ARCHIVO con preguntas de respuesta comprobable.",
+    ),
+    "cli.no_val": (
+        "Nothing is held out: early stopping can only watch the exam (--watch exam).",
+        "No se reserva nada: la parada temprana solo puede vigilar el examen (--watch exam).",
+    ),
+    "cli.exam_result": (
+        "Exam: base {before}/{total}, at the end {after}/{total} ({lost} lost, {gained} gained; "
+        "p = {p}).",
+        "Examen: la base {before}/{total}, al final {after}/{total} ({lost} perdidas, {gained} "
+        "ganadas; p = {p}).",
+    ),
+    "cli.exam_better": (
+        "The trained model is BETTER than its base.",
+        "El modelo entrenado es MEJOR que su base.",
+    ),
+    "cli.exam_same": (
+        "This exam shows NO DIFFERENCE between the trained model and its base.",
+        "Este examen NO muestra DIFERENCIA entre el modelo entrenado y su base.",
+    ),
+    "cli.exam_worse": (
+        "The trained model is WORSE than its base.",
+        "El modelo entrenado es PEOR que su base.",
+    ),
+    "cli.exam_kept": (
+        "best/ holds the model of update {step}: {right}/{total}.",
+        "best/ guarda el modelo de la actualización {step}: {right}/{total}.",
+    ),
+    "cli.exam_kept_base": (
+        "No evaluation was better than the base: best/ computes what the base does.",
+        "Ninguna evaluación superó a la base: best/ calcula lo mismo que la base.",
     ),
     "cli.window_slid": (
         "The text grew longer than the model's context of {length} tokens: it went on with a "

@@ -82,6 +82,31 @@ WORDS: dict[str, tuple[str, str]] = {
         "Exam at step {last_step:n}: {last_right:n} of {last_total:n} right.",
         "Examen en el paso {last_step:n}: {last_right:n} aciertos de {last_total:n}.",
     ),
+    "report.verdict.exam_better": (
+        "Exam: better than the base. Right before training: {first_right:n} of {first_total:n}; at "
+        "step {last_step:n}: {last_right:n} (gained {gained:n}, lost {lost:n}; exact paired test, "
+        "p = {p_value:p}).",
+        "Examen: mejor que el modelo base. Aciertos antes de entrenar: {first_right:n} de "
+        "{first_total:n}; en el paso {last_step:n}: {last_right:n} (ganados {gained:n}, perdidos "
+        "{lost:n}; prueba exacta por pares, p = {p_value:p}).",
+    ),
+    "report.verdict.exam_no_different": (
+        "Exam: no different from the base, as far as this exam can show. Right before training: "
+        "{first_right:n} of {first_total:n}; at step {last_step:n}: {last_right:n} (gained "
+        "{gained:n}, lost {lost:n}; exact paired test, p = {p_value:p}).",
+        "Examen: sin diferencia con el modelo base, hasta donde este examen puede mostrarla. "
+        "Aciertos antes de entrenar: {first_right:n} de {first_total:n}; en el paso {last_step:n}: "
+        "{last_right:n} (ganados {gained:n}, perdidos {lost:n}; prueba exacta por pares, p = "
+        "{p_value:p}).",
+    ),
+    "report.verdict.exam_worse": (
+        "Exam: worse than the base. Right before training: {first_right:n} of {first_total:n}; at "
+        "step {last_step:n}: {last_right:n} (gained {gained:n}, lost {lost:n}; exact paired test, "
+        "p = {p_value:p}).",
+        "Examen: peor que el modelo base. Aciertos antes de entrenar: {first_right:n} de "
+        "{first_total:n}; en el paso {last_step:n}: {last_right:n} (ganados {gained:n}, perdidos "
+        "{lost:n}; prueba exacta por pares, p = {p_value:p}).",
+    ),
     # The findings: sentence and advice.
     "report.not_a_training_log": (
         "This file is not a training log of a format that Yunque reads.",
@@ -188,6 +213,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Mejor paso: {step:n}, con la menor pérdida de validación, {val_loss:loss} (evaluaciones: "
         "{evals:n}, la última en el paso {last_step:n}). {kept} guarda el modelo del paso "
         "{step:n}.",
+    ),
+    "report.best_step.by_exam": (
+        "best/ holds another model, that of step {kept_step:n}: it was chosen by the exam.",
+        "best/ guarda otro modelo, el del paso {kept_step:n}: se eligió por el examen.",
     ),
     "report.best_step.kept.advice": ("Use the model in {kept}.", "Usa el modelo de {kept}."),
     "report.best_step.stopped_early": (
@@ -328,6 +357,53 @@ WORDS: dict[str, tuple[str, str]] = {
         "{last_right:n} of {last_total:n} at step {last_step:n}.",
         "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes del primer paso, "
         "{last_right:n} de {last_total:n} en el paso {last_step:n}.",
+    ),
+    "report.worse_than_base.paired": (
+        "The exam got worse than the base: of {first_total:n} questions, {first_right:n} were "
+        "right before training and {last_right:n} at step {last_step:n}. Right answers lost: "
+        "{lost:n}; gained: {gained:n} (exact paired test, p = {p_value:p}).",
+        "El examen salió peor que el del modelo base: de {first_total:n} preguntas, acertaba "
+        "{first_right:n} antes de entrenar y {last_right:n} en el paso {last_step:n}. Aciertos "
+        "perdidos: {lost:n}; ganados: {gained:n} (prueba exacta por pares, p = {p_value:p}).",
+    ),
+    "report.worse_than_base.kept_first": (
+        "best/ is the base, as it was before training: {kept_right:n} of {kept_total:n} right.",
+        "best/ es el modelo base, tal como estaba antes de entrenar: {kept_right:n} aciertos de "
+        "{kept_total:n}.",
+    ),
+    "report.worse_than_base.kept_other": (
+        "best/ holds the model of step {kept_step:n}: {kept_right:n} of {kept_total:n} right.",
+        "best/ guarda el modelo del paso {kept_step:n}: {kept_right:n} aciertos de {kept_total:n}.",
+    ),
+    "report.worse_than_base.kept_exam": (
+        "best/ is the base, as it was before training: no later exam ({later:n} of them) had more "
+        "right answers than its {first_right:n} of {first_total:n}. The best of them, at step "
+        "{top_step:n}, had {top_right:n}.",
+        "best/ es el modelo base, tal como estaba antes de entrenar: ningún examen posterior (hubo "
+        "{later:n}) tuvo más aciertos que los suyos, {first_right:n} de {first_total:n}. El mejor "
+        "de ellos, en el paso {top_step:n}, tuvo {top_right:n}.",
+    ),
+    "report.worse_than_base.kept_val_loss": (
+        "best/ is the base, as it was before training: no later evaluation ({later:n} of them) had "
+        "a lower validation loss than its {first:loss}. The lowest of them is {low:loss}, at step "
+        "{low_step:n}.",
+        "best/ es el modelo base, tal como estaba antes de entrenar: ninguna evaluación posterior "
+        "(hubo {later:n}) tuvo una pérdida de validación menor que la suya, {first:loss}. La menor "
+        "de ellas es {low:loss}, en el paso {low_step:n}.",
+    ),
+    "report.worse_than_base.kept_train_loss": (
+        "best/ is the base, as it was before training: no later evaluation ({later:n} of them) had "
+        "a lower training loss than its {first:loss}. The lowest of them is {low:loss}, at step "
+        "{low_step:n}.",
+        "best/ es el modelo base, tal como estaba antes de entrenar: ninguna evaluación posterior "
+        "(hubo {later:n}) tuvo una pérdida de entrenamiento menor que la suya, {first:loss}. La "
+        "menor de ellas es {low:loss}, en el paso {low_step:n}.",
+    ),
+    "report.worse_than_base.first": (
+        "That is by the loss alone. The exam says otherwise, and it goes first: see “No better "
+        "than before”.",
+        "Eso es solo según la pérdida. El examen dice otra cosa, y va primero: mira «No mejor que "
+        "antes».",
     ),
     "report.worse_than_base.advice": (
         "Use the base model; look at the training examples, lower the learning rate, train less.",
@@ -724,7 +800,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
     "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
-    "report.id.worse_than_base": ("Worse than before", "Peor que antes"),
+    "report.id.worse_than_base": ("No better than before", "No mejor que antes"),
     "report.id.loss_spike": ("Spikes in the loss", "Picos en la pérdida"),
     "report.id.plateau": ("Plateau", "Meseta"),
     "report.id.gradient_spike": ("Spikes in the gradient", "Picos en el gradiente"),
@@ -825,6 +901,88 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.exam.kind.word_problem": ("word problem", "problema con enunciado"),
     "report.exam.all": ("all", "todas"),
     "report.exam.score": ("{right:n}/{total:n} ({part:pct})", "{right:n}/{total:n} ({part:pct})"),
+    "report.accuracy": ("Right answers in the exam (%)", "Aciertos en el examen (%)"),
+    "report.general_loss": (
+        "Loss on a general text (nats per token)",
+        "Pérdida en un texto general (nats por token)",
+    ),
+    "report.exam.kinds": ("By kind of question", "Por tipo de pregunta"),
+    "report.exam.step": ("Step", "Paso"),
+    "report.exam.right": ("Right", "Aciertos"),
+    "report.exam.interval": ("95% interval", "Intervalo del 95\u00a0%"),
+    "report.exam.lost": ("Lost", "Perdidos"),
+    "report.exam.gained": ("Gained", "Ganados"),
+    "report.exam.p_value": ("p", "p"),
+    "report.exam.verdict": ("Against the base", "Frente al modelo base"),
+    "report.exam.better": ("better", "mejor"),
+    "report.exam.no_different": ("no different", "sin diferencia"),
+    "report.exam.worse": ("worse", "peor"),
+    "report.exam.base": ("the base", "modelo base"),
+    "report.exam.best": ("{step:n} (best/)", "{step:n} (best/)"),
+    "report.exam.plain": ("{step:n}", "{step:n}"),
+    "report.exam.marks": ("{right:n}/{total:n}", "{right:n}/{total:n}"),
+    "report.exam.range": ("{low:pct1} to {high:pct1}", "{low:pct1} a {high:pct1}"),
+    "report.exam.p": ("{value:p}", "{value:p}"),
+    "report.exam.how": (
+        "Lost: answers that were right before training and are wrong now; gained: the other way "
+        "round. p: how often changes at least this uneven would come by chance alone, if training "
+        "changed nothing for the better or the worse (exact McNemar test). Below 0.05 the verdict "
+        "is better or worse; else the exam shows no difference, which does not prove that there "
+        "is none.",
+        "Perdidos: respuestas que eran correctas antes de entrenar y ahora no lo son; ganados: al "
+        "revés. p: con qué frecuencia saldrían por puro azar cambios al menos así de desiguales, "
+        "si entrenar no hubiera mejorado ni empeorado nada (prueba exacta de McNemar). Por debajo "
+        "de 0,05 el veredicto es mejor o peor; si no, el examen no muestra diferencia, lo que no "
+        "prueba que no la haya.",
+    ),
+    "report.exam.shown": (
+        "Exams shown: {shown:n} of {total:n}.",
+        "Exámenes mostrados: {shown:n} de {total:n}.",
+    ),
+    "report.forgetting": ("Did it forget?", "¿Ha olvidado?"),
+    "report.forgetting.rose": (
+        "The loss on a small general text, which has nothing to do with the training, rose from "
+        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}), by {change:x} "
+        "nats per token: the model has grown worse at ordinary text. Training less, a lower "
+        "learning rate or some general text among the training data hold that back.",
+        "La pérdida en un pequeño texto general, ajeno al entrenamiento, subió de {first:loss} "
+        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}), {change:x} nats por token: "
+        "el modelo ha empeorado con el texto corriente. Lo frenan entrenar menos, una tasa de "
+        "aprendizaje menor o algo de texto general entre los datos.",
+    ),
+    "report.forgetting.fell": (
+        "The loss on a small general text, which has nothing to do with the training, fell from "
+        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}), by {change:x} "
+        "nats per token: this text shows no forgetting.",
+        "La pérdida en un pequeño texto general, ajeno al entrenamiento, bajó de {first:loss} "
+        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}), {change:x} nats por token: "
+        "este texto no muestra olvido.",
+    ),
+    "report.forgetting.still": (
+        "The loss on a small general text, which has nothing to do with the training, went from "
+        "{first:loss} (step {first_step:n}) to {last:loss} (step {last_step:n}). That is a change "
+        "of less than {judged:x} nats per token, too little to judge with so short a text.",
+        "La pérdida en un pequeño texto general, ajeno al entrenamiento, pasó de {first:loss} "
+        "(paso {first_step:n}) a {last:loss} (paso {last_step:n}). Es un cambio de menos de "
+        "{judged:x} nats por token, demasiado poco para juzgarlo con un texto tan corto.",
+    ),
+    "report.forgetting.kept": (
+        "In best/ (step {kept_step:n}) it is {kept_loss:loss}.",
+        "En best/ (paso {kept_step:n}) es de {kept_loss:loss}.",
+    ),
+    "report.ledger": ("Where every token went", "A dónde ha ido cada token"),
+    "report.ledger.damaged": (
+        "ledger.json stands beside the log, but it is damaged or of another kind (at: {place}), "
+        "and is left out here.",
+        "Junto al registro hay un ledger.json, pero está dañado o es de otra clase (en: {place}), "
+        "y aquí se deja fuera.",
+    ),
+    "report.ledger.count": ("{value:n}", "{value:n}"),
+    "report.ledger.left_out": ("… {n:n} more tokens", "… {n:n} tokens más"),
+    "report.ledger.shown": (
+        "Sources shown: {shown:n} of {total:n}.",
+        "Fuentes mostradas: {shown:n} de {total:n}.",
+    ),
     "report.facts": ("Figures of the run", "Cifras de la ejecución"),
     "report.fact": ("Figure", "Cifra"),
     "report.value": ("Value", "Valor"),
@@ -953,6 +1111,11 @@ class Written:
             return number(v, lang, 3)
         if kind == "time":
             return duration(v)
+        if kind == "p":  # 0.375, 0.0496, 9.8e-06: never a false 0, nor a false 0.05
+            places = 3 if v >= 0.1 else 4
+            return number(v, lang, places) if v >= 0.001 else scientific(v, lang)
+        if kind == "pct1":
+            return percent(v, lang, 1)
         if kind == "gb":
             return gigabytes(v, lang)
         if kind == "ppl":

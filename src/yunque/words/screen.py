@@ -29,6 +29,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "screen.part_mlp": ("feed-forward", "feed-forward"),
     "screen.part_norms": ("norms", "normas"),
     "screen.part_head": ("head", "salida"),
+    "screen.part_layers": ("layers", "capas"),
+    "screen.part_base": ("base", "base"),
+    "screen.part_adapter": ("adapter", "adaptador"),
+    "screen.part_trained": ("trained", "entrenados"),
     "screen.tokens": (
         "{train} training tokens, {val} validation",
         "{train} tokens de entrenamiento, {val} de validación",

@@ -1,0 +1,55 @@
+"""The pieces of the report page: escaped text in both languages, sections, tables."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from typing import Any
+
+from yunque.words.report import tell
+from yunque.words.writing import visible
+
+ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+
+
+def foreign(text: str) -> str:
+    """A string from a log as text: no markup, no terminal codes, no reordering."""
+    return escape(visible(ANSI.sub("", text), newlines=True))
+
+
+def spans(text: dict[str, str]) -> str:
+    """A sentence in every language; the style sheet shows the chosen one."""
+    if len(set(text.values())) == 1:
+        return escape(next(iter(text.values())))
+    return "".join(f'<span lang="{lang}">{escape(one)}</span>' for lang, one in text.items())
+
+
+def both(key: str, **values: Any) -> str:
+    """`spans` of a sentence by its key."""
+    return spans(tell(key, **values))
+
+
+def section(key: str, body: str) -> str:
+    """A section with its heading; nothing where it has no content."""
+    if not body:
+        return ""
+    id = key.replace(".", "-")
+    return f'<section aria-labelledby="{id}"><h2 id="{id}">{both(key)}</h2>{body}</section>'
+
+
+def details(key: str, body: str) -> str:
+    """A section that opens on demand."""
+    return f"<details><summary>{both(key)}</summary>{body}</details>" if body else ""
+
+
+def table(caption: str, head: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column names its rows."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
