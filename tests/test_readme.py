@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -65,7 +66,8 @@ def test_every_command_runs(
             extra = QUICK
         elif words[0] == "finetune":
             extra = ["--steps", "2", "--eval-every", "2", "--rank", "2"]
-        elif words[0] == "generate":
+        elif words[0] in ("generate", "chat"):
+            monkeypatch.setattr("sys.stdin", io.StringIO("¿Cuánto es 2 + 2?\n"))
             extra = ["--max-new-tokens", "3"]
         try:
             code = cli.main([*words, *extra])
