@@ -252,7 +252,7 @@ def test_the_ledger_in_the_page(tmp_path: Path) -> None:
     assert '<mark><span class="t">&lt;/script&gt;</span></mark>' in html
     assert '<mark><span class="t">4+4</span></mark>' not in html
     assert tokens(english, "en") == tokens(spanish, "es")
-    assert html.count("<table>") == html.count("<caption>")
+    assert html.count("<table") == html.count("<caption>")
 
 
 def test_an_equation_that_does_not_close_says_so(tmp_path: Path) -> None:

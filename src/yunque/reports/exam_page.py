@@ -32,9 +32,10 @@ def sittings(log: Log, rows: list[Record]) -> str:
     kept = log.kept_step if log.kept_step is not None else -1
     chosen = [i for i, row in enumerate(rows) if i in (even | {best}) or row.step == kept]
     compared = [paired(log, row) for row in rows[1:]]
+    # The verdict stands where a narrow screen still shows it.
     head = ["step", "right", "interval"]
     if any(compared):
-        head += ["lost", "gained", "p_value", "verdict"]
+        head = ["step", "right", "verdict", "interval", "lost", "gained", "p_value"]
     body = []
     for i in chosen:
         row = rows[i]
@@ -43,20 +44,25 @@ def sittings(log: Log, rows: list[Record]) -> str:
         cells = [
             both(f"report.exam.{'best' if row.step == kept else 'plain'}", step=row.step),
             both("report.exam.marks", right=right, total=total),
-            both("report.exam.range", low=low, high=high),
         ]
+        interval = both("report.exam.range", low=low, high=high)
         held = compared[i - 1] if i else None
         if held is not None:
             cells += [
+                both(f"report.exam.{held.verdict.replace(' ', '_')}"),
+                interval,
                 both("report.ledger.count", value=held.lost),
                 both("report.ledger.count", value=held.gained),
                 both("report.exam.p", value=held.p_value),
-                both(f"report.exam.{held.verdict.replace(' ', '_')}"),
             ]
         elif any(compared):
-            cells += ["-", "-", "-", both("report.exam.base") if row.step == 0 else "-"]
+            cells += [both("report.exam.base") if row.step == 0 else "-", interval, "-", "-", "-"]
+        else:
+            cells.append(interval)
         body.append(cells)
-    found = table(both("report.exam"), [both(f"report.exam.{name}") for name in head], body)
+    found = table(
+        both("report.exam"), [both(f"report.exam.{name}") for name in head], body, figures=True
+    )
     notes = [both("report.exam.how")] if any(compared) else []
     if len(chosen) < len(rows):
         notes.append(both("report.exam.shown", shown=len(chosen), total=len(rows)))
@@ -73,7 +79,7 @@ def kinds(rows: list[Record]) -> str:
     body = [[kind_name(k), *[score(kinds_of(row).get(k)) for row in shown]] for k in names]
     body.append([both("report.exam.all"), *[score(exam_score(row)) for row in shown]])
     head = [both("report.exam.kind"), *[both("report.at_step", step=row.step) for row in shown]]
-    return table(both("report.exam.kinds"), head, body) if names else ""
+    return table(both("report.exam.kinds"), head, body, figures=True) if names else ""
 
 
 def forgotten(log: Log) -> str:

@@ -155,7 +155,7 @@ def ledger_section(log: Log) -> str:
     ]
     head = [both(f"ledger.{name}") for name in ("source", "encoding", *counts)]
     if rows:
-        body += table(both("ledger.sources"), head, rows)
+        body += table(both("ledger.sources"), head, rows, figures=True)
     if len(names) > len(rows):
         body += (
             f'<p class="small">{both("report.ledger.shown", shown=len(rows), total=len(names))}</p>'

@@ -42,14 +42,15 @@ def details(key: str, body: str) -> str:
     return f"<details><summary>{both(key)}</summary>{body}</details>" if body else ""
 
 
-def table(caption: str, head: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column names its rows."""
+def table(caption: str, head: list[str], rows: list[list[str]], figures: bool = False) -> str:
+    """A table whose first column names its rows; `figures`: no cell is broken into two lines."""
+    kind = ' class="n"' if figures else ""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
     return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
+        f'<div class="wide"><table{kind}><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -233,7 +233,7 @@ def facts(analysis: Analysis) -> str:
         for key, value in analysis.facts.items()
     ]
     head = [both("report.fact"), both("report.value")]
-    return section("report.facts", table(both("report.facts"), head, rows))
+    return section("report.facts", table(both("report.facts"), head, rows, figures=True))
 
 
 def settings(log: Log) -> str:
@@ -311,7 +311,7 @@ table{border-collapse:collapse;font-size:.95rem;font-variant-numeric:tabular-num
 caption{text-align:left;color:var(--soft);padding-bottom:.2rem}
 th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid var(--rule);
 vertical-align:top}
-th[scope=row]{font-weight:400}td{overflow-wrap:anywhere}
+th[scope=row]{font-weight:400}td{overflow-wrap:anywhere}table.n td{white-space:nowrap}
 section[aria-labelledby] caption{position:absolute;clip-path:inset(50%);width:1px;height:1px;
 overflow:hidden}
 .none,.small{color:var(--soft)}.small{font-size:.88rem}
