@@ -379,10 +379,10 @@ def test_render_in_both_languages() -> None:
     checks = judge(with_package("gguf", None))
     english, spanish = render(checks, "en"), render(checks, "es")
     assert "missing   gguf" in english
-    assert "→ pip install peft" in english
-    assert "falta       PEFT" in spanish
+    assert "→ pip install gguf" in english
+    assert "falta       gguf" in spanish
     assert "Controlador NVIDIA" in spanish
-    assert "Sirve para los adaptadores LoRA (opcional)." in spanish
+    assert "Sirve para escribir archivos GGUF (opcional)." in spanish
     assert len(english.splitlines()) == 2 * len(checks) + 1
 
 
