@@ -71,7 +71,8 @@ def count(ids: Ids, vocabulary: int, orders: int = ORDERS) -> Counts:
             f"n-grams: got {len(ids)} tokens for orders up to {orders} and a vocabulary of "
             f"{vocabulary}. Expected at least {orders} tokens, each from 0 to {vocabulary - 1}."
         )
-    keys, grams, counts, followers = np.zeros(len(ids) + 1, np.int64), [], [], []
+    keys: Ids = np.zeros(len(ids) + 1, np.int64)
+    grams, counts, followers = list[Ids](), list[Ids](), list[Ids]()
     suffix: Ids | None = None
     for order in range(1, orders + 1):
         # Place i holds the number of the n-gram that begins there.
