@@ -16,7 +16,6 @@ GOOD: dict[str, Any] = {
     "context_length": 256,
     "batch_size": 8,
     "vocab_size": 90,
-    "facts": {"tokens": {"train": 100_000, "val": 10_000}, "unknown_tokens": 1100},
 }
 
 
@@ -42,7 +41,6 @@ def keys(**changes: Any) -> tuple[list[str], list[str]]:
         ({"val_tokens": 1}, ["data.val_one_token"], []),
         ({"vocab_size": 10_001}, [], ["data.vocabulary_large"]),
         ({"vocab_size": 10_000}, [], []),
-        ({"facts": GOOD["facts"] | {"unknown_tokens": 1101}}, [], ["data.unknown_many"]),
     ],
 )
 def test_limits(changes: dict[str, Any], errors: list[str], warnings: list[str]) -> None:
@@ -67,6 +65,14 @@ def test_both_languages_use_the_same_numbers() -> None:
     for key, (english, spanish) in WORDS.items():
         assert key.startswith("data.")
         assert names(english) == names(spanish), key
+
+
+@pytest.mark.parametrize(("unknown", "said"), [(0, False), (110, False), (111, True)])
+def test_unknown_tokens_are_named_from_a_thousandth_on(unknown: int, said: bool) -> None:
+    facts = {"tokens": {"train": 100_000, "val": 10_000}, "unknown_tokens": unknown}
+    errors, warnings = check_data(facts, 0)
+    assert errors == []
+    assert [check.key for check in warnings] == ["data.unknown_many"] * said
 
 
 @pytest.mark.parametrize(

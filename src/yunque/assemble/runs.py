@@ -489,7 +489,6 @@ class Run:
             batch_size=self.recipe.train.batch_size,
             # The base knows its vocabulary already.
             vocab_size=0 if self.recipe.base else shape.vocab_size,
-            facts=self.data.facts,
             packed=self.packed,
         )
         lost = self.counts.truncated if isinstance(self.counts, PackedCounts) else 0

@@ -9,7 +9,7 @@ from typing import Any
 from yunque.words import say
 
 TOKENS_PER_ENTRY = 10  # an embedding row that is met less often than this hardly leaves its start
-UNKNOWN_FRACTION = 0.01
+UNKNOWN_FRACTION = 0.001  # a few letters that only the held-out text has are no alarm
 LOST_FRACTION = 0.01  # of the training tokens, to the length limit
 COPIES_FRACTION = 0.01  # of the documents, equal to an earlier one
 SHARED_LINES = 0.2  # of the validation text's longer lines
@@ -34,14 +34,12 @@ def check_sizes(
     context_length: int,
     batch_size: int,
     vocab_size: int,
-    facts: Mapping[str, Any],
     packed: bool = False,
 ) -> tuple[list[Check], list[Check]]:
     """(errors that forbid the run, warnings that do not), in the order of the data.
 
     Args:
         val_tokens: 0 where there is no validation set, which is not a fault here.
-        facts: of `Prepared`; "tokens" and "unknown_tokens" are read.
         packed: whether documents are packed into rows, which need not be full.
     """
     errors, warnings = [], []
@@ -92,15 +90,6 @@ def check_sizes(
                 },
             )
         )
-    tokens = sum(facts.get("tokens", {}).values())
-    unknown = facts.get("unknown_tokens", 0)
-    if unknown > UNKNOWN_FRACTION * tokens:
-        warnings.append(
-            Check(
-                "data.unknown_many",
-                {"unknown": unknown, "tokens": tokens, "percent": 100 * unknown / tokens},
-            )
-        )
     return errors, warnings
 
 
@@ -119,6 +108,10 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
     def warn(key: str, **numbers: Any) -> None:
         warnings.append(Check(f"data.{key}", numbers))
 
+    tokens = sum(facts.get("tokens", {}).values())
+    unknown = facts.get("unknown_tokens", 0)
+    if unknown > UNKNOWN_FRACTION * tokens:
+        warn("unknown_many", unknown=unknown, tokens=tokens, percent=100 * unknown / tokens)
     bad = doubts.get("bad", {"count": 0})
     if bad["count"]:
         warn("bad_records", count=bad["count"], first=bad["examples"][0])
