@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,26 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     weights = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     for name in ("best", "last"):
         assert (whole / name / weights).read_bytes() == (parts / name / weights).read_bytes()
+
+
+def test_a_base_that_changed_meanwhile_is_noticed(
+    base: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        finetune("copy", str(chats), tmp_path / "run", screen=StopAt(3, patch), **OPTIONS)
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    kept = bytes(content)
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    monkeypatch.chdir(base)
+    with pytest.raises(InputError, match="the base changed since step-00000003 was saved"):
+        resume(tmp_path / "run")
+    weights.write_bytes(kept)
+    assert resume(tmp_path / "run").reason == "steps"
 
 
 def test_the_first_loss_is_that_of_the_assistants_words(

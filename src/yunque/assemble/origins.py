@@ -7,6 +7,8 @@ here, and the loop is one.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +25,13 @@ from yunque.data.chat_template import PLAIN_CHAT_TEMPLATE
 from yunque.data.prepare import Prepared
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
-from yunque.files import staged_folder, write_json
+from yunque.files import sha256, staged_folder, write_json
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.weights.folder import save_folder
 from yunque.weights.transformers_model import TransformersModel
 
+WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$")
 BUCKET = 64
 """Rows of fine-tuning are as long as the longest conversation, rounded up to this."""
 
@@ -43,6 +46,10 @@ class Origin(Protocol):
     @property
     def end_ids(self) -> frozenset[int]:
         """Tokens that end a text by the model's own files."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights that the run begins with; "" where the seed gives them."""
 
     def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
         """The recipe with the shape of the model and the length of its rows."""
@@ -62,6 +69,7 @@ class Scratch:
 
     tokenizer = None
     end_ids: frozenset[int] = frozenset()
+    fingerprint = ""
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.model.family == "qwen2":
@@ -125,6 +133,14 @@ class Finetuned:
     @property
     def end_ids(self) -> frozenset[int]:
         return self.opened[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files that hold the base's weights, by name."""
+        inside = self.path.iterdir() if self.path.is_dir() else [self.path]
+        held = sorted(path for path in inside if WEIGHTS.search(path.name))
+        digests = "".join(f"{path.name} {sha256(path)}\n" for path in held)
+        return hashlib.sha256(digests.encode("utf-8")).hexdigest()
 
     @cached_property
     def module(self) -> Decoder | TransformersModel:

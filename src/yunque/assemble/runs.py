@@ -179,6 +179,8 @@ def finetune(
         whole = overlaid(finetune_recipe(str(recipe), str(options.get("method", ""))), options)
     if str(model):
         whole = dataclasses.replace(whole, base=str(model))
+    # Whole paths: the run can be resumed from another folder.
+    whole = dataclasses.replace(whole, base=found(whole.base), exam=found(whole.exam))
     if sources:
         whole = dataclasses.replace(whole, sources=tuple(listed(sources)))
     faults = []
@@ -191,6 +193,11 @@ def finetune(
     raise_faults(faults)
     validate(whole)
     return begun(whole, Path(out), screen or SilentScreen(), lang)
+
+
+def found(name: str) -> str:
+    """The whole path of what is there; anything else, as a Hub id, as it is."""
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
 
 
 def begun(recipe: Recipe, folder: Path, screen: Screen, lang: str) -> RunResult:
@@ -584,11 +591,14 @@ class Run:
         """What must be the same for a resumed run to be the same run."""
         # Written and read as text: the recipe is compared as the user would see it.
         text = to_toml(self.recipe).encode("utf-8")
-        return {
+        known = {
             "recipe": hashlib.sha256(text).hexdigest(),
             "tokenizer": self.data.tokenizer.fingerprint,
             "data": str(self.data.facts["fingerprint"]),
         }
+        if self.origin.fingerprint:
+            known["base"] = self.origin.fingerprint
+        return known
 
     def restore(
         self,
