@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": {"exit_code": 2, "message": text}}))
         raise
     except KeyboardInterrupt:
+        print(say("cli.interrupted", lang), file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

@@ -38,7 +38,7 @@ class MissingPackageError(YunqueError, ImportError):
 
 
 @contextmanager
-def located(where: str) -> Iterator[None]:
+def placed(where: str) -> Iterator[None]:
     """Put a place before the message of an InputError that is raised inside."""
     try:
         yield

@@ -26,7 +26,6 @@ from yunque.config import (
     MachineConfig,
     ModelConfig,
     OptimConfig,
-    Recipe,
     TrainConfig,
 )
 from yunque.errors import InputError
@@ -214,7 +213,9 @@ class Pretrain:
         from yunque.assemble.recipes import base_recipe, later_length
         from yunque.assemble.runs import pretrain
 
-        asked = Recipe(
+        base = base_recipe(self.recipe, self.model.preset)
+        asked = dataclasses.replace(
+            base,
             sources=tuple(self.sources),
             data=self.data,
             model=self.model,
@@ -222,7 +223,7 @@ class Pretrain:
             train=self.train,
             machine=self.machine,
         )
-        recipe = later_length(base_recipe(self.recipe, self.model.preset), asked)
+        recipe = later_length(base, asked)
         with contextlib.closing(show(self.output)) as screen:
             result = pretrain(out=self.out, recipe=recipe, screen=screen, lang=self.output.language)
         return tell_run(result, self.output)
@@ -241,8 +242,8 @@ class Finetune:
     learning rates: 2e-4 for lora and qlora, 2e-5 for full; three passes.
 
     For example:
-      yunque finetune gpt2 chats.jsonl --out runs/helper --exam exam.jsonl
-      yunque finetune models/phi-2 data/ --out runs/tutor --method qlora --watch exam
+      yunque finetune runs/demo chats.jsonl --out runs/helper --exam exam.jsonl
+      yunque finetune microsoft/phi-2 data/ --out runs/tutor --method qlora --watch exam
     """
 
     model: Positional[str] = ""

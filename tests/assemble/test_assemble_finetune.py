@@ -29,6 +29,7 @@ from yunque.data.prepare import open_prepared
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import train_tokenizer
 from yunque.errors import InputError
+from yunque.model import decoder
 
 OPTIONS: dict[str, Any] = {
     "steps": 6,
@@ -294,13 +295,73 @@ def test_a_model_that_transformers_computes_is_trained_too(tmp_path: Path, metho
     assert "User: " in load(done.run, device="cpu").tokenizer.chat_template  # type: ignore[operator]
 
 
-def test_gradient_checkpointing_changes_no_bit(base: Path, chats: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_no_bit(
+    base: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    original = decoder.checkpoint
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        kept.append(1)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(decoder, "checkpoint", counted)
     for name, on in (("plain", False), ("kept", True)):
-        options = {**OPTIONS, "method": "full", "gradient_checkpointing": on}
+        options = {**OPTIONS, "method": "full", "gradient_checkpointing": on, "dropout": 0.3}
         finetune(base, str(chats), tmp_path / name, **options)
+        assert len(kept) == (6 * 2 * 2 if on else 0)  # updates, micro-batches, blocks
     assert_same_bits(
         tensors(tmp_path / "plain", 6, "model"), tensors(tmp_path / "kept", 6, "model")
     )
+
+
+def test_dropout_is_that_of_the_recipe(base: Path, chats: Path, tmp_path: Path) -> None:
+    """None unless asked for, whatever the base was trained with; both kinds change the losses."""
+    losses = []
+    for number, more in enumerate(({}, {"lora_dropout": 0.5}, {"dropout": 0.5})):
+        done = finetune(base, str(chats), tmp_path / f"run{number}", **OPTIONS, **more)
+        losses.append([row["train_loss"] for row in rows(done.run, "step")])
+    assert losses[0][0] != losses[2][0]
+    assert len({tuple(found) for found in losses}) == 3
+    first = rows(tmp_path / "run0", "eval")[0]["train_loss"]
+    assert first > 0
+    assert load(tmp_path / "run0", device="cpu").decoder.config.dropout == 0.2  # the base's own
+
+
+def test_an_average_of_the_weights_is_that_of_the_adapter(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    done = finetune(base, str(chats), tmp_path / "run", **OPTIONS, average_decay=0.5)
+    names = [name for name in tensors(done.run, 6, "optimizer") if name.startswith("average|")]
+    assert names
+    assert all(".lora_" in name for name in names)
+
+
+def test_an_exam_that_changed_meanwhile_is_noticed(
+    base: Path, chats: Path, exam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "exam": str(exam)}
+    with monkeypatch.context() as patch:
+        finetune(base, str(chats), tmp_path / "run", screen=StopAt(1, patch), **options)
+    exam.write_text(exam.read_text(encoding="utf-8").replace("41", "14"), encoding="utf-8")
+    with pytest.raises(InputError, match="the exam changed since step-00000001 was saved"):
+        resume(tmp_path / "run")
+
+
+def test_an_adapter_ends_where_its_training_data_ended(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    done = finetune(base, str(chats), tmp_path / "run", **{**OPTIONS, "steps": 1})
+    path = done.run / "last" / "generation_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8"))["eos_token_id"]
+    path.write_text(json.dumps({"eos_token_id": [stated, 7]}), encoding="utf-8")
+    assert load(done.run / "last", device="cpu").end_ids == {stated, 7}
+    settings = done.run / "last" / "adapter_config.json"
+    own = json.loads(settings.read_text(encoding="utf-8"))
+    own["base_model_name_or_path"] = str(done.run / "last")
+    settings.write_text(json.dumps(own), encoding="utf-8")
+    with pytest.raises(InputError, match="is an adapter too"):
+        load(done.run / "last")
 
 
 def test_what_has_been_seen_to_fail_is_said_before_the_first_step(
@@ -326,6 +387,11 @@ def test_defaults_are_those_of_the_method(tmp_path: Path) -> None:
     recipe = finetune_recipe(str(path))
     assert (recipe.adapt.method, recipe.optim.learning_rate) == ("full", 2e-5)
     assert (recipe.train.epochs, recipe.train.batch_size) == (1.0, 8)
+    path.write_text("[train]\nsteps = 2\n", encoding="utf-8")
+    assert (finetune_recipe(str(path)).train.steps, finetune_recipe(str(path)).train.epochs) == (
+        2,
+        0.0,
+    )
 
 
 def test_what_cannot_be_fine_tuned_is_refused(
@@ -333,6 +399,10 @@ def test_what_cannot_be_fine_tuned_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="no model: name a run folder"):
         finetune("", str(chats), tmp_path / "a")
+    with pytest.raises(InputError, match=r"hidden_size, tokenizer: that of the base holds"):
+        finetune(base, str(chats), tmp_path / "h", hidden_size=8, tokenizer="char")
+    with pytest.raises(InputError, match="for whole matrices and not for the small ones"):
+        finetune(base, str(chats), tmp_path / "m", **OPTIONS, optimizer="muon")
     with pytest.raises(InputError, match="there is no exam to watch"):
         finetune(base, str(chats), tmp_path / "b", **OPTIONS, watch="exam")
     with pytest.raises(InputError, match=r"max_length is 65: the model sees 64 tokens"):
@@ -343,6 +413,8 @@ def test_what_cannot_be_fine_tuned_is_refused(
     with pytest.raises(InputError, match="prepared with another tokenizer than that of"):
         finetune(base, str(tmp_path / "other"), tmp_path / "e", **OPTIONS)
     done = finetune(base, str(chats), tmp_path / "run", **{**OPTIONS, "steps": 1})
+    with pytest.raises(InputError, match="this is the recipe of a fine-tuning"):
+        pretrain(out=tmp_path / "p", recipe=done.run / "recipe.toml")
     with pytest.raises(InputError, match=r"an adapter\. Merge it first"):
         finetune(done.run, str(chats), tmp_path / "f", **OPTIONS)
 
@@ -385,6 +457,6 @@ def test_a_merged_adapter_is_certified_against_the_unmerged_model(
         logits = twin(torch.tensor([ids])).logits[0]
     torch.testing.assert_close(logits, logits_of(done.run / "last", ids), rtol=0, atol=3e-5)
     card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
-    assert "base_model: " in card
+    assert 'base_model: "run"' in card
     with pytest.raises(InputError, match="nothing to merge"):
         convert(tmp_path / "whole", tmp_path / "again", merge=True)

@@ -388,9 +388,8 @@ def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:
     trained = source.folder.name in ("best", "last") and (run / "recipe.toml").is_file()
     front = stated_front(source.folder / "README.md")
     base = front.get("base_model", "") if trained else Path(name).name
-    if is_adapter(source.folder):
-        stated = base_of(source.folder)
-        base = Path(stated).name if Path(stated).is_dir() else stated
+    if trained or is_adapter(source.folder):
+        base = named_base(run, source.folder) or base
     if not trained and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
         base = name  # a Hub id is named whole
     return Card(
@@ -406,6 +405,18 @@ def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:
     )
 
 
+def named_base(run: Path, folder: Path) -> str:
+    """What a fine-tuned model was made from, by the name that it is known by; "" for nothing."""
+    if is_adapter(folder):
+        stated = base_of(folder)
+    else:
+        stated = str(read_tree(run / "recipe.toml").get("base", ""))
+    path = Path(stated)
+    if not stated or not path.exists():
+        return stated
+    return path.parent.name if path.name in ("best", "last") else path.name
+
+
 def stated_front(path: Path) -> dict[str, str]:
     """The plain keys of a card's front matter; none where there is no card."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -413,6 +424,20 @@ def stated_front(path: Path) -> dict[str, str]:
     found = re.findall(r"^(\w+): *(.+)$", head[1] if head else "", re.MULTILINE)
     values = {key: value.strip().strip("\"'") for key, value in found}
     return {key: value for key, value in values.items() if value != "unknown"}
+
+
+def best_step(rows: Sequence[runlog.Row], by_exam: bool) -> int:
+    """The step whose model a run kept: lowest loss, or most right answers; the first of equals."""
+    found = []
+    for row in rows:
+        values = row.values
+        if by_exam and row.event == "exam":
+            found.append((1.0 - values["right"] / values["total"], values["step"]))
+        if not by_exam and row.event == "eval":
+            loss = values["train_loss" if values.get("val_loss") is None else "val_loss"]
+            if loss is not None:
+                found.append((float(loss), values["step"]))
+    return int(min(found, default=(0.0, rows[-1].values["step"]))[1])
 
 
 def training_of(run: Path, kept: str) -> Training:
@@ -423,10 +448,8 @@ def training_of(run: Path, kept: str) -> Training:
     last = rows[-1].values
     step, measured = last["step"], evals[-1] if evals else {}
     if kept == "best" and evals:
-        by = "val_loss" if evals[0].get("val_loss") is not None else "train_loss"
-        finite = [row for row in evals if row.get(by) is not None]
-        measured = min(finite, key=lambda row: float(row[by]), default=measured)
-        step = measured["step"]
+        step = best_step(rows, recipe.train.watch == "exam")
+        measured = next((row for row in evals if row["step"] == step), measured)
     exams = [row.values for row in rows if row.event == "exam" and row.values["step"] == step]
     report = read_json(run / "report.json") if (run / "report.json").is_file() else {}
     recipe, tokens = located(recipe, run)

@@ -32,7 +32,7 @@ from yunque.data.conversations import Message
 from yunque.data.documents import Corpus
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
-from yunque.errors import InputError, located
+from yunque.errors import InputError, placed
 from yunque.evaluate import Score, TokenView
 from yunque.exam import ExamResult
 from yunque.files import read_json
@@ -387,8 +387,11 @@ def base_path(adapter: Path) -> Path:
         InputError: adapter_config.json cannot be used, or the model is not where it says.
     """
     stated = base_of(adapter)
-    with located(f"{adapter}: an adapter of {stated}"):
-        return model_path(stated)
+    with placed(f"{adapter}: an adapter of {stated}"):
+        found = model_path(stated)
+    if is_adapter(found):
+        raise InputError(f"{adapter}: its base {stated} is an adapter too. Merge that one first.")
+    return found
 
 
 def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, str] | None]:
@@ -401,14 +404,15 @@ def adaptable(model: Decoder | TransformersModel) -> tuple[nn.Module, dict[str, 
 def tokenizer_of(path: Path) -> tuple[Tokenizer, set[int]]:
     """The tokenizer of the model at a path, and the ids that its files say end a text.
 
-    An adapter's folder need not hold a tokenizer, and does not say what ends a text: its base does.
+    An adapter's folder need not hold a tokenizer; what ends a text by its base does so still.
 
     Raises:
         InputError: there is none, or it is broken.
     """
     if is_adapter(path):
         tokenizer, end_ids = tokenizer_of(base_path(path))
-        return (load_tokenizer(path) if any(path.glob("tokenizer*")) else tokenizer), end_ids
+        own = load_tokenizer(path) if any(path.glob("tokenizer*")) else tokenizer
+        return own, end_ids | stated_end_ids(path)
     if path.suffix != ".gguf":
         return load_tokenizer(path), stated_end_ids(path)
     with tempfile.TemporaryDirectory() as name:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,7 +32,8 @@ from yunque.runtime import Runtime
 from yunque.weights.folder import save_folder
 from yunque.weights.transformers_model import TransformersModel
 
-WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$")
+WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$|^(config|hparams)\.json$")
+STREAM = 1024  # tokens of a row of plain text, where the context allows it
 BUCKET = 64
 """Rows of fine-tuning are as long as the longest conversation, rounded up to this."""
 
@@ -136,7 +138,7 @@ class Finetuned:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the files that hold the base's weights, by name."""
+        """SHA-256 over the files that hold the base's weights and shape, by name."""
         inside = self.path.iterdir() if self.path.is_dir() else [self.path]
         held = sorted(path for path in inside if WEIGHTS.search(path.name))
         digests = "".join(f"{path.name} {sha256(path)}\n" for path in held)
@@ -156,7 +158,7 @@ class Finetuned:
         if ours.get_vocab() != theirs.get_vocab():
             raise InputError(
                 f"{data.folder}: prepared with another tokenizer than that of {self.base}. Give "
-                "the sources themselves, or prepare them with --tokenizer of this model."
+                "the sources themselves."
             )
         described = self.module.config
         if data.tokenizer.vocab_size > described.vocab_size:
@@ -165,7 +167,12 @@ class Finetuned:
                 f"only {described.vocab_size} rows."
             )
         if isinstance(described, ModelConfig):
-            shape = described
+            # The base's own dropout belongs to how it was trained.
+            shape = dataclasses.replace(
+                described,
+                dropout=recipe.model.dropout,
+                attention_dropout=recipe.model.attention_dropout,
+            )
         else:
             shape = dataclasses.replace(
                 recipe.model,
@@ -174,19 +181,20 @@ class Finetuned:
                 vocab_size=described.vocab_size,
             )
         shape = shape.resolved(shape.vocab_size)
-        longest = longest_document(data)
-        length = shape.context_length
-        if longest:
-            length = min(length, -(-longest // BUCKET) * BUCKET)
+        longest = longest_document(data) or STREAM
+        length = min(shape.context_length, -(-longest // BUCKET) * BUCKET)
         return with_length(dataclasses.replace(recipe, model=shape), length)
 
     def build(self, recipe: Recipe, where: Runtime) -> Any:
         """The base on the device, its adapters put on; the module is handed over, not kept."""
+        assert self.fingerprint  # of the weights as they are now read
         model = self.__dict__.pop("module", None) or open_model(self.path)
+        if isinstance(model, Decoder):
+            model.set_dropout(recipe.model.dropout, recipe.model.attention_dropout)
         inner, names = adaptable(model)
         apply_method(inner, recipe.adapt, recipe.machine.seed, names, where.device)
         model.checkpointing = recipe.train.gradient_checkpointing
-        return model
+        return model.train()
 
     def save(self, model: Any, folder: Path, tokenizer: Tokenizer, ends: list[int]) -> None:
         generation = generation_of(ends)
@@ -241,12 +249,13 @@ def with_length(recipe: Recipe, automatic: int) -> Recipe:
 def longest_document(data: Prepared) -> int:
     """Tokens of the longest document that is kept apart; 0 where the text is one stream."""
     longest = 0
-    for split in data.splits.values():
-        if split.documents is None:
+    for name in ("train", "val"):
+        split = data.splits.get(name)
+        if split is not None and split.documents is None:
             return 0
-        begin = 0
-        for end in split.documents.tolist():
-            longest, begin = max(longest, end - begin), end
+        if split is not None and split.documents is not None:
+            sizes = np.diff(split.documents.astype(np.int64), prepend=0)
+            longest = max(longest, int(sizes.max(initial=0)))
     return longest
 
 

@@ -106,7 +106,7 @@ def finetune_recipe(path: str = "", method: str = "") -> Recipe:
         patience=3,
         dropout=0.0,
     )
-    recipe = merge(recipe, tree, path)
+    recipe = later_length(recipe, merge(recipe, tree, path))
     if chosen in FINETUNE_RATES:
         recipe = recipe.replace(method=chosen)
     return recipe

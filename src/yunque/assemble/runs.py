@@ -33,9 +33,11 @@ from yunque.assemble.sources import listed, located, prepared_for
 from yunque.batch import MASKED, Batch
 from yunque.config import (
     TUTOR,
+    DataConfig,
     GenerateConfig,
     Recipe,
     TrainConfig,
+    flat_names,
     merge,
     raise_faults,
     read_tree,
@@ -143,6 +145,11 @@ def pretrain(
         faults.append("no sources: name a text file, a folder of .txt files or a prepared folder.")
     if not str(out):
         faults.append("no run folder: give --out RUN.")
+    if whole.base:
+        faults.append(
+            f"this is the recipe of a fine-tuning (base is {whole.base!r}): yunque finetune "
+            "--recipe. To train from scratch, take base out of it."
+        )
     raise_faults(faults)
     validate(whole)
     return begun(whole, Path(out), screen or SilentScreen(), lang)
@@ -190,6 +197,16 @@ def finetune(
         faults.append("no sources: name files or folders with conversations or text.")
     if not str(out):
         faults.append("no run folder: give --out RUN.")
+    shape = {name for name, home in flat_names().items() if home == "model"}
+    fixed = sorted(options.keys() & ((shape - {"dropout", "attention_dropout"}) | {"tokenizer"}))
+    if fixed or whole.data.tokenizer != DataConfig().tokenizer:
+        named = ", ".join(fixed or ["tokenizer"])
+        faults.append(f"{named}: that of the base holds in fine-tuning. Leave it out.")
+    if whole.optim.optimizer == "muon" and whole.adapt.method != "full":
+        faults.append(
+            "optimizer is 'muon', which is for whole matrices and not for the small ones of an "
+            "adapter: use adamw, or --method full."
+        )
     raise_faults(faults)
     validate(whole)
     return begun(whole, Path(out), screen or SilentScreen(), lang)
@@ -280,6 +297,7 @@ class Run:
         lang: str,
         resuming: bool = False,
     ):
+        self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
         self.screen: Screen = screen if where.main else SilentScreen()
@@ -331,7 +349,6 @@ class Run:
         self.recipe = dataclasses.replace(recipe, data=data, optim=optim, train=loop)
         self.val = self.data.splits.get("val")
         self.end_ids = sorted({*self.data.facts["end_ids"], *self.origin.end_ids})
-        self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
 
     def train(self, start_from: Path | None) -> RunResult:
         """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
@@ -347,13 +364,7 @@ class Run:
         scaler = torch.amp.GradScaler(
             self.runtime.device.type, enabled=self.runtime.precision == "fp16"
         )
-        stopping = Stopping(
-            recipe.train.patience,
-            recipe.train.min_change,
-            enabled=recipe.train.early_stopping
-            and (self.val is not None or recipe.train.watch == "exam"),
-        )
-        state, log_bytes = State(stopping), 0
+        state, log_bytes = State(self.stopping), 0
         if start_from is not None:
             state, log_bytes = self.restore(start_from, model, optimizers, average, scaler)
         elif self.runtime.main:
@@ -530,6 +541,17 @@ class Run:
             doubts.append(Check("cli.no_val", {}))
         return doubts
 
+    @property
+    def stopping(self) -> Stopping:
+        """Early stopping before the first evaluation; one more right answer is always progress."""
+        train = self.recipe.train
+        by_exam = train.watch == "exam"
+        return Stopping(
+            train.patience,
+            0.0 if by_exam else train.min_change,
+            enabled=train.early_stopping and (self.val is not None or by_exam),
+        )
+
     def row(self, state: State) -> dict[str, Any]:
         """The keys that every row of the run log has."""
         windows = self.batches.windows
@@ -552,7 +574,7 @@ class Run:
             "tokenizer": self.data.tokenizer.kind,
             "optimizer": recipe.optim.optimizer,
             "schedule": recipe.optim.schedule,
-            "early_stopping": recipe.train.early_stopping and self.val is not None,
+            "early_stopping": self.stopping.enabled,
             "patience": recipe.train.patience,
             "eval_every": recipe.train.eval_every,
             "device": str(self.runtime.device),
@@ -598,6 +620,8 @@ class Run:
         }
         if self.origin.fingerprint:
             known["base"] = self.origin.fingerprint
+        if self.recipe.exam:
+            known["exam"] = files.sha256(Path(self.recipe.exam))
         return known
 
     def restore(

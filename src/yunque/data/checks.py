@@ -14,6 +14,7 @@ LOST_FRACTION = 0.01  # of the training tokens, to the length limit
 COPIES_FRACTION = 0.01  # of the documents, equal to an earlier one
 SHARED_LINES = 0.2  # of the validation text's longer lines
 LEAST_LINES = 10
+FEW_LINES = 3  # where every longer line stands in the training text too
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         total = facts["splits"]["val"]["documents"]
         warn("near_copies", count=near, total=total, val=held, train=trained)
     lines, seen = doubts.get("val_lines", 0), doubts.get("val_lines_in_train", 0)
-    if seen >= LEAST_LINES and seen > SHARED_LINES * lines:
+    if (seen >= LEAST_LINES and seen > SHARED_LINES * lines) or (
+        seen >= FEW_LINES and seen == lines
+    ):
         warn("val_in_train", seen=seen, lines=lines, percent=100 * seen / lines)
     if facts.get("bytes_per_token", 1.0) < 1:
         warn("tokens_per_byte", tokens=1 / facts["bytes_per_token"])

@@ -30,7 +30,7 @@ from yunque.data.sources import (
 )
 from yunque.data.template_manner import check_template
 from yunque.data.tokenizer import Tokenizer
-from yunque.errors import InputError, located
+from yunque.errors import InputError, placed
 from yunque.files import sha256, storage_error
 
 BAD_EXAMPLES = 100
@@ -192,7 +192,7 @@ class Corpus:
             self.template_doubts = check_template(self.chat)
             self._checked = True
         rendered = render(found, self.chat)
-        with located(f"{record.source}:{record.line}"):
+        with placed(f"{record.source}:{record.line}"):
             check_encodable(rendered, self.tokenizer)
         for note in rendered.notes:
             self.render_notes[note] = self.render_notes.get(note, 0) + 1

@@ -53,7 +53,7 @@ from yunque.data.tokenizer import (
     parse_spec,
     tokenizer_for,
 )
-from yunque.errors import InputError, StorageError, located
+from yunque.errors import InputError, StorageError, placed
 from yunque.files import (
     read_json,
     remove_file,
@@ -614,7 +614,7 @@ def encoded(
             spoken = iter(encode_rendered_many(tokenizer, [rendered for _, rendered in chats]))
         except InputError:
             for block, rendered in chats:
-                with located(place(block)):
+                with placed(place(block)):
                     encode_rendered(tokenizer, rendered)
             raise
         for block in group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from yunque.config import ModelConfig
-from yunque.model.layers import Block, Dropout, LayerCache, ParallelBlock, make_norm
+from yunque.model.layers import Attention, Block, Dropout, LayerCache, ParallelBlock, make_norm
 from yunque.model.rotary import rotary_tables
 
 
@@ -145,6 +146,15 @@ class Decoder(nn.Module):
             else:
                 std = next((std for end, std in ends.items() if name.endswith(end)), 0.02)
                 parameter.normal_(0.0, std, generator=generator)
+
+    def set_dropout(self, p: float, attention: float) -> None:
+        """Drop with other probabilities than those the shape was made with, from now on."""
+        self.config = dataclasses.replace(self.config, dropout=p, attention_dropout=attention)
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.p = p
+            elif isinstance(module, Attention):
+                module.dropout = attention
 
     def new_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows of up to `length` tokens, allocated once."""

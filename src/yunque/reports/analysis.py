@@ -235,8 +235,9 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     | worse than before training, or best/ is the model before training; | did_not_learn |
     |   and neither the last nor the kept model is better at the exam    |               |
     | overfitting, and no better model kept from before it               | overfitted    |
-    | validation or exam better, a tenth of the fall in the last quarter | undertrained  |
-    | validation or exam better                                          | worked        |
+    | exam better (no exam in pairs: validation), a tenth of the fall    | undertrained  |
+    |   in the last quarter                                              |               |
+    | exam better (no exam in pairs: validation)                         | worked        |
     | anything else: nothing held out shows an improvement               | cannot_tell   |
     """
     has = analysis.finding
@@ -251,6 +252,9 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     # Where the exam was not compared in pairs, the finding decides alone, as far as nothing says
     # that an earlier model was better.
     failed = worse is not None and worse.severity == "problem" and not (held and better)
+    # What is wanted of a model is in its exam: where one was compared in pairs, a lower validation
+    # loss does not stand for it.
+    improved = better or (lower and not held)
     saved = bool(log.kept) or bool(log.kept_step)
     flat = len(train.values) >= 8 and not fell(train, 3.0)
     still = has("still_improving")
@@ -269,9 +273,9 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "did_not_learn"
     elif over and not (saved and (lower or better)):
         id = "overfitted"
-    elif (lower or better) and still and still.numbers["part"] >= 0.1:
+    elif improved and still and still.numbers["part"] >= 0.1:
         id = "undertrained"
-    elif lower or better:
+    elif improved:
         id = "worked"
     else:
         id = "cannot_tell"

@@ -120,6 +120,12 @@ WORDS: dict[str, tuple[str, str]] = {
         'Ahora:\n  yunque report {run}\n  yunque generate {run} --prompt "…"\n'
         '  yunque explain {run} --text "…"',
     ),
+    "cli.interrupted": (
+        "Interrupted. What was finished is kept; a training that had not begun begins anew with "
+        "the same command.",
+        "Interrumpido. Lo terminado se conserva; un entrenamiento que no había empezado vuelve a "
+        "empezar con la misma orden.",
+    ),
     "cli.no_checkpoint": (
         "There is no checkpoint yet: the run begins again from its first step.",
         "Todavía no hay ningún punto de control: se empieza de nuevo desde el primer paso.",
