@@ -314,7 +314,10 @@ def tell_run(result: RunResult, output: Output) -> int:
     if not result.main:
         return code
     lang = output.language
-    lines = [say(f"cli.stopped_{result.reason}", lang, run=result.run, steps=result.steps)]
+    reason = result.reason
+    if reason == "early_stopping" and result.watched == "exam":
+        reason = "by_exam"
+    lines = [say(f"cli.stopped_{reason}", lang, run=result.run, steps=result.steps)]
     if result.best_loss is not None:
         key = "cli.best_val" if result.validated else "cli.best_train"
         loss, ppl = number(result.best_loss, lang, 4), number(result.perplexity, lang, 2)
@@ -355,7 +358,9 @@ def exam_words(result: RunResult, lang: str) -> list[str]:
             total=last["total"],
             lost=last["lost"],
             gained=last["gained"],
-            p=number(last["p_value"], lang, 3),
+            p=number(last["p_value"], lang, 3)
+            if last["p_value"] >= 0.0005
+            else scientific(last["p_value"], lang),
         ),
         say(f"cli.exam_{key}", lang),
     ]

@@ -92,6 +92,8 @@ class RunResult:
     """Whether this process speaks for the run; of several only the first does."""
     verdict: Mapping[str, str] | None = None
     """What the report says of the run in two sentences, by language."""
+    watched: str = "loss"
+    """What early stopping watched: loss or exam."""
     exam: Mapping[str, Any] | None = None
     """Of a run with an exam: `base`, `last` and `best`, the rows of the exam before the first
     update, at the end, and of the model that was kept."""
@@ -488,6 +490,7 @@ class Run:
             best_step=best,
             best_loss=loss,
             train_loss=kept[-1]["train_loss"] if kept else None,
+            watched=self.recipe.train.watch,
             exam=exam,
             validated=self.val is not None,
             main=self.runtime.main,

@@ -91,6 +91,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Parada temprana en la actualización {steps}: la pérdida de validación ya no mejoraba. "
         "Carpeta: {run}",
     ),
+    "cli.stopped_by_exam": (
+        "Stopped early at update {steps}: the exam no longer improved. Run folder: {run}",
+        "Parada temprana en la actualización {steps}: el examen ya no mejoraba. Carpeta: {run}",
+    ),
     "cli.stopped_interrupted": (
         "Interrupted at update {steps}; everything is saved. To go on: yunque resume {run}",
         "Interrumpido en la actualización {steps}; todo está guardado. "
