@@ -33,7 +33,7 @@ import tiktoken
 
 from yunque.data.blocks import Stretch, cut_blocks
 from yunque.data.bulk import pattern_of, raw_bytes
-from yunque.data.tokenizer import Tokenizer, tokenizer_for
+from yunque.data.tokenizer import Tokenizer, loaded_tokenizer, tokenizer_for
 
 SEPARATOR = "<|endoftext|>"
 WINDOW = 1024
@@ -54,7 +54,12 @@ def main() -> None:
     whole = "\n".join(path.read_text(encoding="utf-8") for path in options.texts)
     size = int(options.megabytes * 1e6)
     text = (whole * (size // len(whole) + 1))[:size]
-    tokenizer = tokenizer_for(options.tokenizer, lambda: iter([whole]), SEPARATOR)
+    tokenizer = tokenizer_for(
+        options.tokenizer,
+        loaded_tokenizer(options.tokenizer),
+        lambda: iter([whole]),
+        SEPARATOR,
+    )
     blocks = [block.text for block in cut_blocks([Stretch("", text, True)], tokenizer.cuts)]
     megabytes = len(text.encode("utf-8")) / 1e6
     print(
