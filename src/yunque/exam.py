@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from yunque.errors import InputError
 from yunque.marking.answers import Check, is_right, key_fault
@@ -61,6 +61,11 @@ class ExamResult:
     def accuracy(self) -> float:
         """Right answers as a fraction, 0 to 1."""
         return self.right / self.total
+
+    def marks(self) -> dict[str, Any]:
+        """`right`, `total` and `kinds` as the run log and the JSON outputs hold them."""
+        kinds = {kind: list(marks) for kind, marks in sorted(self.by_kind.items())}
+        return {"right": self.right, "total": self.total, "kinds": kinds}
 
     @property
     def interval(self) -> tuple[float, float]:

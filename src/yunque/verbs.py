@@ -20,6 +20,7 @@ import tyro
 from tyro.conf import Positional
 
 from yunque.config import (
+    SECTIONS,
     AdaptConfig,
     DataConfig,
     GenerateConfig,
@@ -178,6 +179,16 @@ class Prepare:
         return 0
 
 
+def shared(source: object, but: str = "") -> dict[str, Any]:
+    """The sections that a verb and a recipe both hold, for the one to be made from the other.
+
+    Args:
+        but: a section that is left out.
+    """
+    held = (name for name in SECTIONS if name != but and hasattr(source, name))
+    return {name: getattr(source, name) for name in held}
+
+
 @dataclass(frozen=True)
 class Pretrain:
     """Train a GPT from scratch on your own text.
@@ -214,15 +225,7 @@ class Pretrain:
         from yunque.assemble.runs import pretrain
 
         base = base_recipe(self.recipe, self.model.preset)
-        asked = dataclasses.replace(
-            base,
-            sources=tuple(self.sources),
-            data=self.data,
-            model=self.model,
-            optim=self.optim,
-            train=self.train,
-            machine=self.machine,
-        )
+        asked = dataclasses.replace(base, sources=tuple(self.sources), **shared(self))
         recipe = later_length(base, asked)
         with contextlib.closing(show(self.output)) as screen:
             result = pretrain(out=self.out, recipe=recipe, screen=screen, lang=self.output.language)
@@ -273,11 +276,7 @@ class Finetune:
             base=self.model or base.base,
             exam=self.exam or base.exam,
             sources=tuple(self.sources) or base.sources,
-            data=self.data,
-            optim=self.optim,
-            train=self.train,
-            machine=self.machine,
-            adapt=self.adapt,
+            **shared(self, but="model"),
         )
         recipe = later_length(base, asked)
         with contextlib.closing(show(self.output)) as screen:
@@ -729,15 +728,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
 
         path, name = flag(arguments, "--recipe"), flag(arguments, "--preset")
         base = base_recipe(path, name)
-        default = Pretrain(
-            sources=base.sources,
-            recipe=path,
-            data=base.data,
-            model=base.model,
-            optim=base.optim,
-            train=base.train,
-            machine=base.machine,
-        )
+        default = Pretrain(sources=base.sources, recipe=path, **shared(base, but="adapt"))
     if verb == "finetune":
         from yunque.assemble.recipes import finetune_recipe
 
@@ -748,11 +739,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
             sources=base.sources,
             recipe=path,
             exam=base.exam,
-            adapt=base.adapt,
-            data=base.data,
-            optim=base.optim,
-            train=base.train,
-            machine=base.machine,
+            **shared(base, but="model"),
         )
     kind = VERBS[verb]
     return tyro.cli(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yunque.assemble.exams import exam_json
 from yunque.config import (
     TUTOR,
     DataConfig,
@@ -113,12 +114,6 @@ def tutor_exam(
     return sit(ask, questions)
 
 
-def exam_row(result: ExamResult) -> dict[str, Any]:
-    """An exam as the run log and the JSON output hold it."""
-    kinds = {kind: list(marks) for kind, marks in sorted(result.by_kind.items())}
-    return {"right": result.right, "total": result.total, "kinds": kinds}
-
-
 @dataclass(frozen=True)
 class DemoResult:
     """What the demo came to."""
@@ -134,9 +129,7 @@ class DemoResult:
     def to_json(self) -> dict[str, Any]:
         if self.exam is None:
             return {**self.result.to_json(), "exam": None}
-        low, high = self.exam.interval
-        marks = {**exam_row(self.exam), "accuracy": self.exam.accuracy, "interval": [low, high]}
-        return {**self.result.to_json(), "exam": marks}
+        return {**self.result.to_json(), "exam": exam_json(self.exam)}
 
     def lines(self, lang: str) -> list[str]:
         """The last words of the demo: samples, marks, losses, where everything is, what next."""
@@ -218,4 +211,4 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
 
 def tutor_marks(model: LanguageModel, tokenizer: Tokenizer) -> Mapping[str, Any]:
     """The exam of an evaluation as a row of the run log."""
-    return exam_row(tutor_exam(model, tokenizer))
+    return tutor_exam(model, tokenizer).marks()

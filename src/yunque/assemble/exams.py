@@ -331,13 +331,7 @@ def sit_exam(
 
 def exam_json(result: ExamResult) -> dict[str, Any]:
     """An exam as the JSON output holds it."""
-    return {
-        "right": result.right,
-        "total": result.total,
-        "accuracy": result.accuracy,
-        "interval": list(result.interval),
-        "kinds": {kind: list(marks) for kind, marks in sorted(result.by_kind.items())},
-    }
+    return {**result.marks(), "accuracy": result.accuracy, "interval": list(result.interval)}
 
 
 def exam_lines(result: ExamResult, lang: str) -> list[str]:
@@ -418,8 +412,7 @@ class Exam:
         result = sit_exam(model, tokenizer, end_ids, self.items)
         if write:
             write_replies(result, self.file(step))
-        kinds = {kind: list(marks) for kind, marks in sorted(result.by_kind.items())}
-        row: dict[str, Any] = {"right": result.right, "total": result.total, "kinds": kinds}
+        row = result.marks()
         if step > 0 and self.file(0).is_file():
             change = compare(self.replies(0, tokenizer), result)
             row |= {
