@@ -57,6 +57,10 @@ class DataConfig:
     encoder.json and vocab.bpe; or a Hub id (owner/name)."""
     separator: str = SEPARATOR
     """Token between documents. Where it stands in a .txt file, a new document begins."""
+    add_tokens: tuple[str, ...] = ()
+    """Further control tokens: never split where a chat template writes them, plain text where
+    somebody else does. A base gets rows for them (fine-tuning with --method full only), each the
+    mean of its rows."""
     val: float = 0.1
     """Fraction of the text held out for validation (of the characters of a single text, of the
     documents of a folder). 0: none."""
@@ -557,6 +561,12 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         rule(both < 1, "val + test", both, "must leave text to train on; lower one of them.")
     rule(bool(data.separator), "separator", data.separator, "must not be empty.")
     rule(data.stride >= 0, "stride", data.stride, "0 (the context length) or more tokens.")
+    rule(
+        all(text and not text[0].isspace() and not text[-1].isspace() for text in data.add_tokens),
+        "add_tokens",
+        data.add_tokens,
+        "texts without white space at their ends, none empty.",
+    )
 
     for name in ("context_length", "num_layers", "num_heads", "hidden_size"):
         rule(getattr(model, name) >= 1, name, getattr(model, name), "1 or more.")

@@ -300,6 +300,7 @@ class Run:
         resuming: bool = False,
     ):
         self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
+        recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
         self.screen: Screen = screen if where.main else SilentScreen()
@@ -308,7 +309,6 @@ class Run:
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
-        recipe, tokens = located(recipe, folder)
         if where.main and not (resuming and is_prepared(tokens)):
             prepared_for(recipe, folder, screen, lang, self.origin.tokenizer)
         where.wait()
@@ -376,6 +376,10 @@ class Run:
             files.write_json(folder / "ledger.json", ledger)
             for line in equations(ledger, self.lang):
                 self.screen.phase(line)
+            if recipe.base and recipe.data.add_tokens:
+                added = recipe.data.add_tokens
+                numbers = {"count": len(added), "names": ", ".join(added)}
+                self.screen.phase(say("cli.added_tokens", self.lang, **numbers))
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()

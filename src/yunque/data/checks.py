@@ -129,6 +129,9 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         warn("end_without_loss", count=conversations)
     if conversations and facts.get("pad_is_end"):
         warn("pad_is_end")
+    if doubts.get("unmet_tokens"):
+        names = doubts["unmet_tokens"]
+        warn("unmet_tokens", count=len(names), names=", ".join(names))
     if doubts.get("long_records"):
         places = ", ".join(doubts["long_records_at"])
         warn("long_record", count=doubts["long_records"], places=places)

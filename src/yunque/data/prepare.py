@@ -48,6 +48,7 @@ from yunque.data.split import (
 from yunque.data.tokenizer import (
     Ids,
     Tokenizer,
+    add_tokens,
     load_tokenizer,
     loaded_tokenizer,
     parse_spec,
@@ -147,7 +148,7 @@ def prepare(
         StorageError: reading or writing failed.
     """
     tell = progress or (lambda what, fraction: None)
-    loaded = tokenizer or loaded_tokenizer(config.tokenizer)
+    loaded = tokenizer or loaded_with(config)
     corpus = Corpus(sources, config, loaded)
     return reuse_or_build(
         out,
@@ -175,7 +176,7 @@ def prepare_conversations(
         InputError, StorageError: as `prepare`.
     """
     tell = progress or (lambda what, fraction: None)
-    loaded = loaded_tokenizer(config.tokenizer)
+    loaded = loaded_with(config)
 
     def build_them() -> tuple[Tokenizer, dict[str, Any]]:
         made = splits()
@@ -185,7 +186,8 @@ def prepare_conversations(
                 yield from between(conversation.text, (config.separator, *CHAT_TOKENS))
 
         end = config.separator if loaded is None else loaded.separator
-        tokenizer = tokenizer_for(config.tokenizer, loaded, texts, end, CHAT_TOKENS, template)
+        controls = (*CHAT_TOKENS, *config.add_tokens)
+        tokenizer = tokenizer_for(config.tokenizer, loaded, texts, end, controls, template)
         total = sum(len(conversation.text) for part in made.values() for conversation in part)
         stream = (
             Stretch(split, conversation.text, True, 0, number, conversation)
@@ -199,6 +201,7 @@ def prepare_conversations(
             out,
             lambda done: tell("data.encoding", done / total),
             lambda block: f"{name}:{block.line}",
+            config.add_tokens,
         )
         sums = total_of(written["splits"].values())
         documents = Account("documents", sum(map(len, made.values())))
@@ -212,6 +215,7 @@ def prepare_conversations(
             "characters": total,
             "split_by": "documents",
             "tokenizer": config.tokenizer,
+            "add_tokens": list(config.add_tokens),
             "ledger": closed([documents, tokens_written(written)], name),
             "sources": [],
             **written,
@@ -223,7 +227,7 @@ def prepare_conversations(
         key = json.dumps([name, template]).encode("utf-8")
         digest = hashlib.sha256(key).hexdigest()
         settings = {
-            "tokenizer": tokenizer_identity(config.tokenizer, loaded),
+            "tokenizer": tokenizer_identity(config, loaded),
             "separator": config.separator,
             "loss": config.loss,
         }
@@ -268,7 +272,7 @@ def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> di
     names = "separator val test split_by encoding newlines normalise header skip_bad columns"
     names += " loss duplicates"
     settings = {
-        "tokenizer": tokenizer_identity(config.tokenizer, loaded),
+        "tokenizer": tokenizer_identity(config, loaded),
         **{name: getattr(config, name) for name in names.split()},
     }
     return request_of(settings, corpus.content())
@@ -281,14 +285,24 @@ def request_of(settings: dict[str, Any], content: list[dict[str, Any]]) -> dict[
     return {"settings": settings, "sources": content, "fingerprint": fingerprint}
 
 
-def tokenizer_identity(spec: str, loaded: Tokenizer | None) -> str:
-    """What the tokens depend on: the spec, or what is in the files where it is a path."""
+def loaded_with(config: DataConfig) -> Tokenizer | None:
+    """The tokenizer that a setting names, with the tokens to be added; None: one is to be trained.
+
+    Raises:
+        InputError: as `loaded_tokenizer` and `add_tokens`.
+    """
+    loaded = loaded_tokenizer(config.tokenizer)
+    return add_tokens(loaded, config.add_tokens) if loaded and config.add_tokens else loaded
+
+
+def tokenizer_identity(config: DataConfig, loaded: Tokenizer | None) -> str:
+    """What the tokens depend on: spec and added tokens, or what is in the files of a path."""
     if loaded is not None:
         # What counts is the tokenizer, not where it lies.
         roles = [loaded.chat_template, loaded.separator, sorted(loaded.named_tokens.items())]
         around = json.dumps([*roles, loaded.pad_is_end]).encode("utf-8")
         return f"sha256:{loaded.fingerprint}:{hashlib.sha256(around).hexdigest()[:16]}"
-    return spec
+    return " + ".join([config.tokenizer, *config.add_tokens])
 
 
 def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
@@ -391,7 +405,8 @@ def build(
     template = corpus.template if survey.conversations else None
     # Conversations were rendered with a loaded tokenizer's own end token, which must stay the end.
     end = loaded.separator if loaded and survey.conversations else config.separator
-    tokenizer = tokenizer_for(config.tokenizer, loaded, training_texts, end, controls, template)
+    special = (*controls, *config.add_tokens)
+    tokenizer = tokenizer_for(config.tokenizer, loaded, training_texts, end, special, template)
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
     layout = Layout(
@@ -406,6 +421,7 @@ def build(
         out,
         lambda done: tell("data.encoding", done / survey.characters),
         lambda block: corpus.place(block.source << LINE_BITS | block.line),
+        config.add_tokens,
     )
     counted = total_of(written["splits"].values(), written["dropped"])
     if counted["characters"] != survey.characters:
@@ -426,6 +442,7 @@ def build(
         + survey.separators * len(config.separator),
         "split_by": "documents" if by_documents else "text",
         "tokenizer": config.tokenizer,
+        "add_tokens": list(config.add_tokens),
         "tokenizer_trained_on_characters": trained_on,
         "vocab_size_asked": asked,
         **written,
@@ -552,17 +569,19 @@ def write_tokens(
     out: Path,
     tell: Callable[[int], None],
     place: Callable[[Block], str],
+    added: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the tokenizer and the token files; return the facts that they alone give.
 
     Args:
         place: where a block comes from, for messages.
+        added: control tokens that were asked for, which should occur in the training tokens.
     """
     # From here on an older preparation in `out` is gone, and until the end there is no new one.
     write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
     tokenizer.save(out)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    writer = TokenWriter(tokenizer, layout, out, dtype, place)
+    writer = TokenWriter(tokenizer, layout, out, dtype, place, added)
     with writer:
         for block, ids, mask in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer, place):
             writer.write(block, ids, mask)
@@ -652,6 +671,7 @@ class TokenWriter:
         out: Path,
         dtype: str,
         place: Callable[[Block], str],
+        added: Sequence[str],
     ) -> None:
         self.tokenizer, self.layout, self.out, self.dtype = tokenizer, layout, out, dtype
         self.place = place
@@ -663,6 +683,7 @@ class TokenWriter:
         self._shown: list[tuple[int, dict[str, Any]]] = []  # place in its source, example
         self.end_ids: set[int] = set()
         self.overlap = LineOverlap()
+        self.unmet = {tokenizer.controls[text]: text for text in added}
         self._faulty: list[str] = []
         self._separator = packed(np.array([tokenizer.separator_id]), dtype)
         self._stack = contextlib.ExitStack()
@@ -709,6 +730,8 @@ class TokenWriter:
             return
         if block.split == "train":
             of_source["with_loss"] += tokens - masked
+            for id in [id for id in self.unmet if (ids == id).any()]:
+                del self.unmet[id]
         self._file(f"{block.split}.bin").write(packed(ids, self.dtype))
         if ends:
             self._file(f"{block.split}.bin").write(self._separator)
@@ -730,6 +753,7 @@ class TokenWriter:
             "without_loss": self.without_loss,
             "without_loss_at": self._faulty,
             "end_with_loss": self.end_with_loss,
+            "unmet_tokens": list(self.unmet.values()),
             "val_lines": lines,
             "val_lines_in_train": seen,
         }

@@ -134,6 +134,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "There is no checkpoint yet: the run begins again from its first step.",
         "Todavía no hay ningún punto de control: se empieza de nuevo desde el primer paso.",
     ),
+    "cli.added_tokens": (
+        "{names}: {count:|a control token|control tokens} of the vocabulary; each new row begins "
+        "as the mean of the rows that the base has.",
+        "{names}: {count:|token|tokens} de control del vocabulario; cada fila nueva empieza como "
+        "la media de las que tiene la base.",
+    ),
     "cli.long_warmup": (
         "The warm-up takes {warmup} of {steps} updates: the learning rate hardly leaves it. Give "
         "--warmup-steps {fitting}, or more updates.",

@@ -154,6 +154,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "enmascara por su posición, el fin cuenta para la pérdida y el tokenizador se guarda sin "
         "ese token de relleno.",
     ),
+    "data.unmet_tokens": (
+        "{names} {count:|does|do} not occur in the training tokens, so the model learns nothing "
+        "of {count:|it|them} yet: only a chat template writes control tokens, and the same text "
+        "in the data stays text.",
+        "{names} no {count:|aparece|aparecen} en los tokens de entrenamiento, así que el modelo "
+        "aún no aprende nada de {count:|él|ellos}: los tokens de control solo los escribe la "
+        "plantilla de chat, y ese mismo texto en los datos sigue siendo texto.",
+    ),
     "data.long_record": (
         "{count:,} {count:|record|records} of more than a million characters, at {places}: is a "
         "whole file in one line? Nothing is left out.",
