@@ -135,6 +135,7 @@ class Prepare:
     def __call__(self) -> int:
         from yunque.assemble.sources import doubts, prepare
         from yunque.screen.ledger import ledger_lines, print_examples
+        from yunque.words.ledger import left_aside
 
         if not self.out:
             raise InputError("no folder for the tokens: give --out DIR.")
@@ -165,6 +166,7 @@ class Prepare:
             ),
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
+        lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
         lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
         if not facts["reused"]:
             speed = number(facts["megabytes_per_second"], lang, 1)

@@ -62,7 +62,7 @@ from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
 from yunque.words import say
-from yunque.words.ledger import equations
+from yunque.words.ledger import equations, left_aside
 
 DEFAULT_STEPS = 2_000
 MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
@@ -374,7 +374,7 @@ class Run:
             files.write_json(folder / "environment.json", environment(self.runtime, recipe))
             ledger = self.ledger()
             files.write_json(folder / "ledger.json", ledger)
-            for line in equations(ledger, self.lang):
+            for line in equations(ledger, self.lang) + left_aside(ledger["left_aside"], self.lang):
                 self.screen.phase(line)
             if recipe.base and recipe.data.add_tokens:
                 added = recipe.data.add_tokens
@@ -612,6 +612,7 @@ class Run:
             **{name: account.to_json() for name, account in accounts.items()},
             "rows": self.batches.windows,
             "sources": facts["sources"],
+            "left_aside": facts.get("left_aside", {}),
             "doubts": facts["doubts"],
             "examples": facts["examples"],
         }

@@ -57,6 +57,7 @@ def write_ledger(made: Prepared, lang: str) -> None:
         facts["ledger"],
         facts["sources"],
         facts["examples"],
+        facts["left_aside"],
         [doubt.text(lang) for doubt in doubts(made)],
         lang,
         ", ".join(str(source["name"]) for source in facts["sources"][:3]) or made.folder.name,

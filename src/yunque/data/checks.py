@@ -146,6 +146,11 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         held, trained = doubts["near_copies_at"][0]
         total = facts["splits"]["val"]["documents"]
         warn("near_copies", count=near, total=total, val=held, train=trained)
+    numbers = doubts.get("number_doubts", 0)
+    if numbers:
+        held, trained = doubts["number_doubts_at"][0]
+        total = facts["splits"]["val"]["documents"]
+        warn("number_copies", count=numbers, total=total, val=held, train=trained)
     lines, seen = doubts.get("val_lines", 0), doubts.get("val_lines_in_train", 0)
     if (seen >= LEAST_LINES and seen > SHARED_LINES * lines) or (
         seen >= FEW_LINES and seen == lines

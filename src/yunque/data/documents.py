@@ -25,6 +25,7 @@ from yunque.data.sources import (
     find_sources,
     hub_data,
     hub_revision,
+    left_aside,
     read_parts,
     records_of,
 )
@@ -63,6 +64,7 @@ class Corpus:
 
     Attributes:
         names: what each source is called.
+        left_aside: ending → files of the folders that are not read.
         template: the chat template that renders conversations.
         control_tokens: what the tokenizer must know for it, beside its own.
 
@@ -76,6 +78,7 @@ class Corpus:
         self.config, self.tokenizer = config, tokenizer
         self.sources = find_sources(sources, config.encoding)
         self.names = [source.name for source in self.sources]
+        self.left_aside = left_aside(sources)
         self.columns = columns_of(config.columns)
         self.control_tokens: tuple[str, ...] = CHAT_TOKENS
         end = tokenizer.separator if tokenizer else config.separator

@@ -1,7 +1,7 @@
 """SOURCES → TOKEN FILES: count, split, tokenize, write; and the ledger of every byte and token.
 
 The sources are read two or three times (count; train the tokenizer; encode), always as a stream,
-so memory does not grow with them: 24 bytes a document are kept, nothing else.
+so memory does not grow with them: 33 bytes a document are kept, nothing else.
 
     OUT/ train.bin val.bin test.bin        token ids, uint16 or uint32, little-endian
          train.mask.bin …                  where a loss mask is: a byte a token, 1 = carries loss
@@ -78,6 +78,7 @@ MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
 TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
 GROUP = 16  # blocks that are tokenized at once, for every thread
 GROUP_CHARACTERS = 1 << 21  # at most so much text at once, for every thread
+COPY_VERSIONS = 2  # texts that differ in their digits only; from three on they are a form
 LONG_RECORD = 1_000_000  # characters; hardly meant as one document
 EXAMPLES = 3  # records that are shown token by token, of each kind
 EXAMPLE_TOKENS = 300
@@ -95,7 +96,8 @@ class Prepared:
     bytes_per_token, vocab_size, vocab_size_asked, tokenizer, tokenizer_kind,
     tokenizer_trained_on_characters, unknown_tokens, forced_cuts, seconds, megabytes_per_second,
     reused, rebuilt_because, ledger (documents and bytes: what was read and where it went),
-    sources (the same for each file), doubts (what `checks` makes warnings of), examples.
+    sources (the same for each file), left_aside (ending → files of folders that are not read),
+    doubts (what `checks` makes warnings of), examples.
 
     characters = those of the splits + blank_characters + separators_read * separator_length
     (+ those of dropped duplicates). Tokens of a split include its separators.
@@ -121,6 +123,8 @@ class Survey:
     bytes: int = 0  # the same as UTF-8
     exact: array[int] = field(default_factory=lambda: array("Q"))
     near: array[int] = field(default_factory=lambda: array("Q"))
+    form: array[int] = field(default_factory=lambda: array("Q"))
+    about_numbers: array[int] = field(default_factory=lambda: array("B"))
     places: array[int] = field(default_factory=lambda: array("Q"))  # source << 40 | line
     languages: dict[int, LanguageSurvey] = field(default_factory=dict)
     documents_by_source: dict[int, int] = field(default_factory=dict)
@@ -218,6 +222,7 @@ def prepare_conversations(
             "add_tokens": list(config.add_tokens),
             "ledger": closed([documents, tokens_written(written)], name),
             "sources": [],
+            "left_aside": {},
             **written,
         }
         del facts["by_source"]
@@ -462,6 +467,7 @@ def build(
     sizes.add("separators", survey.separators * separator_bytes)
     facts["ledger"] = closed([documents, sizes, tokens_written(written)], str(out))
     facts["sources"] = source_rows(corpus, survey, facts.pop("by_source"))
+    facts["left_aside"] = corpus.left_aside
     facts["doubts"] |= doubts_of(corpus, survey, codes, bad)
     return tokenizer, facts
 
@@ -545,6 +551,8 @@ def count(corpus: Corpus, keys: bool, tell: Callable[[float], None]) -> Survey:
             if keys:
                 survey.exact.append(digest.exact())
                 survey.near.append(digest.near())
+                survey.form.append(digest.form())
+                survey.about_numbers.append(digest.about_numbers())
                 survey.places.append(piece.source << LINE_BITS | piece.line)
                 digest = DocumentKeys()
     return survey
@@ -850,23 +858,45 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
         "copies": 0,
         "near_copies": 0,
         "near_copies_at": [],
+        "number_copies": 0,
+        "number_doubts": 0,
+        "number_doubts_at": [],
     }
     doubts["long_records"] = len(survey.long_records)
     doubts["long_records_at"] = [corpus.place(place) for place in survey.long_records[:EXAMPLES]]
     if not survey.exact:
         return doubts
     doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))
-    if codes:
-        near = np.frombuffer(survey.near, np.uint64)
-        split = np.frombuffer(codes, np.uint8)
-        train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
-        crossing = np.flatnonzero(val & np.isin(near, near[train]))
-        doubts["near_copies"] = len(crossing)
-        for document in crossing[:EXAMPLES].tolist():
-            twin = int(np.flatnonzero(train & (near == near[document]))[0])
-            doubts["near_copies_at"].append(
-                [corpus.place(survey.places[document]), corpus.place(survey.places[twin])]
-            )
+    if not codes:
+        return doubts
+    near, form = np.frombuffer(survey.near, np.uint64), np.frombuffer(survey.form, np.uint64)
+    split = np.frombuffer(codes, np.uint8)
+    train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
+
+    def places(documents: npt.NDArray[np.int64], key: npt.NDArray[np.uint64]) -> list[list[str]]:
+        """Where some of these documents and their twins in the training set stand."""
+        pairs = []
+        for document in documents[:EXAMPLES].tolist():
+            twin = int(np.flatnonzero(train & (key == key[document]))[0])
+            pairs.append([corpus.place(survey.places[at]) for at in (document, twin)])
+        return pairs
+
+    same = val & np.isin(near, near[train])
+    numbers = val & np.isin(form, form[train]) & ~same
+    crossing = np.flatnonzero(same)
+    doubts["near_copies"] = len(crossing)
+    doubts["near_copies_at"] = places(crossing, near)
+    doubts["number_copies"] = int(numbers.sum())
+    # Other numbers make another sum. They make a copy where the text is not about them, and where
+    # it is no form that is filled in again and again: a copy comes once.
+    copied = np.frombuffer(survey.about_numbers, np.uint8) == 0
+    if doubts["number_copies"]:
+        _, first = np.unique(near, return_index=True)
+        forms, versions = np.unique(form[first], return_counts=True)
+        copied &= versions[np.searchsorted(forms, form)] <= COPY_VERSIONS
+    doubtful = np.flatnonzero(numbers & copied)
+    doubts["number_doubts"] = len(doubtful)
+    doubts["number_doubts_at"] = places(doubtful, form)
     return doubts
 
 

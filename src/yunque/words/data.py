@@ -112,14 +112,22 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.near_copies": (
         "{count:,} of {total:,} validation documents also {count:|stands|stand} in the training "
-        "set but for case, spaces, accents or digits (for example {val} and {train}): the "
-        "validation loss will look "
-        "better than it is. Remove the copies, or hold out documents of another origin.",
+        "set but for case, spaces or accents (for example {val} and {train}): the validation loss "
+        "will look better than it is. Remove the copies, or hold out documents of another origin.",
+        "{count:,} de los {total:,} documentos de validación {count:|está|están} "
+        "también en el entrenamiento, salvo mayúsculas, espacios o tildes (por ejemplo {val} y "
+        "{train}): la pérdida de validación parecerá mejor de lo que es. Quita las copias o "
+        "reserva documentos de otro origen.",
+    ),
+    "data.number_copies": (
+        "{count:,} of {total:,} validation documents also {count:|stands|stand} in the training "
+        "set with other numbers and the same words (for example {val} and {train}), though "
+        "{count:|it has|they have} few digits: the validation loss may look better than it is. If "
+        "they are copies, remove them.",
         "{count:,} de los {total:,} documentos de validación {count:|está|están} también en el "
-        "entrenamiento, "
-        "salvo mayúsculas, espacios, tildes o cifras (por ejemplo {val} y {train}): la pérdida de "
-        "validación parecerá mejor de lo que es. Quita las copias o reserva documentos de otro "
-        "origen.",
+        "entrenamiento con las mismas palabras y otras cifras (por ejemplo {val} y {train}), "
+        "aunque {count:|tiene|tienen} pocas: la pérdida de validación puede parecer mejor de lo "
+        "que es. Si son copias, quítalas.",
     ),
     "data.val_in_train": (
         "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also "
