@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 
 SEPARATOR = "<|endoftext|>"
 TUTOR = "yunque:tutor"
@@ -438,9 +438,14 @@ def flat_names() -> dict[str, str]:
 def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     """One sentence: the name is not known, and which known one is nearest."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(names))}."
+    near = nearest(name, names)
+    hint = f" Did you mean {near!r}?" if near else f" Known: {', '.join(sorted(names))}."
     return f"unknown {what} {name!r}.{hint}"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The known name that is spelt most like `name`; "" where none is much like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=cutoff)), "")
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -748,12 +753,9 @@ def adapt_faults(adapt: AdaptConfig) -> list[str]:
 
 def raise_faults(faults: list[str]) -> None:
     """Raise one InputError that lists all faults; do nothing where there are none."""
-    if not faults:
-        return
     if len(faults) == 1:
         raise InputError(faults[0])
-    lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-    raise InputError(f"{len(faults)} things to mend:\n{lines}")
+    raise_all(f"{len(faults)} things to mend", faults)
 
 
 def read_tree(path: Path) -> dict[str, Any]:

@@ -237,7 +237,10 @@ def test_empty_answers_and_missing_turns_are_named(tmp_path: Path) -> None:
     (found,) = doubts(rows, tmp_path)
     assert "data.jsonl:4:" in found
     assert "assistant" in found
+    assert found.endswith("leave such records out (and have them listed) with --skip-bad.")
     assert doubts(rows, tmp_path, skip_bad=True) == ["data.bad_records"]
+    (found,) = doubts(rows[3:4], tmp_path, skip_bad=True)
+    assert "no text is left: 1 bad records left out, the first:" in found
 
 
 def test_all_labels_masked_is_named(tmp_path: Path) -> None:

@@ -690,7 +690,7 @@ class Run:
         if not count:
             raise InputError(
                 f"{self.data.splits[split].path}: no token carries loss, so there is nothing to "
-                "evaluate. Look at the roles and the answers of the records, or set val to 0."
+                "evaluate. Look at the roles and the answers of the records, or give --val 0."
             )
         return total / count
 
@@ -791,18 +791,18 @@ def packs(recipe: Recipe, data: Prepared) -> bool:
     if asked == "on" and not apart:
         raise InputError(
             f"packing is 'on', but {data.folder} keeps no documents apart: its text is one stream. "
-            "Leave packing at 'auto', or give the documents as files or records of their own."
+            "Leave --packing at auto, or give the documents as files or records of their own."
         )
     packed = asked == "on" or (asked == "auto" and apart and bool(data.facts.get("conversations")))
     if packed and recipe.data.stride:
         raise InputError(
             f"stride is {recipe.data.stride}, but the documents are packed and there are no "
-            "windows: leave stride at 0, or set packing to 'off'."
+            "windows: leave --stride at 0, or give --packing off."
         )
     if not packed and recipe.data.over_long == "truncate":
         raise InputError(
             "over_long is 'truncate', but the documents are not packed, and windows leave nothing "
-            "out: set packing to 'on', or leave over_long at 'split'."
+            "out: give --packing on, or leave --over-long at split."
         )
     return packed
 

@@ -357,6 +357,12 @@ def build(
     """Write the token files and the tokenizer; return the tokenizer and the facts."""
     whole_documents = config.split_by != "text"
     survey = count(corpus, whole_documents, lambda done: tell("data.counting", done))
+    bad = corpus.bad_records()
+    if not survey.characters and bad["count"]:
+        raise InputError(
+            f"{', '.join(corpus.names[:3])}: no text is left: {bad['count']} bad records left "
+            f"out, the first: {bad['examples'][0]}"
+        )
     if not survey.characters:
         raise InputError(
             f"{', '.join(corpus.names[:3])}: nothing but white space; there is no text to learn."
@@ -364,12 +370,12 @@ def build(
     if survey.conversations and config.split_by == "text":
         raise InputError(
             f"split_by is text, but {survey.conversations} of the {survey.documents} documents "
-            "are conversations, which are held out whole. Use split_by=documents or auto."
+            "are conversations, which are held out whole. Use --split-by documents or auto."
         )
     if config.duplicates == "drop" and config.split_by == "text":
         raise InputError(
             "duplicates is drop, but split_by is text, which takes the text as one. Use "
-            "split_by=documents or auto, or keep duplicates."
+            "--split-by documents or auto, or --duplicates keep."
         )
     by_documents = config.split_by == "documents" or (
         whole_documents
@@ -452,7 +458,6 @@ def build(
         "vocab_size_asked": asked,
         **written,
     }
-    bad = corpus.bad_records()
     check_bytes(corpus, survey, str(out))
     documents, sizes = Account("documents"), Account("bytes")
     documents.read = survey.documents + survey.blank_documents + bad["count"]

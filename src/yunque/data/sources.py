@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from yunque.config import DataConfig
+from yunque.config import DataConfig, raise_faults
 from yunque.data.encodings import (
     COMPRESSIONS,
     DEFAULT,
@@ -121,8 +121,7 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
             raise
         except OSError as error:
             raise storage_error(error, path, "read") from None
-    if faults:
-        raise InputError("\n".join(faults))
+    raise_faults(faults)
     return list(found.values())
 
 

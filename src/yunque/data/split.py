@@ -31,7 +31,8 @@ def text_bounds(characters: int, config: DataConfig) -> dict[str, tuple[int, int
         if asked and bounds[name][0] == bounds[name][1]:
             raise InputError(
                 f"{name}: no character left for it: {characters} characters, val {config.val}, "
-                f"test {config.test}. Give more text or change the fractions."
+                f"test {config.test}. Give more text, other fractions, or none "
+                "(--val 0)."
             )
     return bounds
 
