@@ -365,7 +365,8 @@ def build(
         )
     if not survey.characters:
         raise InputError(
-            f"{', '.join(corpus.names[:3])}: nothing but white space; there is no text to learn."
+            f"{', '.join(corpus.names[:3])}: empty, or nothing but white space; there is no text "
+            f"to learn."
         )
     if survey.conversations and config.split_by == "text":
         raise InputError(
