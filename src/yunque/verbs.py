@@ -31,7 +31,7 @@ from yunque.config import (
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import duration, number, scientific
+from yunque.words.writing import data_size, duration, number, scientific
 
 if TYPE_CHECKING:
     from yunque.assemble.models import Model
@@ -135,6 +135,7 @@ class Prepare:
     def __call__(self) -> int:
         from yunque.assemble.sources import doubts, prepare
         from yunque.screen.ledger import ledger_lines, print_examples
+        from yunque.words.ledger import left_aside
 
         if not self.out:
             raise InputError("no folder for the tokens: give --out DIR.")
@@ -149,12 +150,10 @@ class Prepare:
             lines.append(say("cli.prepared_reused", lang))
         elif facts["rebuilt_because"]:
             lines.append(f"  {facts['rebuilt_because'][lang]}")
-        counts = {key: number(facts[key], lang) for key in ("files", "documents", "characters")}
+        counts = {key: facts[key] for key in ("files", "documents", "characters")}
         tokens = ", ".join(f"{split} {number(n, lang)}" for split, n in facts["tokens"].items())
         lines += [
-            say(
-                "cli.prepared_text", lang, megabytes=number(facts["bytes"] / 1e6, lang, 1), **counts
-            ),
+            say("cli.prepared_text", lang, size=data_size(facts["bytes"], lang), **counts),
             say(
                 "cli.prepared_tokens",
                 lang,
@@ -165,9 +164,10 @@ class Prepare:
             ),
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
+        lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
         lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
         if not facts["reused"]:
-            speed = number(facts["megabytes_per_second"], lang, 1)
+            speed = data_size(1e6 * facts["megabytes_per_second"], lang)
             lines.append(
                 say("cli.prepared_speed", lang, seconds=duration(facts["seconds"]), speed=speed)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from yunque.config import ModelConfig
 from yunque.model.layers import Attention, Block, Dropout, LayerCache, ParallelBlock, make_norm
 from yunque.model.rotary import rotary_tables
+from yunque.model.vocabulary import add_rows
 
 
 class Cache:
@@ -146,6 +148,11 @@ class Decoder(nn.Module):
             else:
                 std = next((std for end, std in ends.items() if name.endswith(end)), 0.02)
                 parameter.normal_(0.0, std, generator=generator)
+
+    def add_rows(self, rows: int, new: Sequence[int], known: Sequence[int]) -> None:
+        """Grow to a vocabulary of `rows` tokens; the rest as `model.vocabulary.with_rows`."""
+        self.config = dataclasses.replace(self.config, vocab_size=rows)
+        add_rows(self.token_embedding, self.head, rows, new, known)
 
     def set_dropout(self, p: float, attention: float) -> None:
         """Drop with other probabilities than those the shape was made with, from now on."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig, Recipe, recipe_faults, typed, unknown_name
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.model.decoder import Decoder
 
 Shape = tuple[int, ...]
@@ -358,11 +358,7 @@ def match(
 
 def raise_misfit(where: str, faults: list[str]) -> None:
     """Raise one InputError that lists all faults; do nothing where there are none."""
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(
-            f"{where}: the tensors do not fit the model that the configuration describes:\n{lines}"
-        )
+    raise_all(f"{where}: the tensors do not fit the model that the configuration describes", faults)
 
 
 def check_tied_head(where: str, head: Tensor, embedding: Tensor) -> None:
@@ -673,9 +669,7 @@ def model_config(config_json: Mapping[str, Any], where: str) -> ModelConfig:
 
 def raise_config_faults(where: str, faults: list[str]) -> None:
     """Raise one InputError for a config.json; do nothing where there are no faults."""
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{where}: the Decoder cannot hold this model:\n{lines}")
+    raise_all(f"{where}: the Decoder cannot hold this model", faults)
 
 
 def refusals(config_json: Mapping[str, Any], family: str) -> list[str]:
