@@ -29,13 +29,16 @@ Ask = Callable[[list[list[int]], int], None]
 
 
 def ours(weights: str) -> Ask:
-    """Our own decoding; `weights` is float32 or int8."""
+    """Our own decoding; `weights` as in `load`."""
     from yunque.config import GenerateConfig
     from yunque.generate.decode import generate
     from yunque.model.decoder import Decoder
+    from yunque.model.int8 import to_int8
     from yunque.model.presets import preset
 
     model = Decoder(preset("gpt2-124m"), seed=0).eval()
+    if weights == "int8":
+        to_int8(model)
 
     def ask(prompts: list[list[int]], new: int) -> None:
         settings = GenerateConfig(max_new_tokens=new, temperature=0.0)
@@ -162,7 +165,8 @@ def loop() -> Ask:
 
 
 CONTENDERS: dict[str, Callable[[], Ask]] = {
-    "ours": lambda: ours("float32"),
+    "ours": lambda: ours("full"),
+    "ours, int8": lambda: ours("int8"),
     "transformers, cache": transformers,
     "LitGPT": litgpt,
     "loop without cache": loop,
@@ -233,7 +237,8 @@ def main() -> None:
         worker = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        assert worker.stdout is not None and worker.stderr is not None
+        assert worker.stdout is not None
+        assert worker.stderr is not None
         if worker.stdout.readline():
             workers[name] = worker
         else:
@@ -246,12 +251,15 @@ def main() -> None:
         for _ in range(options.rounds):
             rates.append(bandwidth(options.threads))
             for name, worker in workers.items():
-                assert worker.stdin is not None and worker.stdout is not None
+                assert worker.stdin is not None
+                assert worker.stdout is not None
                 print(json.dumps([batch, options.prompt, options.new]), file=worker.stdin)
                 worker.stdin.flush()
                 found[name].append(json.loads(worker.stdout.readline()))
         rate = statistics.median(rates)
-        print(f"\nbatch {batch}, {options.threads} threads; memory is read at {rate / 1e9:.1f} GB/s")
+        print(
+            f"\nbatch {batch}, {options.threads} threads; memory is read at {rate / 1e9:.1f} GB/s"
+        )
         print("| contender | tokens/s | time ÷ ours | peak, GB | share of the limit |")
         print("|---|---|---|---|---|")
         first = next(iter(found))
