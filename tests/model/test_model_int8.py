@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from yunque.assemble.models import load
+from yunque.assemble import models
 from yunque.config import GenerateConfig, ModelConfig
+from yunque.data.tokenizer import train_tokenizer
 from yunque.errors import InputError
 from yunque.generate.decode import generate
 from yunque.model.decoder import Decoder
@@ -79,14 +80,11 @@ def test_a_batch_writes_what_each_prompt_writes_alone() -> None:
 
 
 def test_int8_on_an_adapter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yunque.assemble import models
-
     model = Decoder(SMALL, seed=0)
-    monkeypatch.setattr(models, "open_model", lambda path: model)
-    monkeypatch.setattr(
-        models, "tokenizer_of", lambda path: (type("T", (), {"separator_id": 0}), ())
-    )
+    tokenizer = train_tokenizer("byte", lambda: iter(["a"]), "<|endoftext|>")
     (tmp_path / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(models, "open_model", lambda path: model)
+    monkeypatch.setattr(models, "tokenizer_of", lambda path: (tokenizer, set()))
     monkeypatch.setattr(models, "model_path", lambda name: tmp_path)
     with pytest.raises(InputError, match=r"weights is 'int8', .* Merge it first"):
-        load(tmp_path, weights="int8")
+        models.load(tmp_path, weights="int8")

@@ -360,13 +360,11 @@ def check_fit(path: Path, rows: int, tokenizer: Tokenizer) -> None:
     Raises:
         InputError: an id has no row.
     """
-    ids: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
-    largest = max(ids.values())
-    if largest >= rows:
+    if tokenizer.vocab_size > rows:
         raise InputError(
-            f"{path}: its tokenizer has {len(ids)} tokens, with ids up to {largest}, and the model "
-            f"a vocabulary of {rows}: they do not belong together. Put the tokenizer files that "
-            "the model was trained with there."
+            f"{path}: its tokenizer has {tokenizer.vocab_size} ids and the model a vocabulary of "
+            f"{rows}: they do not belong together. Put the tokenizer files that the model was "
+            "trained with there."
         )
 
 
