@@ -45,6 +45,7 @@ Watch = Literal["loss", "exam"]
 Method = Literal["full", "lora", "qlora"]
 Variant = Literal["lora", "rslora", "dora"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
+Weights = Literal["full", "int8"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class DataConfig:
     """Text to tokens."""
 
     tokenizer: str = "bpe:4096"
-    """char, byte, word, word:SIZE, bpe:SIZE, unigram:SIZE (trained on the training text); the path
-    of a tokenizer.json, of a SentencePiece .model, or of a folder with one of them or with GPT-2's
-    encoder.json and vocab.bpe; or a Hub id (owner/name)."""
+    """char, byte, word, word:SIZE, bpe:SIZE, bpe-gpt2:SIZE (text split as GPT-2 does, which GGUF
+    files need), unigram:SIZE (trained on the training text); the path of a tokenizer.json, of a
+    SentencePiece .model, or of a folder with one of them or with GPT-2's encoder.json and
+    vocab.bpe; or a Hub id (owner/name)."""
     separator: str = SEPARATOR
     """Token between documents. Where it stands in a .txt file, a new document begins."""
     add_tokens: tuple[str, ...] = ()

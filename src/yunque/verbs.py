@@ -28,6 +28,7 @@ from yunque.config import (
     ModelConfig,
     OptimConfig,
     TrainConfig,
+    Weights,
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
@@ -330,11 +331,11 @@ def tell_run(result: RunResult, output: Output) -> int:
     return code
 
 
-def opened(model: str, device: str, output: Output) -> Model:
+def opened(model: str, device: str, output: Output, weights: Weights = "full") -> Model:
     """MODEL; where transformers computes it, that is said on standard error."""
     from yunque.assemble.models import load
 
-    found = load(model, device=device)
+    found = load(model, device=device, weights=weights)
     if found.by_transformers and not output.quiet:
         family = found.module.config.family
         print(say("cli.by_transformers", output.language, family=family), file=sys.stderr)
@@ -393,10 +394,12 @@ class Generate:
     settings: GenerateConfig = field(default_factory=GenerateConfig)
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.output, self.weights)
         live = not self.output.json and self.settings.samples == 1
         lead = "" if self.chat else self.prompt
         started = False
@@ -457,6 +460,8 @@ class Chat:
     settings: GenerateConfig = field(default_factory=GenerateConfig)
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -464,7 +469,7 @@ class Chat:
         from yunque.screen.chat import chat_console
 
         chat = new_chat(self.system, self.settings, self.save)
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.output, self.weights)
         console = chat_console(self.output.json, self.output.quiet)
         talk = Talk(model, chat, console, save=self.save, lang=self.output.language)
         code = talk.run()
@@ -503,6 +508,8 @@ class Evaluate:
     """Longest reply to a question of the exam, in tokens; replies end at the end token."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -514,7 +521,7 @@ class Evaluate:
             raise InputError("--exam-out holds the replies to an exam: give --exam FILE too.")
         lang, lines = self.output.language, []
         items = read_exam(self.exam) if self.exam else []
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.output, self.weights)
         value: dict[str, Any] = dict.fromkeys(
             ("loss", "perplexity", "bits_per_byte", "tokens", "bytes", "exam")
         )

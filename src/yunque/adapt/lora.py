@@ -17,7 +17,6 @@ Factor for Fine-Tuning with LoRA"; Liu et al. 2024, "DoRA", section 4.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import warnings
@@ -258,22 +257,6 @@ def use_adapters(model: nn.Module, adapters: Sequence[str], trainable: bool = Fa
     for adapter in adapters:
         for parameter in adapter_parameters(model, adapter):
             parameter.requires_grad_(trainable)
-
-
-@contextlib.contextmanager
-def without_adapters(model: nn.Module) -> Iterator[None]:
-    """The base alone inside the block; afterwards everything is as it was."""
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    layers = adapted_layers(model).values()
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        for parameter, flag in trained:
-            parameter.requires_grad_(flag)
 
 
 def save_adapter(

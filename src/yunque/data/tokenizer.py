@@ -411,7 +411,7 @@ def train_tokenizer(
     """Make a tokenizer from a text.
 
     Args:
-        spec: char, byte, word, word:SIZE, bpe:SIZE or unigram:SIZE.
+        spec: char, byte, word, word:SIZE, bpe:SIZE, bpe-gpt2:SIZE or unigram:SIZE.
         texts: gives the training text, in stretches, each time it is called.
         separator: text of the token between documents.
         special_tokens: further control tokens, for example the marks of a conversation.

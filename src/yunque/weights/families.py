@@ -427,29 +427,6 @@ def check_ours(config: ModelConfig, state: Mapping[str, Tensor]) -> None:
     raise_misfit("the model", faults)
 
 
-def from_foreign(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A family's tensors as the Decoder's state, ready for `load_state_dict`.
-
-    Names may lack the prefix; a tied head may be there or not. Values are views where the
-    layouts allow it.
-
-    Raises:
-        InputError: missing, left-over and wrongly shaped tensors, all together.
-    """
-    where = "the given tensors"
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    names, faults = match(config, shapes)
-    raise_misfit(where, faults)
-    state: dict[str, Tensor] = {}
-    for place in places(config):
-        state.update(split(place, tensors[names[place.foreign]]))
-    if config.tie_embeddings:
-        if table(config).head in names:
-            check_tied_head(where, tensors[names[table(config).head]], state[EMBEDDING])
-        state[HEAD] = state[EMBEDDING]
-    return {name: tensor.contiguous() for name, tensor in state.items()}
-
-
 def foreign_config(
     config: ModelConfig,
     dtype: str,

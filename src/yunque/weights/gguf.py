@@ -249,5 +249,13 @@ def read_state(
         tensor = read_tensor(content, place.foreign)
         for ours, part in split(place, tensor).items():
             ordered = reordered(config, place, part, to_file=False)
+            if (ordered.dtype, ordered.device) == (dtype, device) and alone(ordered):
+                yield ours, ordered
+                continue
             copy = torch.empty(part.shape, dtype=dtype, device=device)
             yield ours, copy.copy_(cast(place.foreign, ordered, dtype))
+
+
+def alone(tensor: Tensor) -> bool:
+    """Whether the tensor is all that its memory holds, in its order."""
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
