@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": GROUND,
     "data": GROUND | {"batch", "files", "hub"},
     "model": GROUND,
-    "adapt": GROUND | {"files"},
+    "adapt": GROUND | {"files", "runtime"},
     "weights": GROUND | {"files", "model"},
     "generate": GROUND | {"model"},
     "evaluate": GROUND | {"batch"},

@@ -318,7 +318,8 @@ class MachineConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
-    """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, else fp32."""
+    """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, fp16 on other
+    NVIDIA GPUs, else fp32."""
     threads: int = 0
     """CPU threads. 0: PyTorch's choice, one a core (or what OMP_NUM_THREADS says)."""
 

@@ -19,18 +19,76 @@ Source: Dettmers et al. 2023, "QLoRA", section 3; Dettmers et al. 2022, "LLM.int
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from yunque.config import AdaptConfig
+from yunque.config import AdaptConfig, adapt_faults, raise_faults, typed, unknown_name
 from yunque.errors import InputError, MissingPackageError
+from yunque.files import read_json
+from yunque.runtime import fast_half
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+QUANTIZATION = "quantization.json"
+"""File beside an adapter: how the base was quantised that it was trained on."""
+KEPT = ("quantize_bits", "double_quantize", "compute_dtype", "quantize_head")
+"""What of the settings decides the numbers of a quantised base, and is kept beside its adapter."""
+
+
+def quantization_record(settings: AdaptConfig, head: str) -> dict[str, Any]:
+    """Content of `QUANTIZATION`: our settings, and the same in the words of transformers.
+
+    `transformers` holds the arguments of `BitsAndBytesConfig`, so that who opens the adapter with
+    PEFT can load its base as it was trained on.
+
+    Args:
+        head: the published name of the output head.
+    """
+    theirs: dict[str, Any] = {"load_in_8bit": True}
+    if settings.quantize_bits == 4:
+        kind = {"bf16": "bfloat16", "fp16": "float16"}.get(settings.compute_dtype, "float32")
+        theirs = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": settings.double_quantize,
+            "bnb_4bit_compute_dtype": kind,
+        }
+    theirs["llm_int8_skip_modules"] = [] if settings.quantize_head else [head]
+    return {**{name: getattr(settings, name) for name in KEPT}, "transformers": theirs}
+
+
+def read_quantization(folder: Path) -> AdaptConfig | None:
+    """How the base of an adapter was quantised; None where nothing says that it was.
+
+    Raises:
+        InputError: the file cannot be read, or holds what is not known.
+    """
+    path = folder / QUANTIZATION
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+    hints, faults, values = get_type_hints(AdaptConfig), [], {}
+    for name, value in content.items():
+        if name == "transformers":  # the same once more, for others
+            continue
+        if name not in KEPT:
+            faults.append(f"{path}: {unknown_name(name, KEPT, 'key')}")
+            continue
+        fault, values[name] = typed(value, hints[name])
+        faults += [f"{path}: {name}: {fault}"] if fault else []
+    raise_faults(faults)
+    settings = dataclasses.replace(AdaptConfig(method="qlora"), **values)
+    raise_faults([f"{path}: {fault}" for fault in adapt_faults(settings)])
+    return settings
 
 
 class HostEmbedding(nn.Embedding):
@@ -65,9 +123,7 @@ def compute_dtype(settings: AdaptConfig, device: torch.device) -> torch.dtype:
     """The type that quantised layers compute in."""
     if settings.compute_dtype != "auto":
         return DTYPES[settings.compute_dtype]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return fast_half(device) if device.type == "cuda" else torch.float32
 
 
 def quantize(

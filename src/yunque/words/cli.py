@@ -224,5 +224,19 @@ WORDS: dict[str, tuple[str, str]] = {
         "Escrito y releído por {reader}: es el mismo modelo. Mayor diferencia entre dos logits: "
         "{logits}; KL: {kl} nats. Carpeta: {folder}",
     ),
+    "cli.merged_full": (
+        "The adapter was trained on a quantised base and is merged onto the full one: a logit is up "
+        "to {full} away from the model that was trained ({dequantised} with --merge-onto "
+        "dequantised).",
+        "El adaptador se entrenó sobre una base cuantizada y se ha fundido con la completa: un "
+        "logit se aparta hasta {full} del modelo entrenado ({dequantised} con --merge-onto "
+        "dequantised).",
+    ),
+    "cli.merged_dequantised": (
+        "The adapter is merged onto the weights that it was trained on: a logit is up to "
+        "{dequantised} away from the model that was trained ({full} with --merge-onto full).",
+        "El adaptador se ha fundido con los pesos con los que se entrenó: un logit se aparta hasta "
+        "{dequantised} del modelo entrenado ({full} con --merge-onto full).",
+    ),
     "cli.page_written": ("Written: {path}", "Escrito: {path}"),
 }
