@@ -36,6 +36,9 @@ from yunque.runtime import fast_half
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
+PART = 1 << 16
+"""Numbers that are rounded to 4 bits at once on CPUs; whole blocks of 64."""
+
 QUANTIZATION = "quantization.json"
 """File beside an adapter: how the base was quantised that it was trained on."""
 KEPT = ("quantize_bits", "double_quantize", "compute_dtype", "quantize_head")
@@ -288,17 +291,48 @@ def put(model: nn.Module, name: str, tensor: Tensor, device: torch.device) -> No
     home = torch.device("cpu") if isinstance(module, HostEmbedding) else device
     if leaf == "weight" and is_quantized(module):
         bnb = bitsandbytes()
-        if hasattr(module, "compute_dtype"):
-            kind, more = bnb.nn.Params4bit, {"module": module, "quant_type": "nf4"}
-            more["compress_statistics"] = wanted.compress_statistics
+        if not hasattr(module, "compute_dtype"):
+            kept = bnb.nn.Int8Params(tensor.to("cpu"), requires_grad=False, has_fp16_weights=False)
+            parameter = kept.to(home)
         else:
-            kind, more = bnb.nn.Int8Params, {"has_fp16_weights": False}
-        # Quantised on the way to `home`, from wherever it lies.
-        parameter = kind(tensor.to("cpu"), requires_grad=False, **more).to(home)
+            more = {"quant_type": "nf4", "compress_statistics": wanted.compress_statistics}
+            if home.type == "cpu":
+                packed, state = four_bits(tensor.to(home), wanted.compress_statistics)
+                module.quant_state = state
+                more |= {"quant_state": state, "bnb_quantized": True}
+                tensor = packed
+            # Elsewhere it is quantised on the way to `home`, from wherever it lies.
+            parameter = bnb.nn.Params4bit(tensor, requires_grad=False, module=module, **more)
+            parameter = parameter.to(home)
     else:
         value = tensor.to(home)
         parameter = nn.Parameter(value, requires_grad=wanted.requires_grad)
     setattr(module, leaf, parameter)
+
+
+def four_bits(weight: Tensor, double: bool) -> tuple[Tensor, Any]:
+    """A weight on the CPU in NF4 with its state, bit for bit as bitsandbytes does it.
+
+    Its blocks are rounded some at a time: bitsandbytes takes several times the weight for all of
+    them together, and the heap of a process keeps what it once was.
+    """
+    functional = bitsandbytes().functional
+    flat = weight.reshape(-1)
+    packed = torch.empty(((len(flat) + 1) // 2, 1), dtype=torch.uint8)
+    scales = torch.empty((len(flat) + 63) // 64)
+    for start in range(0, len(flat), PART):
+        part = flat[start : start + PART]
+        data, state = functional.quantize_4bit(part, blocksize=64, quant_type="nf4")
+        packed[start // 2 : start // 2 + len(data)] = data
+        scales[start // 64 : start // 64 + len(state.absmax)] = state.absmax
+    state.absmax, state.shape = scales, weight.shape
+    if double:
+        state.offset = scales.mean()
+        state.absmax, state.state2 = functional.quantize_blockwise(
+            scales - state.offset, blocksize=256
+        )
+        state.nested = True
+    return packed, state
 
 
 def check_works(settings: AdaptConfig, device: torch.device) -> None:

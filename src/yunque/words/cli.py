@@ -225,8 +225,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "{logits}; KL: {kl} nats. Carpeta: {folder}",
     ),
     "cli.merged_full": (
-        "The adapter was trained on a quantised base and is merged onto the full one: a logit is up "
-        "to {full} away from the model that was trained ({dequantised} with --merge-onto "
+        "The adapter was trained on a quantised base and is merged onto the full one: a logit is "
+        "up to {full} away from the model that was trained ({dequantised} with --merge-onto "
         "dequantised).",
         "El adaptador se entrenó sobre una base cuantizada y se ha fundido con la completa: un "
         "logit se aparta hasta {full} del modelo entrenado ({dequantised} con --merge-onto "
