@@ -150,10 +150,35 @@ class Runtime:
             return flag
         return bool(self.total(torch.tensor(float(flag))).item())
 
+    def gather(self, text: str) -> list[str]:
+        """The text of every process, in their order; nothing is pickled."""
+        if self.world == 1:
+            return [text]
+        own = torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.world)]
+        torch.distributed.all_gather(sizes, torch.tensor([len(own)], device=self.device))
+        longest = max(int(size.item()) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: len(own)] = own.to(self.device)
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, padded)
+        pairs = zip(parts, sizes, strict=True)
+        return [bytes(part[: int(n.item())].tolist()).decode("utf-8") for part, n in pairs]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+    def device_bytes(self) -> int:
+        """The size of the GPU's memory.
+
+        Raises:
+            InputError: the device is no CUDA GPU.
+        """
+        if self.device.type != "cuda":
+            raise InputError("memory is 'auto', which is for CUDA GPUs: give a size, as 4GB.")
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     def memory_bytes(self) -> int | None:
         """Peak memory so far, of the GPU if there is one, else of this process; None: unknown."""

@@ -489,8 +489,8 @@ class Evaluate:
 
     An exam is a file of questions whose answers a program can check (.jsonl .json .csv .tsv
     .parquet; question and answer, or conversations whose last turn is the key). Each question is
-    asked once, with greedy decoding, in the model's chat template; a model without one gets the
-    question as plain text and a line feed.
+    asked once, with greedy decoding, in the model's chat template; a model without one is asked
+    in plain words (User: …, Assistant:), as when it is fine-tuned.
 
     For example:
       yunque evaluate runs/quijote other-text.txt

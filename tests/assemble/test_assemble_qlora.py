@@ -178,6 +178,6 @@ def test_a_base_is_quantised_as_it_is_read(tmp_path: Path) -> None:
     embedding, layer = 4 * 2048 * 1024, 4 * 1024 * 2816
     size = blocks * (0.5 + 1 / 64) + embedding
     print(f"quantised {size / 1e6:.0f} MB, kept {kept / 1e6:.0f}, peak {peak / 1e6:.0f}")
-    # One weight in float32, and what the heap and the first calls take; in 16 bits the model
+    # Some weights in float32, and what the heap and the first calls take; in 16 bits the model
     # alone is 155 MB, in 32 it is 310.
-    assert 0.9 * size < kept <= peak < size + 4 * layer < 100e6
+    assert 0.9 * size < kept <= peak < size + 6 * layer < 120e6

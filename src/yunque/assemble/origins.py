@@ -78,6 +78,13 @@ class Origin(Protocol):
     def parameters(self, model: Any) -> dict[str, int]:
         """Parameters by part, as they are: never packed bytes."""
 
+    def weight_bytes(self, where: Runtime) -> int:
+        """Bytes of a frozen number that is not quantised.
+
+        Raises:
+            InputError: the model's inside is not known, so its memory cannot be worked out.
+        """
+
 
 class Scratch:
     """A decoder with random weights."""
@@ -119,6 +126,9 @@ class Scratch:
 
     def parameters(self, model: Decoder) -> dict[str, int]:
         return model.parameter_counts()
+
+    def weight_bytes(self, where: Runtime) -> int:
+        return 4
 
 
 class Finetuned:
@@ -246,6 +256,14 @@ class Finetuned:
             with staged_folder(folder) as stage:
                 model.causal.save_pretrained(stage)
                 beside(stage)
+
+    def weight_bytes(self, where: Runtime) -> int:
+        if not isinstance(self.shape, ModelConfig):
+            raise InputError(
+                f"memory: {self.base} is computed by transformers, and what it needs is not "
+                "known. Leave memory out, and set micro_batch_size."
+            )
+        return weight_dtype(self.path, where.device).itemsize if self.method != "full" else 4
 
     def parameters(self, model: Any) -> dict[str, int]:
         inner, _ = adaptable(model)
