@@ -146,7 +146,8 @@ def convert(
             f"{model}: merge_onto is 'dequantised', which is for --merge of an adapter that was "
             "trained on a quantised base. Leave it out."
         )
-    trained, drifts = None, None
+    trained: Tensor | None = None
+    drifts: dict[str, float] | None = None
     if merge and read_quantization(path):
         trained = text_logits(load(path, device="cpu"))
         other: MergeOnto = "full" if merge_onto == "dequantised" else "dequantised"

@@ -795,8 +795,8 @@ class Run:
         carries = np.flatnonzero(split.mask.read(0, len(ids)))
         first = int(carries[0]) if len(carries) else 1
         # The answer may come after documents without one: its question begins where its own does.
-        begins = [] if split.documents is None else split.documents[split.documents <= first]
-        begin = int(begins[-1]) if len(begins) else 0
+        ends = () if split.documents is None else split.documents[split.documents <= first]
+        begin = int(ends[-1]) if len(ends) else 0
         room = self.recipe.model.context_length - 1
         return [int(id) for id in ids[max(begin, first - room) : max(begin + 1, first)]]
 
