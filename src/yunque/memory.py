@@ -1,6 +1,7 @@
 """What a fine-tuning or a training needs of a device's memory, by arithmetic, before it begins.
 
-Pure functions over a shape: no torch, nothing is loaded. Bytes by part:
+Pure functions over a shape: no torch, nothing is loaded. The counts of parameters are exact; those
+of activations and overhead are arithmetic that no measurement has confirmed yet. Bytes by part:
 
 | part | what | bytes |
 |---|---|---|
