@@ -71,14 +71,38 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
+def fast_half(device: torch.device) -> torch.dtype:
+    """The 16-bit type that a device computes well in, float32 where it has none.
+
+    Every CUDA GPU multiplies in float16; those before compute capability 8.0 (GTX 10xx to RTX
+    20xx, T4, V100) only imitate bf16, and PyTorch calls that supported.
+    """
+    if bf16_is_fast(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def kept_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type in which frozen weights are kept: as they are stored, where the device computes so.
+
+    Sixteen bits of the other kind stand for those that it imitates; a device without either keeps
+    float32, as a CPU without bf16 instructions does.
+    """
+    if stored == torch.float32:
+        return stored
+    half = fast_half(device)
+    return stored if stored == torch.float16 and device.type == "cuda" else half
+
+
 def pick_precision(name: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16; auto takes bf16 where it is fast, else fp32.
+    """fp32, bf16 or fp16; auto takes the 16 bits that the device computes well in, else fp32.
 
     Raises:
         InputError: fp16 was asked for on a CPU.
     """
     if name == "auto":
-        return "bf16" if bf16_is_fast(device) else "fp32"
+        names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+        return names[fast_half(device)]
     if name == "fp16" and device.type == "cpu":
         raise InputError("precision is 'fp16': CPUs train in fp32 or bf16; use one of these.")
     return name
@@ -126,10 +150,35 @@ class Runtime:
             return flag
         return bool(self.total(torch.tensor(float(flag))).item())
 
+    def gather(self, text: str) -> list[str]:
+        """The text of every process, in their order; nothing is pickled."""
+        if self.world == 1:
+            return [text]
+        own = torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.world)]
+        torch.distributed.all_gather(sizes, torch.tensor([len(own)], device=self.device))
+        longest = max(int(size.item()) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: len(own)] = own.to(self.device)
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, padded)
+        pairs = zip(parts, sizes, strict=True)
+        return [bytes(part[: int(n.item())].tolist()).decode("utf-8") for part, n in pairs]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+    def device_bytes(self) -> int:
+        """The size of the GPU's memory.
+
+        Raises:
+            InputError: the device is no CUDA GPU.
+        """
+        if self.device.type != "cuda":
+            raise InputError("memory is 'auto', which is for CUDA GPUs: give a size, as 4GB.")
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     def memory_bytes(self) -> int | None:
         """Peak memory so far, of the GPU if there is one, else of this process; None: unknown."""

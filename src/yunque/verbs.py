@@ -35,7 +35,7 @@ from yunque.words import say, user_language
 from yunque.words.writing import data_size, duration, number, scientific
 
 if TYPE_CHECKING:
-    from yunque.assemble.models import Model
+    from yunque.assemble.models import Model, Onto
     from yunque.assemble.runs import RunResult
 
 
@@ -331,11 +331,14 @@ def tell_run(result: RunResult, output: Output) -> int:
     return code
 
 
-def opened(model: str, device: str, output: Output, weights: Weights = "full") -> Model:
+def opened(
+    model: str, device: str, full_base: bool, output: Output, weights: Weights = "full"
+) -> Model:
     """MODEL; where transformers computes it, that is said on standard error."""
     from yunque.assemble.models import load
 
-    found = load(model, device=device, weights=weights)
+    onto: Onto = "full" if full_base else "trained"
+    found = load(model, device=device, onto=onto, weights=weights)
     if found.by_transformers and not output.quiet:
         family = found.module.config.family
         print(say("cli.by_transformers", output.language, family=family), file=sys.stderr)
@@ -392,6 +395,9 @@ class Generate:
     chat: bool = False
     """Put the prompt into the model's chat template, as a user's message."""
     settings: GenerateConfig = field(default_factory=GenerateConfig)
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     weights: Weights = "full"
@@ -399,7 +405,7 @@ class Generate:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        model = opened(self.model, self.device, self.output, self.weights)
+        model = opened(self.model, self.device, self.full_base, self.output, self.weights)
         live = not self.output.json and self.settings.samples == 1
         lead = "" if self.chat else self.prompt
         started = False
@@ -458,6 +464,9 @@ class Chat:
     system: str = ""
     """System prompt: what the model is told before the first question."""
     settings: GenerateConfig = field(default_factory=GenerateConfig)
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     weights: Weights = "full"
@@ -469,7 +478,7 @@ class Chat:
         from yunque.screen.chat import chat_console
 
         chat = new_chat(self.system, self.settings, self.save)
-        model = opened(self.model, self.device, self.output, self.weights)
+        model = opened(self.model, self.device, self.full_base, self.output, self.weights)
         console = chat_console(self.output.json, self.output.quiet)
         talk = Talk(model, chat, console, save=self.save, lang=self.output.language)
         code = talk.run()
@@ -488,8 +497,8 @@ class Evaluate:
 
     An exam is a file of questions whose answers a program can check (.jsonl .json .csv .tsv
     .parquet; question and answer, or conversations whose last turn is the key). Each question is
-    asked once, with greedy decoding, in the model's chat template; a model without one gets the
-    question as plain text and a line feed.
+    asked once, with greedy decoding, in the model's chat template; a model without one is asked
+    in plain words (User: …, Assistant:), as when it is fine-tuned.
 
     For example:
       yunque evaluate runs/quijote other-text.txt
@@ -506,6 +515,9 @@ class Evaluate:
     """File (.jsonl) for every question with the model's reply, the key and the mark."""
     max_new_tokens: int = 256
     """Longest reply to a question of the exam, in tokens; replies end at the end token."""
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     weights: Weights = "full"
@@ -521,7 +533,7 @@ class Evaluate:
             raise InputError("--exam-out holds the replies to an exam: give --exam FILE too.")
         lang, lines = self.output.language, []
         items = read_exam(self.exam) if self.exam else []
-        model = opened(self.model, self.device, self.output, self.weights)
+        model = opened(self.model, self.device, self.full_base, self.output, self.weights)
         value: dict[str, Any] = dict.fromkeys(
             ("loss", "perplexity", "bits_per_byte", "tokens", "bytes", "exam")
         )
@@ -576,6 +588,9 @@ class Explain:
     """Best alternatives shown for each token."""
     out: str = ""
     """Also write an HTML page coloured by loss."""
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     output: Output = field(default_factory=Output)
@@ -583,7 +598,7 @@ class Explain:
     def __call__(self) -> int:
         if self.alternatives < 0:
             raise InputError(f"alternatives is {self.alternatives}: 0 or more.")
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.full_base, self.output)
         tokens = model.explain(self.text, self.alternatives)
         lang = self.output.language
         if self.out:
@@ -626,6 +641,10 @@ class Convert:
     """hf: a folder that transformers opens; gguf: a file for llama.cpp."""
     merge: bool = False
     """Put the changes of an adapter into a copy of its base model."""
+    merge_onto: Literal["full", "dequantised"] = "full"
+    """Of an adapter that was trained on a quantised base (QLoRA): full: the base in the precision
+    of its files; dequantised: the weights that it was trained on. Either way the answer says how
+    far both are from the model that was trained."""
     dtype: Literal["", "float32", "bfloat16", "float16", "q8_0"] = ""
     """Number format of the weights; q8_0 for gguf only. Empty: as the source is stored."""
     shard_size: str = ""
@@ -641,6 +660,7 @@ class Convert:
             self.out,
             to=self.to,
             merge=self.merge,
+            merge_onto=self.merge_onto,
             dtype=self.dtype,
             shard_size=self.shard_size,
             lang=lang,
@@ -648,7 +668,11 @@ class Convert:
         figures = {id: scientific(done.certificate.figure(id), lang) for id in ("logits", "kl")}
         reader = done.certificate.reader
         line = say("cli.certified", lang, reader=reader, folder=done.folder, **figures)
-        say_all(self.output, done.to_json(), [line])
+        lines = [line]
+        if done.drifts:
+            drifts = {name: scientific(value, lang) for name, value in done.drifts.items()}
+            lines.append(say(f"cli.merged_{self.merge_onto}", lang, **drifts))
+        say_all(self.output, done.to_json(), lines)
         return 0
 
 

@@ -15,7 +15,7 @@ import torch
 
 import yunque
 from yunque import cli
-from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of, stored_dtype
+from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of
 from yunque.assemble.models import load
 from yunque.config import ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
@@ -24,7 +24,7 @@ from yunque.errors import ExportError, InputError
 from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Prompt
 from yunque.weights.export import read_back
-from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder
+from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder, stored_dtype
 from yunque.weights.readback import foreign_tensors, transformers_speaker
 
 TEXT = "\n".join(f"línea {n}: el herrero golpea {n * 13 % 17} veces, hello" for n in range(120))

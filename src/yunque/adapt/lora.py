@@ -69,13 +69,16 @@ def apply_method(
 ) -> nn.Module:
     """The model on `device`, ready to be trained as `settings.method` says, in place.
 
+    What was quantised as it was read stays as it is.
+
     Args:
         seed, names: as for `add_lora`.
 
     Raises:
         InputError, MissingPackageError: as `quantize` and `add_lora`.
     """
-    if settings.method == "qlora":
+    quantized = any(is_quantized(module) for module in model.modules())
+    if settings.method == "qlora" and not quantized:
         quantize(model, settings, device)
     else:
         model.to(device)

@@ -52,6 +52,7 @@ from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, P
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError
 from yunque.generate.decode import generate
+from yunque.memory import Plan, Work, fit, methods_that_fit
 from yunque.model.protocol import LanguageModel
 from yunque.reports.report import report, write
 from yunque.runlog import FORMAT, NAME, RunLog, read
@@ -61,12 +62,17 @@ from yunque.train import checkpoint
 from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
+from yunque.weights.folder import parse_size
 from yunque.words import say
 from yunque.words.ledger import equations, left_aside
+from yunque.words.writing import number
 
 DEFAULT_STEPS = 2_000
 MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
 EVALUATIONS = 20  # at most, of a run whose recipe does not say how often
+SEARCHED = 1 << 20  # tokens in which the first question is looked for
+EVALUATION_ROWS = 16  # more at once is no faster
+EXAM_TOKENS = 1024  # of a batch of the exam at least: a question and a long reply or a few
 SAMPLE = GenerateConfig(temperature=0.8)
 
 
@@ -192,6 +198,7 @@ def finetune(
     whole = dataclasses.replace(whole, base=found(whole.base), exam=found(whole.exam))
     if sources:
         whole = dataclasses.replace(whole, sources=tuple(listed(sources)))
+    whole = dataclasses.replace(whole, sources=tuple(map(found, whole.sources)))
     faults = []
     if not whole.base:
         faults.append("no model: name a run folder, a model folder or a Hub id.")
@@ -314,6 +321,9 @@ class Run:
         where.wait()
         self.data: Prepared = open_prepared(tokens)
         recipe = self.origin.settled(recipe, self.data)
+        self.plan = self.fitted(recipe) if recipe.machine.memory else None
+        if self.plan is not None:
+            recipe = as_planned(recipe, self.plan)
         train = self.data.splits["train"]
         length, seed = recipe.data.max_length, recipe.machine.seed
         batch_size = recipe.train.batch_size
@@ -356,6 +366,9 @@ class Run:
         """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
         recipe, folder = self.recipe, self.folder
         warnings = self.check()
+        if self.plan is not None:
+            for line in plan_lines(self.plan, recipe, self.lang):
+                self.screen.phase(line)
         if start_from is not None and (done := self.finished(start_from)):
             return done
         model = self.origin.build(recipe, self.runtime)
@@ -460,6 +473,37 @@ class Run:
             result = dataclasses.replace(result, verdict=made.json["verdict"]["text"])
         self.screen.stop(reason, result.to_json())
         return result
+
+    def fitted(self, recipe: Recipe) -> Plan:
+        """How the run fits into the memory that it may take.
+
+        Raises:
+            InputError: it does not, with what would; or the size cannot be read.
+        """
+        asked, train = recipe.machine.memory, recipe.train
+        budget = self.runtime.device_bytes() if asked == "auto" else parse_size(asked)
+        share = train.batch_size // self.runtime.world
+        work = Work(
+            recipe.adapt.method if recipe.base else "full",
+            self.origin.weight_bytes(self.runtime),
+            4 if self.runtime.precision == "fp32" else 2,
+            min(train.micro_batch_size or share, share),
+            recipe.data.max_length,
+            train.gradient_checkpointing,
+            packs(recipe, self.data),
+        )
+        kind = self.runtime.device.type
+        plan = fit(recipe.model, work, recipe.adapt, recipe.optim, budget, device=kind)
+        if not plan.fits:
+            known = (recipe.model, work, recipe.adapt, recipe.optim, budget)
+            others = methods_that_fit(*known, device=kind) if recipe.base else []
+            way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
+            raise InputError(
+                f"memory is {asked!r}: even one row of {plan.work.length} tokens with gradient "
+                f"checkpointing needs {plan.parts.total / 1e9:.2f} GB, of which the weights "
+                f"{plan.parts.weights / 1e9:.2f}. {way}"
+            )
+        return plan
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
@@ -696,13 +740,29 @@ class Run:
 
     def windows(self, split: str, limit: int) -> Iterable[Batch]:
         """What an evaluation reads of a split: laid out as in training, every target once."""
+        rows = min(EVALUATION_ROWS, self.micro_batch)
         if self.packed:
-            return PackedEvaluation(self.packings[split], limit)
-        return EvaluationWindows(self.data.splits[split], self.recipe.data.max_length, limit)
+            return PackedEvaluation(self.packings[split], limit, rows)
+        length = self.recipe.data.max_length
+        return EvaluationWindows(self.data.splits[split], length, limit, rows)
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows that one process holds at once: what fits in training fits in an evaluation."""
+        share = self.recipe.train.batch_size // self.runtime.world
+        return min(self.recipe.train.micro_batch_size or share, share)
+
+    @property
+    def exam_tokens(self) -> int:
+        """Tokens of a batch of the exam, replies included.
+
+        The keys and values of a token take a small part of what training keeps of it.
+        """
+        return max(EXAM_TOKENS, 2 * self.micro_batch * self.recipe.data.max_length)
 
     def sampler(self, model: LanguageModel) -> Callable[[], tuple[str, str]] | None:
         """A function that writes a text sample, or None where none is wanted."""
-        if not self.recipe.train.sample_tokens:
+        if not self.recipe.train.sample_tokens or not self.runtime.main:
             return None
         tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
         ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
@@ -734,30 +794,43 @@ class Run:
     def first_question(self) -> list[int]:
         """The first held-out conversation up to where its answer begins."""
         split = self.val or self.data.splits["train"]
-        ids = split.read(0, min(split.length, self.recipe.data.max_length))
+        ids = split.read(0, min(split.length, SEARCHED))
         if split.mask is None:
             return [int(id) for id in ids[:1]]
         carries = np.flatnonzero(split.mask.read(0, len(ids)))
         first = int(carries[0]) if len(carries) else 1
-        return [int(id) for id in ids[: max(1, first)]]
+        # The answer may come after documents without one: its question begins where its own does.
+        ends = [] if split.documents is None else split.documents[split.documents <= first]
+        begin = int(ends[-1]) if len(ends) else 0
+        room = self.recipe.model.context_length - 1
+        return [int(id) for id in ids[max(begin, first - room) : max(begin + 1, first)]]
 
     def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any]] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
         if self.recipe.sources == (TUTOR,):
-            return lambda step: tutor_marks(model, self.data.tokenizer)
+            return lambda step: tutor_marks(
+                model, self.data.tokenizer, self.runtime, self.exam_tokens
+            )
         exam = self.exam
         if exam is None:
             return None
 
         def sat(step: int) -> Mapping[str, Any]:
             with self.runtime.autocast():
-                return exam.row(step, model, self.data.tokenizer, self.end_ids, self.runtime.main)
+                return exam.row(
+                    step,
+                    model,
+                    self.data.tokenizer,
+                    self.end_ids,
+                    self.runtime,
+                    self.exam_tokens,
+                )
 
         return sat
 
     def general(self, model: LanguageModel) -> Callable[[], float] | None:
         """A function that measures the loss on a general text: where it rises, a base forgets."""
-        if not self.recipe.base:
+        if not self.recipe.base or not self.runtime.main:
             return None
         ids = [self.data.tokenizer.encode(text) for text in GENERAL_TEXTS]
 
@@ -779,6 +852,36 @@ class Run:
             # An answer may end in another token than a text.
             self.origin.save(model, self.folder / name, self.data.tokenizer, self.end_ids)
         self.runtime.wait()
+
+
+def as_planned(recipe: Recipe, plan: Plan) -> Recipe:
+    """The recipe with what was chosen so that it fits; the batch stays the same."""
+    train = dataclasses.replace(
+        recipe.train,
+        micro_batch_size=plan.work.rows,
+        gradient_checkpointing=plan.work.checkpointing,
+    )
+    data = dataclasses.replace(recipe.data, max_length=plan.work.length)
+    return dataclasses.replace(recipe, train=train, data=data, adapt=plan.adapt)
+
+
+def plan_lines(plan: Plan, recipe: Recipe, lang: str) -> list[str]:
+    """What was chosen so that a run fits into its memory, and why."""
+    parts = plan.parts.to_json()
+    total = parts.pop("total")
+    largest = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
+    named = ", ".join(
+        f"{say(f'cli.memory_{part}', lang)} {number(parts[part] / 1e9, lang, 2)}"
+        for part in largest
+    )
+    words = {"need": number(total / 1e9, lang, 2), "budget": number(plan.budget / 1e9, lang, 2)}
+    lines = [say("cli.memory_fits", lang, parts=named, **words)]
+    numbers = {
+        "rows": plan.work.rows,
+        "batch": recipe.train.batch_size,
+        "length": plan.work.length,
+    }
+    return lines + [say(f"cli.memory_{step}_chosen", lang, **numbers) for step in plan.steps]
 
 
 def packs(recipe: Recipe, data: Prepared) -> bool:
