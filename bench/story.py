@@ -49,8 +49,9 @@ class Size:
     conversations: int = 24_000
     """That the base learns from."""
     base_steps: int = 900
-    exam: int = 240
-    """Questions."""
+    signs: int = 100
+    words: int = 50
+    """Questions of the exam, of either kind."""
     more: tuple[int, ...] = (200, 800, 3200)
     """Examples of the further runs with our defaults."""
 
@@ -170,7 +171,9 @@ def tell(name: str, result: RunResult, examples: int) -> Told:
 
 def story(folder: Path, size: Size, seed: int, heard: Callable[[Told], None]) -> list[Told]:
     """Every run, in order; `heard` is told of each as it ends."""
-    asked = exam(folder / "exam.jsonl", sums("exam", size.exam, seed, lambda problem: True))
+    known = sums("exam", size.signs, seed, in_signs)
+    new = sums("exam", size.words, seed, lambda p: not in_signs(p))
+    asked = exam(folder / "exam.jsonl", [*known, *new])
     base = folder / "base" / "best"
     if not base.is_dir():
         pretrained(folder, size, seed)
