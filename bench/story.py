@@ -49,8 +49,8 @@ class Size:
     conversations: int = 24_000
     """That the base learns from."""
     base_steps: int = 900
-    signs: int = 100
-    words: int = 50
+    signs: int = 60
+    words: int = 30
     """Questions of the exam, of either kind."""
     more: tuple[int, ...] = (200, 800, 3200)
     """Examples of the further runs with our defaults."""
