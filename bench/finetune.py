@@ -2,10 +2,10 @@
 
     python bench/finetune.py --family llama --length 512 --steps 2
 
-A random model of Llama's or Phi's shape (0.3 to 0.4 billion parameters by default) is trained on random tokens, one
-row a step, of which the last half carries loss. Each case runs in a process of its own; memory is
-the peak of the process above what it held after its imports. Peers are written as their users write
-them: AutoModelForCausalLM, get_peft_model, labels, AdamW.
+A random model of Llama's or Phi's shape (0.3 to 0.4 billion parameters by default) is trained on
+random tokens, one row a step, of which the last half carries loss. Each case runs in a process of
+its own; memory is the peak of the process above what it held after its imports. Peers are written
+as their users write them: AutoModelForCausalLM, get_peft_model, labels, AdamW.
 """
 
 from __future__ import annotations
