@@ -2,7 +2,8 @@
 
 | event | keys besides step, epoch, tokens_seen, seconds |
 |---|---|
-| start | format, run, parameters, settings that a reader of the log needs |
+| start | format, run, parameters, settings that a reader of the log needs; ngram_1 … ngram_5: \
+losses of n-gram models on the validation tokens, counted on ngram_tokens training tokens |
 | step | train_loss learning_rate grad_norm tokens_per_second memory_bytes |
 | eval | train_loss val_loss (null where there is no validation set); general_loss of a tuned base |
 | sample | prompt text |

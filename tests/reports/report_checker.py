@@ -376,6 +376,22 @@ def memory(f: File, n: Row) -> Row:
     return {"bytes": top["memory_bytes"], "step": top["step"]}
 
 
+def yardstick(f: File, n: Row) -> Row:
+    start = next(r for r in f.rows.values() if r.get("event") == "start")
+    low_step, low = lowest(f.val)
+    found: Row = {"tokens": start["ngram_tokens"], "best": low, "best_step": low_step}
+    for order in range(1, 6):
+        loss = start[f"ngram_{order}"]
+        found[f"loss_{order}"] = loss
+        below = None
+        for step, value, _ in f.val:
+            below = None if value >= loss else step if below is None else below
+            if step == low_step:
+                break
+        found[f"step_{order}"] = below
+    return {key: value for key, value in found.items() if key in n}
+
+
 def short(f: File, n: Row) -> Row:
     return {"loss_rows": len(f.train), "val_rows": len(f.val)}
 
@@ -404,6 +420,7 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "worse_than_base": worse,
     "throughput": speed,
     "memory": memory,
+    "ngram_yardstick": yardstick,
     "too_short_to_judge": short,
     "no_validation": lambda f, n: {"loss_rows": len(f.train)},
 }

@@ -563,6 +563,10 @@ class Run:
     def facts(self, model: LanguageModel) -> dict[str, Any]:
         """What the first row of the log and the screen say of the run."""
         recipe, splits = self.recipe, self.data.splits
+        counted = self.data.facts.get("ngrams") or {"losses": ()}
+        yardsticks = {f"ngram_{n}": loss for n, loss in enumerate(counted["losses"], 1)}
+        if yardsticks:
+            yardsticks["ngram_tokens"] = counted["train_tokens"]
         return {
             "format": FORMAT,
             "run": self.folder.name,
@@ -584,6 +588,7 @@ class Run:
             "precision": self.runtime.precision,
             "processes": self.runtime.world,
             "seed": recipe.machine.seed,
+            **yardsticks,
         }
 
     def ledger(self) -> dict[str, Any]:

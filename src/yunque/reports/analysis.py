@@ -55,6 +55,7 @@ from yunque.reports.findings import (
 from yunque.reports.log import Log
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
+from yunque.reports.yardsticks import ngram_yardstick
 from yunque.words.report import tell
 
 
@@ -122,6 +123,7 @@ def analyse(log: Log) -> Analysis:
         resumed_run(log),
         throughput(log),
         memory(log),
+        ngram_yardstick(log, val),
     ]
     if stop is not None and stop["why"] == "training_loss" and not flat:
         stop = None

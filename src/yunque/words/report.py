@@ -715,6 +715,17 @@ WORDS: dict[str, tuple[str, str]] = {
         "Look for other programs on the machine, heat, or memory that spills to the disk.",
         "Busca otros programas en la máquina, exceso de calor o memoria que pasa al disco.",
     ),
+    "report.ngram_yardstick": (
+        "Against models that only count what follows what (in {tokens:n} training tokens):",
+        "Frente a modelos que solo cuentan qué sigue a qué (en {tokens:n} tokens de "
+        "entrenamiento):",
+    ),
+    "report.ngram_yardstick.advice": (
+        "Below a yardstick, the model uses more than that much context. What it makes of the rest, "
+        "samples and an exam show.",
+        "Por debajo de una de estas marcas, el modelo usa más contexto que ella. Qué hace con el "
+        "resto lo muestran las muestras y un examen.",
+    ),
     "report.memory": (
         "Most memory in a row of the log: {bytes:gb} (step {step:n}).",
         "Mayor memoria en una fila del registro: {bytes:gb} (paso {step:n}).",
@@ -827,6 +838,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.resumed_run": ("Resumed run", "Ejecución reanudada"),
     "report.id.epoch_staircase": ("Stairs at each pass", "Escalones en cada pasada"),
     "report.id.throughput": ("Speed", "Velocidad"),
+    "report.id.ngram_yardstick": ("What it learned, by counting", "Lo aprendido, contando"),
     "report.id.memory": ("Memory", "Memoria"),
     "report.severity.info": ("note", "nota"),
     "report.severity.warning": ("warning", "aviso"),
@@ -1059,6 +1071,37 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path} · formato: {format} · filas: {rows:n} · SHA-256: {sha256}",
     ),
 }
+
+KNOWN = {
+    1: ("how often each token occurs", "con qué frecuencia aparece cada token"),
+    2: ("which token follows which", "qué token sigue a cuál"),
+    3: ("which token follows each two", "qué token sigue a cada dos"),
+    4: ("which token follows each three", "qué token sigue a cada tres"),
+    5: ("which token follows each four", "qué token sigue a cada cuatro"),
+}
+"""What an n-gram model of each order knows, as it stands in a sentence."""
+
+for _order, (_en, _es) in KNOWN.items():
+    _loss, _step = f"{{loss_{_order}:loss}}", f"{{step_{_order}:n}}"
+    WORDS[f"report.ngram_{_order}"] = (
+        f"counts of {_order} in a row",
+        f"recuento de {_order} seguidos",
+    )
+    WORDS[f"report.ngram_yardstick.from_{_order}"] = (
+        f"From step {_step} it predicts better than knowing {_en} would ({_loss}).",
+        f"Desde el paso {_step} predice mejor que sabiendo {_es} ({_loss}).",
+    )
+    WORDS[f"report.ngram_yardstick.at_once_{_order}"] = (
+        f"At its first evaluation, step {_step}, it already predicts better than knowing {_en} "
+        f"would ({_loss}).",
+        f"En su primera evaluación, paso {_step}, ya predice mejor que sabiendo {_es} ({_loss}).",
+    )
+    WORDS[f"report.ngram_yardstick.not_yet_{_order}"] = (
+        f"It never predicted better than knowing {_en} would ({_loss}; its lowest validation loss "
+        "is {best:loss}, at step {best_step:n}).",
+        f"Nunca predijo mejor que sabiendo {_es} ({_loss}; su pérdida de validación más baja es "
+        "{best:loss}, en el paso {best_step:n}).",
+    )
 
 FORMS = {
     "constant": ("constant", "constante"),

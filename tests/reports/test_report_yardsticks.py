@@ -1,0 +1,98 @@
+"""N-gram yardsticks: where a validation loss passes below them, on curves whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markov import conditional_entropies, source
+from report_checker import check
+from report_runs import write_run
+
+from yunque.data.ngrams import count, losses
+from yunque.reports.report import report
+from yunque.runlog import RunLog
+
+
+def written(folder: Path, yardsticks: list[float], val: list[float], every: int = 10) -> Path:
+    """A run whose evaluations are these."""
+    keys = {f"ngram_{n}": loss for n, loss in enumerate(yardsticks, 1)}
+    folder.mkdir()
+    with RunLog(folder / "log.jsonl") as log:
+        log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, ngram_tokens=900, **keys)
+        for i, loss in enumerate(val):
+            at = {"step": i * every, "epoch": i / 9, "tokens_seen": 5 * i, "seconds": 0.5 * i}
+            log.write("step", **at, train_loss=loss)
+            log.write("eval", **at, train_loss=loss, val_loss=loss)
+    return folder
+
+
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("seed", range(4))
+def test_crossings_of_a_markov_source(tmp_path: Path, order: int, seed: int) -> None:
+    """The loss falls to the source's entropy; where it passes what each shorter context can do is
+    known exactly, and found within one evaluation, with the noise of an evaluation on it."""
+    table, ids = source(order, 4, 120_000, 100 * order + seed)
+    counts = count(ids[:100_000], 4)
+    found = [float(losses(counts, ids[100_000:], n).mean()) for n in range(1, 6)]
+    truth = conditional_entropies(table, order, 4)
+    random = np.random.default_rng(seed)
+    steps = np.arange(0, 1001, 20)
+    clean = truth[order] + (math.log(4) + 0.3 - truth[order]) * np.exp(-steps / 250)
+    val = clean + random.normal(0, 0.002, len(clean))
+    made = report(written(tmp_path / "run", found, val.tolist(), every=20))
+    one = made.analysis.finding("ngram_yardstick")
+    assert one is not None
+    numbers = one.numbers
+    for n in range(1, order + 1):
+        # A context that helps by less than the loss's own noise has no crossing of its own.
+        if truth[n - 1] - truth[order] < 0.02:
+            continue
+        crossed = int(steps[np.flatnonzero(clean < truth[n - 1])[0]])
+        assert abs(numbers[f"step_{n}"] - crossed) <= 20, (n, numbers, crossed)
+
+
+def test_what_it_says(tmp_path: Path) -> None:
+    val = [4.0, 2.9, 3.1, 2.8, 2.5, 2.6, 3.3]
+    run = written(tmp_path / "run", [3.0, 2.7, 2.45, 2.46, 2.47], val)
+    made = report(run)
+    one = made.analysis.finding("ngram_yardstick")
+    assert one is not None
+    assert one.text["en"] == (
+        "Against models that only count what follows what (in 900 training tokens): From step 30 "
+        "it predicts better than knowing how often each token occurs would (3.000). From step 40 "
+        "it predicts better than knowing which token follows which would (2.700). It never predicted "
+        "better than knowing which token follows each two would (2.450; its lowest validation loss "
+        "is 2.500, at step 40)."
+    )
+    assert (
+        "Desde el paso 40 predice mejor que sabiendo qué token sigue a cuál (2,700)."
+        in (one.text["es"])
+    )
+    assert check(run / "log.jsonl", json.loads(json.dumps(made.json)))[0] == []
+    names = [d["meta"]["name"]["en"] for d in figures_of(made)]
+    assert names[-3:] == [f"counts of {n} in a row" for n in (1, 2, 3)]
+    assert made.png()[:4] == b"\x89PNG"
+
+
+def figures_of(made: object) -> list[dict]:
+    from yunque.reports.charts import figures
+
+    loss = figures(made.log, made.analysis)[0]  # type: ignore[attr-defined]
+    assert loss["id"] == "loss"
+    return loss["data"]
+
+
+def test_longer_counts_that_are_worse_are_no_yardstick(tmp_path: Path) -> None:
+    """On little text five tokens in a row say less than one: passing them is no progress."""
+    made = report(written(tmp_path / "run", [3.0, 3.1, 3.2, 2.9, 3.3], [3.5, 2.0, 1.5, 1.4]))
+    one = made.analysis.finding("ngram_yardstick")
+    assert one is not None
+    assert {k for k in one.numbers if k.startswith("step_")} == {"step_1", "step_4"}
+
+
+def test_a_run_without_counts_has_no_yardstick(tmp_path: Path) -> None:
+    assert report(write_run(tmp_path / "run")).analysis.finding("ngram_yardstick") is None
