@@ -392,6 +392,15 @@ def yardstick(f: File, n: Row) -> Row:
     return {key: value for key, value in found.items() if key in n}
 
 
+def copied(f: File, n: Row) -> Row:
+    stop = [r for r in f.rows.values() if r.get("event") == "stop"][-1]
+    found: Row = {key: stop[key] for key in n if key in stop}
+    found["part"] = stop["copied_tokens"] / stop["copied_of"]
+    if "held_out_part" in n:
+        found["held_out_part"] = stop["held_out_copied_tokens"] / stop["held_out_of"]
+    return found
+
+
 def short(f: File, n: Row) -> Row:
     return {"loss_rows": len(f.train), "val_rows": len(f.val)}
 
@@ -420,6 +429,7 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "worse_than_base": worse,
     "throughput": speed,
     "memory": memory,
+    "copied_text": copied,
     "ngram_yardstick": yardstick,
     "too_short_to_judge": short,
     "no_validation": lambda f, n: {"loss_rows": len(f.train)},
@@ -449,7 +459,7 @@ def said(token: str, numbers: Row) -> bool:
             continue
         key = name.rpartition(".")[2]
         times = [known]
-        if key in ("part", "saved", "saved_fraction"):
+        if key in ("part", "held_out_part", "saved", "saved_fraction"):
             times = [100 * known]
         elif key == "bytes":
             times = [known / 1e9, known / 1e6]

@@ -64,9 +64,9 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert one.text["en"] == (
         "Against models that only count what follows what (in 900 training tokens): From step 30 "
         "it predicts better than knowing how often each token occurs would (3.000). From step 40 "
-        "it predicts better than knowing which token follows which would (2.700). It never predicted "
-        "better than knowing which token follows each two would (2.450; its lowest validation loss "
-        "is 2.500, at step 40)."
+        "it predicts better than knowing which token follows which would (2.700). It never "
+        "predicted better than knowing which token follows each two would (2.450; its lowest "
+        "validation loss is 2.500, at step 40)."
     )
     assert (
         "Desde el paso 40 predice mejor que sabiendo qué token sigue a cuál (2,700)."
@@ -96,3 +96,66 @@ def test_longer_counts_that_are_worse_are_no_yardstick(tmp_path: Path) -> None:
 
 def test_a_run_without_counts_has_no_yardstick(tmp_path: Path) -> None:
     assert report(write_run(tmp_path / "run")).analysis.finding("ngram_yardstick") is None
+
+
+COPIED = {
+    "copied_tokens": 400,
+    "copied_of": 1000,
+    "copied_samples": 6,
+    "samples": 10,
+    "copied_longest": 90,
+    "copied_longest_step": 40,
+    "copied_shortest": 8,
+    "copied_searched": 54_321,
+}
+HELD_OUT = {
+    "held_out_copied_tokens": 30,
+    "held_out_of": 4000,
+    "held_out_copied_pieces": 2,
+    "held_out_pieces": 40,
+    "held_out_longest": 11,
+}
+
+
+def stopped(folder: Path, **figures: int) -> Path:
+    run = write_run(folder, stop=None, samples=("text",))
+    with RunLog(run / "log.jsonl") as log:
+        log.write(
+            "stop", step=400, epoch=2.0, tokens_seen=1, seconds=1.0, reason="steps", **figures
+        )
+    return run
+
+
+def test_a_model_that_recites(tmp_path: Path) -> None:
+    made = report(stopped(tmp_path / "run", **COPIED, **HELD_OUT))
+    one = made.analysis.finding("copied_text")
+    assert one is not None
+    assert one.severity == "warning"
+    # 6 of 10 against 2 of 40: the hypergeometric tail, counted by hand.
+    ways = math.comb(50, 10)
+    tail = sum(math.comb(8, k) * math.comb(42, 10 - k) for k in (6, 7, 8)) / ways
+    assert one.numbers["p_value"] == pytest.approx(tail, rel=1e-12)
+    assert one.text["en"].startswith("The model recites: 40.0% of what it wrote stands word for")
+    assert "0.8% stands there, 11 tokens at most" in one.text["en"].replace("0.75%", "0.8%")
+    assert "(paso 40)" in one.text["es"]
+    path = tmp_path / "run" / "log.jsonl"
+    assert check(path, json.loads(json.dumps(made.json)))[0] == []
+    assert "copied_text" not in {u["id"] for u in made.analysis.unknown}
+
+
+def test_no_more_than_held_out_text_does(tmp_path: Path) -> None:
+    calm = {**COPIED, "copied_samples": 1, "copied_tokens": 9, "copied_longest": 9}
+    made = report(stopped(tmp_path / "run", **calm, **HELD_OUT))
+    one = made.analysis.finding("copied_text")
+    assert one is not None
+    assert (one.severity, "recites" in one.text["en"]) == ("info", False)
+    none = {**COPIED, "copied_samples": 0, "copied_tokens": 0, "copied_longest": 0}
+    one = report(stopped(tmp_path / "none", **none)).analysis.finding("copied_text")
+    assert one is not None
+    assert one.text["en"].startswith("Nothing that the model wrote stands word for word")
+
+
+def test_samples_that_nobody_compared_stay_unknown(tmp_path: Path) -> None:
+    made = report(stopped(tmp_path / "run"))
+    assert made.analysis.finding("copied_text") is None
+    assert "copied_text" in {u["id"] for u in made.analysis.unknown}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from yunque.reports.curve import Curve
-from yunque.reports.findings import Finding, evidence, joined
-from yunque.reports.log import Log
+from yunque.reports.findings import Finding, evidence, joined, make
+from yunque.reports.log import Log, whole
 from yunque.words.report import tell
 
 ORDERS = 5
@@ -59,3 +60,67 @@ def ngram_yardstick(log: Log, val: Curve) -> Finding | None:
             break  # The longer ones are lower still.
     advice = tell("report.ngram_yardstick.advice")
     return Finding("ngram_yardstick", "info", numbers, proof, joined(said), advice)
+
+
+COPIED = (
+    "copied_tokens",
+    "copied_of",
+    "copied_samples",
+    "samples",
+    "copied_longest",
+    "copied_longest_step",
+    "copied_shortest",
+    "copied_searched",
+)
+CHANCE = (
+    "held_out_copied_tokens",
+    "held_out_of",
+    "held_out_copied_pieces",
+    "held_out_pieces",
+    "held_out_longest",
+)
+SURE = 0.01
+"""Level of the test that the samples copy more than held-out text does."""
+
+
+def copied_text(log: Log) -> Finding | None:
+    """How much of the samples stands word for word in the training data, against chance.
+
+    Chance is what held-out text does. A warning where more samples than pieces of it hold a copy.
+    """
+    stop = log.stop
+    found = {} if stop is None else {n: whole(stop.values.get(n)) for n in (*COPIED, *CHANCE)}
+    if stop is None or any(found[name] is None for name in COPIED) or not found["copied_of"]:
+        return None
+    ours = {name: found[name] or 0 for name in COPIED}
+    ours["copied_of"] = max(1, ours["copied_of"])
+    held = {name: found[name] or 0 for name in CHANCE}
+    known = all(found[name] is not None for name in CHANCE) and held["held_out_of"] > 0
+    numbers: dict[str, Any] = {**ours, "part": ours["copied_tokens"] / ours["copied_of"]}
+    case, severity = ("some" if ours["copied_tokens"] else "none"), "info"
+    also = ""
+    if known:
+        numbers |= {**held, "held_out_part": held["held_out_copied_tokens"] / held["held_out_of"]}
+        also = "report.copied_text.chance"
+        p = more_often(
+            ours["copied_samples"],
+            ours["samples"],
+            held["held_out_copied_pieces"],
+            held["held_out_pieces"],
+        )
+        if p < SURE and numbers["part"] > numbers["held_out_part"]:
+            case, severity = "more", "warning"
+            numbers["p_value"] = p
+    proof = evidence(*[(stop, name) for name in (*COPIED[:6], *(CHANCE if known else ()))])
+    return make("copied_text", severity, proof, case=case, also=also, **numbers)
+
+
+def more_often(hits: int, of: int, other_hits: int, other_of: int) -> float:
+    """p of at least so many hits among `of`, were all alike (Fisher's exact test, one-sided)."""
+    all_hits, everything = hits + other_hits, of + other_of
+    ways = math.comb(everything, of)
+    most = min(of, all_hits)
+    return sum(
+        math.comb(all_hits, k) * math.comb(everything - all_hits, of - k) / ways
+        for k in range(hits, most + 1)
+    )

@@ -726,6 +726,52 @@ WORDS: dict[str, tuple[str, str]] = {
         "Por debajo de una de estas marcas, el modelo usa más contexto que ella. Qué hace con el "
         "resto lo muestran las muestras y un examen.",
     ),
+    "report.copied_text.none": (
+        "Nothing that the model wrote stands word for word in the training data: 0 of "
+        "{copied_of:n} tokens in {samples:n} samples (stretches of {copied_shortest:n} tokens or "
+        "more; {copied_searched:n} training tokens searched).",
+        "Nada de lo que el modelo escribió está palabra por palabra en los datos de entrenamiento: "
+        "0 de {copied_of:n} tokens en {samples:n} muestras (tramos de {copied_shortest:n} tokens o "
+        "más; se buscó en {copied_searched:n} tokens de entrenamiento).",
+    ),
+    "report.copied_text.some": (
+        "Of what the model wrote, {part:pct1} stands word for word in the training data: "
+        "{copied_tokens:n} of {copied_of:n} tokens in {samples:n} samples (stretches of "
+        "{copied_shortest:n} tokens or more; {copied_searched:n} training tokens searched). The "
+        "longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
+        "De lo que el modelo escribió, el {part:pct1} está palabra por palabra en los datos de "
+        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens en {samples:n} muestras (tramos "
+        "de {copied_shortest:n} tokens o más; se buscó en {copied_searched:n} tokens de "
+        "entrenamiento). El más largo tiene {copied_longest:n} tokens (paso "
+        "{copied_longest_step:n}).",
+    ),
+    "report.copied_text.more": (
+        "The model recites: {part:pct1} of what it wrote stands word for word in the training data "
+        "({copied_tokens:n} of {copied_of:n} tokens, in {copied_samples:n} of {samples:n} samples; "
+        "stretches of {copied_shortest:n} tokens or more; {copied_searched:n} training tokens "
+        "searched). The longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
+        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los datos "
+        "de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens, en {copied_samples:n} de "
+        "{samples:n} muestras; tramos de {copied_shortest:n} tokens o más; se buscó en "
+        "{copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
+        "tokens (paso {copied_longest_step:n}).",
+    ),
+    "report.copied_text.chance": (
+        "By chance: of held-out text in pieces of the same length, {held_out_part:pct1} stands "
+        "there, {held_out_longest:n} tokens at most.",
+        "Por azar: de textos apartados, en trozos de la misma longitud, está el "
+        "{held_out_part:pct1}, con {held_out_longest:n} tokens como mucho.",
+    ),
+    "report.copied_text.advice": (
+        "Read the samples beside the data before calling them the model's own.",
+        "Lee las muestras junto a los datos antes de llamarlas propias del modelo.",
+    ),
+    "report.copied_text.more.advice": (
+        "Do not take these samples for understanding. Train for fewer passes or on more data, and "
+        "keep private texts out.",
+        "No tomes estas muestras por comprensión. Entrena menos pasadas o con más datos, y deja "
+        "fuera los textos privados.",
+    ),
     "report.memory": (
         "Most memory in a row of the log: {bytes:gb} (step {step:n}).",
         "Mayor memoria en una fila del registro: {bytes:gb} (paso {step:n}).",
@@ -764,8 +810,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "cuenta.",
     ),
     "report.unknown.copied_text": (
-        "Whether the samples are copied from the training text: this report does not compare them.",
-        "Si las muestras están copiadas del texto de entrenamiento: este informe no las compara.",
+        "Whether the samples are copied from the training text: a run compares them at its end.",
+        "Si las muestras están copiadas del texto de entrenamiento: se comparan al terminar.",
     ),
     "report.unknown.learning_rate": (
         "How the learning rate went: the log does not name it.",
@@ -839,6 +885,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.epoch_staircase": ("Stairs at each pass", "Escalones en cada pasada"),
     "report.id.throughput": ("Speed", "Velocidad"),
     "report.id.ngram_yardstick": ("What it learned, by counting", "Lo aprendido, contando"),
+    "report.id.copied_text": ("Text copied from the data", "Texto copiado de los datos"),
     "report.id.memory": ("Memory", "Memoria"),
     "report.severity.info": ("note", "nota"),
     "report.severity.warning": ("warning", "aviso"),
