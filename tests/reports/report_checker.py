@@ -401,6 +401,20 @@ def copied(f: File, n: Row) -> Row:
     return found
 
 
+def forecast(f: File, n: Row) -> Row:
+    told = next(r for r in f.rows.values() if r.get("event") == "start")["forecast"]
+    spent = [r for r in f.rows.values() if r.get("event") == "stop"][-1]["seconds"]
+    most = max(r["memory_bytes"] for r in f.rows.values() if "memory_bytes" in r)
+    return {
+        "forecast_seconds": told["seconds"],
+        "spent_seconds": spent,
+        "times": spent / told["seconds"],
+        "forecast_bytes": told["memory_bytes"],
+        "bytes": most,
+        "memory_times": most / told["memory_bytes"],
+    }
+
+
 def short(f: File, n: Row) -> Row:
     return {"loss_rows": len(f.train), "val_rows": len(f.val)}
 
@@ -431,6 +445,7 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "memory": memory,
     "copied_text": copied,
     "ngram_yardstick": yardstick,
+    "forecast": forecast,
     "too_short_to_judge": short,
     "no_validation": lambda f, n: {"loss_rows": len(f.train)},
 }
@@ -461,7 +476,7 @@ def said(token: str, numbers: Row) -> bool:
         times = [known]
         if key in ("part", "held_out_part", "saved", "saved_fraction"):
             times = [100 * known]
-        elif key == "bytes":
+        elif key in ("bytes", "forecast_bytes"):
             times = [known / 1e9, known / 1e6]
         elif key.endswith("_seconds"):  # 1 d 0 h, 12 min 50 s: the parts of a duration.
             whole = round(known)

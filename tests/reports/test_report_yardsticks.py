@@ -159,3 +159,21 @@ def test_samples_that_nobody_compared_stay_unknown(tmp_path: Path) -> None:
     made = report(stopped(tmp_path / "run"))
     assert made.analysis.finding("copied_text") is None
     assert "copied_text" in {u["id"] for u in made.analysis.unknown}
+
+
+def test_a_forecast_against_the_outcome(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    path = run / "log.jsonl"
+    told = '"parameters": 12345, "forecast": {"seconds": 160.0, "memory_bytes": 1600000000}'
+    path.write_text(path.read_text().replace('"parameters": 12345', told))
+    made = report(run)
+    one = made.analysis.finding("forecast")
+    assert one is not None
+    assert (one.severity, one.numbers["times"]) == ("info", 1.25)
+    assert one.numbers["memory_times"] == pytest.approx(2_000_000_400 / 1.6e9)
+    assert "2 min 40 s; it took 3 min 20 s (1.25 times as long)" in one.text["en"]
+    assert "(1,25 veces lo previsto)" in one.text["es"]
+    assert check(path, json.loads(json.dumps(made.json)))[0] == []
+    assert report(write_run(tmp_path / "none")).analysis.finding("forecast") is None
+    path.write_text(path.read_text().replace('"reason": "steps"', '"reason": "interrupted"'))
+    assert report(run).analysis.finding("forecast") is None

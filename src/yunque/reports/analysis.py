@@ -38,6 +38,7 @@ from yunque.reports.findings import (
     data_repeated,
     diverged,
     divergence_onset,
+    forecast,
     joined,
     make,
     memorisation_risk,
@@ -123,6 +124,7 @@ def analyse(log: Log) -> Analysis:
         resumed_run(log),
         throughput(log),
         memory(log),
+        forecast(log),
         ngram_yardstick(log, val),
         copied_text(log),
     ]

@@ -772,6 +772,22 @@ WORDS: dict[str, tuple[str, str]] = {
         "No tomes estas muestras por comprensión. Entrena menos pasadas o con más datos, y deja "
         "fuera los textos privados.",
     ),
+    "report.forecast.time": (
+        "Forecast before the run: {forecast_seconds:time}; it took {spent_seconds:time} "
+        "({times:x} times as long).",
+        "Previsto antes de la ejecución: {forecast_seconds:time}; tardó {spent_seconds:time} "
+        "({times:x} veces lo previsto).",
+    ),
+    "report.forecast.memory": (
+        "Memory forecast: {forecast_bytes:gb}; the most in a row of the log was {bytes:gb} "
+        "({memory_times:x} times as much).",
+        "Memoria prevista: {forecast_bytes:gb}; la mayor en una fila del registro fue {bytes:gb} "
+        "({memory_times:x} veces lo previsto).",
+    ),
+    "report.forecast.advice": (
+        "Plan the next run on this machine by what this one took.",
+        "Planifica la próxima ejecución en esta máquina con lo que necesitó esta.",
+    ),
     "report.memory": (
         "Most memory in a row of the log: {bytes:gb} (step {step:n}).",
         "Mayor memoria en una fila del registro: {bytes:gb} (paso {step:n}).",
@@ -886,6 +902,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.throughput": ("Speed", "Velocidad"),
     "report.id.ngram_yardstick": ("What it learned, by counting", "Lo aprendido, contando"),
     "report.id.copied_text": ("Text copied from the data", "Texto copiado de los datos"),
+    "report.id.forecast": ("Forecast and outcome", "Lo previsto y lo ocurrido"),
     "report.id.memory": ("Memory", "Memoria"),
     "report.severity.info": ("note", "nota"),
     "report.severity.warning": ("warning", "aviso"),
