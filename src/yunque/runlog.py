@@ -2,14 +2,16 @@
 
 | event | keys besides step, epoch, tokens_seen, seconds |
 |---|---|
-| start | format, run, parameters, settings that a reader of the log needs |
+| start | format, run, parameters, settings that a reader of the log needs; ngram_1 … ngram_5: \
+losses of n-gram models on the validation tokens, counted on ngram_tokens training tokens |
 | step | train_loss learning_rate grad_norm tokens_per_second memory_bytes |
 | eval | train_loss val_loss (null where there is no validation set); general_loss of a tuned base |
 | sample | prompt text |
 | exam | right total kinds; lost gained p_value verdict: against the exam of step 0 |
 | checkpoint | path |
 | warning | id text |
-| stop | reason |
+| stop | reason; where samples were written, how much of them stands in the training data: \
+copied_tokens of copied_of, copied_samples of samples, copied_longest …; the same of held-out text |
 
 `step` is the number of optimizer updates done; `train_loss` of a step row is the loss of the
 batch of that update, taken before the update. Losses are nats per token. `seconds` is monotonic

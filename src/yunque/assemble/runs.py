@@ -46,6 +46,7 @@ from yunque.config import (
 )
 from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
 from yunque.data.checks import Check, check_data, check_sizes
+from yunque.data.copies import SEARCHED_TOKENS, STRETCH_BYTES, copies, pieces
 from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
@@ -465,7 +466,8 @@ class Run:
             if average is not None:
                 average.swap()
             self.keep(model, "last")
-            log.write("stop", **self.row(state), reason=reason)
+            copied = self.copied(log_path) if main and reason != "interrupted" else {}
+            log.write("stop", **self.row(state), reason=reason, **copied)
         result = self.result(state, reason, interrupt.signal)
         if self.runtime.main:
             made = report(folder, self.lang)
@@ -611,6 +613,10 @@ class Run:
     def facts(self, model: LanguageModel) -> dict[str, Any]:
         """What the first row of the log and the screen say of the run."""
         recipe, splits = self.recipe, self.data.splits
+        counted = self.data.facts.get("ngrams") or {"losses": ()}
+        yardsticks = {f"ngram_{n}": loss for n, loss in enumerate(counted["losses"], 1)}
+        if yardsticks:
+            yardsticks["ngram_tokens"] = counted["train_tokens"]
         return {
             "format": FORMAT,
             "run": self.folder.name,
@@ -632,6 +638,7 @@ class Run:
             "precision": self.runtime.precision,
             "processes": self.runtime.world,
             "seed": recipe.machine.seed,
+            **yardsticks,
         }
 
     def ledger(self) -> dict[str, Any]:
@@ -791,6 +798,40 @@ class Run:
 
         return sample
 
+    def copied(self, log: Path) -> dict[str, int]:
+        """What of the samples in the log stands in the training data, for its last row.
+
+        Beside it the same of held-out text, in pieces as long as the samples.
+        """
+        rows = [row.values for row in read(log) if row.event == "sample"]
+        if not rows:
+            return {}
+        train, encode = self.data.splits["train"], self.data.tokenizer.encode
+        texts = [np.array(encode(row["text"]), dtype=np.int64) for row in rows]
+        shortest = max(4, round(STRETCH_BYTES / self.data.facts["bytes_per_token"]))
+        ours = copies(train, texts, shortest)
+        figures = {
+            "copied_tokens": ours.copied,
+            "copied_of": ours.tokens,
+            "copied_samples": ours.texts_with,
+            "samples": ours.texts,
+            "copied_longest": ours.longest,
+            "copied_longest_step": rows[ours.longest_text]["step"],
+            "copied_shortest": shortest,
+            "copied_searched": min(train.length, SEARCHED_TOKENS),
+        }
+        if self.val is not None:
+            parts = pieces(self.val, [len(text) for text in texts if len(text)])
+            other = copies(train, parts, shortest)
+            figures |= {
+                "held_out_copied_tokens": other.copied,
+                "held_out_of": other.tokens,
+                "held_out_copied_pieces": other.texts_with,
+                "held_out_pieces": other.texts,
+                "held_out_longest": other.longest,
+            }
+        return figures
+
     def first_question(self) -> list[int]:
         """The first held-out conversation up to where its answer begins."""
         split = self.val or self.data.splits["train"]
@@ -800,7 +841,7 @@ class Run:
         carries = np.flatnonzero(split.mask.read(0, len(ids)))
         first = int(carries[0]) if len(carries) else 1
         # The answer may come after documents without one: its question begins where its own does.
-        ends = [] if split.documents is None else split.documents[split.documents <= first]
+        ends: Any = [] if split.documents is None else split.documents[split.documents <= first]
         begin = int(ends[-1]) if len(ends) else 0
         room = self.recipe.model.context_length - 1
         return [int(id) for id in ids[max(begin, first - room) : max(begin + 1, first)]]

@@ -36,6 +36,7 @@ from yunque.data.documents import LINE_BITS, Corpus
 from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
+from yunque.data.ngrams import of_splits
 from yunque.data.rendered import encode_rendered, encode_rendered_many
 from yunque.data.split import (
     DUPLICATE,
@@ -97,7 +98,7 @@ class Prepared:
     tokenizer_trained_on_characters, unknown_tokens, forced_cuts, seconds, megabytes_per_second,
     reused, rebuilt_because, ledger (documents and bytes: what was read and where it went),
     sources (the same for each file), left_aside (ending → files of folders that are not read),
-    doubts (what `checks` makes warnings of), examples.
+    doubts (what `checks` makes warnings of), examples, ngrams (what `ngrams.of_splits` says).
 
     characters = those of the splits + blank_characters + separators_read * separator_length
     (+ those of dropped duplicates). Tokens of a split include its separators.
@@ -262,6 +263,8 @@ def reuse_or_build(
             return found
         remove_stages(out)
         tokenizer, facts = build()
+        tokens = token_files(out, facts)
+        facts["ngrams"] = of_splits(tokens, facts["vocab_size"])
         seconds = time.monotonic() - began
         facts["seconds"] = seconds
         facts["megabytes_per_second"] = facts["bytes"] / 1e6 / seconds
@@ -269,7 +272,7 @@ def reuse_or_build(
         record = {"kind": KIND, "format": FORMAT, "state": "complete", **request, "facts": facts}
         write_json(out / "data.json", record)
         facts["rebuilt_because"] = reason or None
-        return Prepared(out, tokenizer, token_files(out, facts), facts)
+        return Prepared(out, tokenizer, tokens, facts)
 
 
 def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from yunque.reports.analysis import Analysis
 from yunque.reports.exams import with_accuracy
 from yunque.reports.log import Log, Record
+from yunque.reports.yardsticks import yardsticks
 from yunque.words import LANGUAGES, say
 from yunque.words.report import tell
 
@@ -88,6 +89,18 @@ def marks(log: Log, analysis: Analysis) -> list[tuple[Record, str]]:
     return list(found.values())
 
 
+def yardstick_lines(log: Log, analysis: Analysis) -> list[Line]:
+    """The n-gram models that a finding speaks of, each a level from first to last evaluation."""
+    found, ends = analysis.finding("ngram_yardstick"), log.evals
+    told = yardsticks(log) if found is not None else {}
+    return [
+        Line(name, f"report.{name}", MARK, tuple(replace(r, values={name: loss}) for r in rows))
+        for order, loss in told.items()
+        if found is not None and f"loss_{order}" in found.numbers
+        for name, rows in ((f"ngram_{order}", (ends[0], ends[-1])),)
+    ]
+
+
 def loss_label(log: Log) -> str:
     """Our own losses are nats per token; of a foreign log we do not know."""
     return "report.loss_unit" if log.format == "yunque" else "report.loss_plain"
@@ -126,7 +139,7 @@ def figures(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
     exam = line(with_accuracy(log), "accuracy", "report.accuracy", VAL)
     general = line(log.evals, "general_loss", "report.general_loss", VAL)
     wanted = [
-        ("loss", loss_label(log), lines),
+        ("loss", loss_label(log), [*lines, *yardstick_lines(log, analysis)]),
         *perplexities,
         ("exam", "report.accuracy", [exam]),
         ("general_loss", "report.general_loss", [general]),
@@ -214,6 +227,9 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
     picture = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(picture)
     left, right = picture.subplots(1, 2, width_ratios=(3, 2))
+    for one in yardstick_lines(log, analysis):
+        name = say(one.label, lang)
+        left.plot(one.x(), one.y(), color=COLOURS[MARK], label=name, linewidth=0.6, linestyle="-.")
     for one in loss_lines(log):
         if one.rows:
             style = {"linewidth": 0.8} if one.thin else {"linewidth": 2.0, "marker": "."}

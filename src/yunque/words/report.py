@@ -715,6 +715,79 @@ WORDS: dict[str, tuple[str, str]] = {
         "Look for other programs on the machine, heat, or memory that spills to the disk.",
         "Busca otros programas en la máquina, exceso de calor o memoria que pasa al disco.",
     ),
+    "report.ngram_yardstick": (
+        "Against models that only count what follows what (in {tokens:n} training tokens):",
+        "Frente a modelos que solo cuentan qué sigue a qué (en {tokens:n} tokens de "
+        "entrenamiento):",
+    ),
+    "report.ngram_yardstick.advice": (
+        "Below a yardstick, the model uses more than that much context. What it makes of the rest, "
+        "samples and an exam show.",
+        "Por debajo de una de estas marcas, el modelo usa más contexto que ella. Qué hace con el "
+        "resto lo muestran las muestras y un examen.",
+    ),
+    "report.copied_text.none": (
+        "Nothing that the model wrote stands word for word in the training data: 0 of "
+        "{copied_of:n} tokens in {samples:n} samples (stretches of {copied_shortest:n} tokens or "
+        "more; {copied_searched:n} training tokens searched).",
+        "Nada de lo que el modelo escribió está palabra por palabra en los datos de entrenamiento: "
+        "0 de {copied_of:n} tokens en {samples:n} muestras (tramos de {copied_shortest:n} tokens o "
+        "más; se buscó en {copied_searched:n} tokens de entrenamiento).",
+    ),
+    "report.copied_text.some": (
+        "Of what the model wrote, {part:pct1} stands word for word in the training data: "
+        "{copied_tokens:n} of {copied_of:n} tokens in {samples:n} samples (stretches of "
+        "{copied_shortest:n} tokens or more; {copied_searched:n} training tokens searched). The "
+        "longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
+        "De lo que el modelo escribió, el {part:pct1} está palabra por palabra en los datos de "
+        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens en {samples:n} muestras (tramos "
+        "de {copied_shortest:n} tokens o más; se buscó en {copied_searched:n} tokens de "
+        "entrenamiento). El más largo tiene {copied_longest:n} tokens (paso "
+        "{copied_longest_step:n}).",
+    ),
+    "report.copied_text.more": (
+        "The model recites: {part:pct1} of what it wrote stands word for word in the training data "
+        "({copied_tokens:n} of {copied_of:n} tokens, in {copied_samples:n} of {samples:n} samples; "
+        "stretches of {copied_shortest:n} tokens or more; {copied_searched:n} training tokens "
+        "searched). The longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
+        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los datos "
+        "de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens, en {copied_samples:n} de "
+        "{samples:n} muestras; tramos de {copied_shortest:n} tokens o más; se buscó en "
+        "{copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
+        "tokens (paso {copied_longest_step:n}).",
+    ),
+    "report.copied_text.chance": (
+        "By chance: of held-out text in pieces of the same length, {held_out_part:pct1} stands "
+        "there, {held_out_longest:n} tokens at most.",
+        "Por azar: de textos apartados, en trozos de la misma longitud, está el "
+        "{held_out_part:pct1}, con {held_out_longest:n} tokens como mucho.",
+    ),
+    "report.copied_text.advice": (
+        "Read the samples beside the data before calling them the model's own.",
+        "Lee las muestras junto a los datos antes de llamarlas propias del modelo.",
+    ),
+    "report.copied_text.more.advice": (
+        "Do not take these samples for understanding. Train for fewer passes or on more data, and "
+        "keep private texts out.",
+        "No tomes estas muestras por comprensión. Entrena menos pasadas o con más datos, y deja "
+        "fuera los textos privados.",
+    ),
+    "report.forecast.time": (
+        "Forecast before the run: {forecast_seconds:time}; it took {spent_seconds:time} "
+        "({times:x} times as long).",
+        "Previsto antes de la ejecución: {forecast_seconds:time}; tardó {spent_seconds:time} "
+        "({times:x} veces lo previsto).",
+    ),
+    "report.forecast.memory": (
+        "Memory forecast: {forecast_bytes:gb}; the most in a row of the log was {bytes:gb} "
+        "({memory_times:x} times as much).",
+        "Memoria prevista: {forecast_bytes:gb}; la mayor en una fila del registro fue {bytes:gb} "
+        "({memory_times:x} veces lo previsto).",
+    ),
+    "report.forecast.advice": (
+        "Plan the next run on this machine by what this one took.",
+        "Planifica la próxima ejecución en esta máquina con lo que necesitó esta.",
+    ),
     "report.memory": (
         "Most memory in a row of the log: {bytes:gb} (step {step:n}).",
         "Mayor memoria en una fila del registro: {bytes:gb} (paso {step:n}).",
@@ -753,8 +826,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "cuenta.",
     ),
     "report.unknown.copied_text": (
-        "Whether the samples are copied from the training text: this report does not compare them.",
-        "Si las muestras están copiadas del texto de entrenamiento: este informe no las compara.",
+        "Whether the samples are copied from the training text: a run compares them at its end.",
+        "Si las muestras están copiadas del texto de entrenamiento: se comparan al terminar.",
     ),
     "report.unknown.learning_rate": (
         "How the learning rate went: the log does not name it.",
@@ -827,6 +900,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.resumed_run": ("Resumed run", "Ejecución reanudada"),
     "report.id.epoch_staircase": ("Stairs at each pass", "Escalones en cada pasada"),
     "report.id.throughput": ("Speed", "Velocidad"),
+    "report.id.ngram_yardstick": ("What it learned, by counting", "Lo aprendido, contando"),
+    "report.id.copied_text": ("Text copied from the data", "Texto copiado de los datos"),
+    "report.id.forecast": ("Forecast and outcome", "Lo previsto y lo ocurrido"),
     "report.id.memory": ("Memory", "Memoria"),
     "report.severity.info": ("note", "nota"),
     "report.severity.warning": ("warning", "aviso"),
@@ -1059,6 +1135,37 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path} · formato: {format} · filas: {rows:n} · SHA-256: {sha256}",
     ),
 }
+
+KNOWN = {
+    1: ("how often each token occurs", "con qué frecuencia aparece cada token"),
+    2: ("which token follows which", "qué token sigue a cuál"),
+    3: ("which token follows each two", "qué token sigue a cada dos"),
+    4: ("which token follows each three", "qué token sigue a cada tres"),
+    5: ("which token follows each four", "qué token sigue a cada cuatro"),
+}
+"""What an n-gram model of each order knows, as it stands in a sentence."""
+
+for _order, (_en, _es) in KNOWN.items():
+    _loss, _step = f"{{loss_{_order}:loss}}", f"{{step_{_order}:n}}"
+    WORDS[f"report.ngram_{_order}"] = (
+        f"counts of {_order} in a row",
+        f"recuento de {_order} seguidos",
+    )
+    WORDS[f"report.ngram_yardstick.from_{_order}"] = (
+        f"From step {_step} it predicts better than knowing {_en} would ({_loss}).",
+        f"Desde el paso {_step} predice mejor que sabiendo {_es} ({_loss}).",
+    )
+    WORDS[f"report.ngram_yardstick.at_once_{_order}"] = (
+        f"At its first evaluation, step {_step}, it already predicts better than knowing {_en} "
+        f"would ({_loss}).",
+        f"En su primera evaluación, paso {_step}, ya predice mejor que sabiendo {_es} ({_loss}).",
+    )
+    WORDS[f"report.ngram_yardstick.not_yet_{_order}"] = (
+        f"It never predicted better than knowing {_en} would ({_loss}; its lowest validation loss "
+        "is {best:loss}, at step {best_step:n}).",
+        f"Nunca predijo mejor que sabiendo {_es} ({_loss}; su pérdida de validación más baja es "
+        "{best:loss}, en el paso {best_step:n}).",
+    )
 
 FORMS = {
     "constant": ("constant", "constante"),
