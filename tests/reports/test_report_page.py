@@ -15,7 +15,7 @@ import pytest
 from report_runs import write_run
 
 from yunque.errors import InputError
-from yunque.reports.page import STYLE
+from yunque.reports.frame import STYLE
 from yunque.reports.report import report, write
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report_overfitting.json"
