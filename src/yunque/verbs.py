@@ -36,6 +36,7 @@ from yunque.words.writing import duration, number, scientific
 if TYPE_CHECKING:
     from yunque.assemble.models import Model
     from yunque.assemble.runs import RunResult
+    from yunque.reports.report import Report as TrainingReport
 
 
 @dataclass(frozen=True)
@@ -657,12 +658,16 @@ class Report:
     For example:
       yunque report runs/quijote
       yunque report trainer_state.json --out report.html
+      yunque report --compare runs/a runs/b --out compared.html
     """
 
-    log: Positional[str]
+    log: Positional[str] = ""
     """Run folder or log file."""
+    compare: tuple[str, ...] = ()
+    """Runs or logs to set side by side, two or more; each is held against the first."""
     out: str = ""
-    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs."""
+    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs,
+    and none for a comparison."""
     columns: str = ""
     """Columns of a table whose names do not tell, as step=it,train_loss=my_loss."""
     output: Output = field(default_factory=Output)
@@ -672,6 +677,13 @@ class Report:
 
         pairs = [pair.partition("=") for pair in self.columns.split(",") if pair]
         columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        if self.compare:
+            paths = [path for path in (self.log, *self.compare) if path]
+            return self.side_by_side(
+                [report(Path(p), self.output.language, columns) for p in paths]
+            )
+        if not self.log:
+            raise InputError("report: got no LOG, expected a run folder or a log.")
         made = report(Path(self.log), self.output.language, columns)
         target = self.out or (self.log if Path(self.log).is_dir() else "")
         written = write(made, Path(target)) if target else []
@@ -679,6 +691,17 @@ class Report:
         lines += [say("cli.page_written", self.output.language, path=path) for path in written]
         say_all(self.output, made.json, lines)
         return 0 if made.is_training_log else 2
+
+    def side_by_side(self, runs: Sequence[TrainingReport]) -> int:
+        from yunque.reports.compare import compare
+        from yunque.reports.compare_page import terminal, to_json, write
+
+        made, lang = compare(runs), self.output.language
+        written = [write(made, Path(self.out), lang)] if self.out else []
+        lines = [terminal(made, lang)]
+        lines += [say("cli.page_written", lang, path=path) for path in written]
+        say_all(self.output, to_json(made), lines)
+        return 0
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,12 @@ STYLE = """
 --batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570;
 --good:#19754a;--warn:#8a5a00;--bad:#b3261e;--stage-fast:#009e73;--stage-refinement:#56b4e9;
 --stage-plateau:#999;--stage-overfitting:#d55e00;--stage-divergence:#d55e00;
+--run0:#0072b2;--run1:#d55e00;--run2:#00805c;--run3:#b3558a;--run4:#8a6d00;--run5:#56606b;--run6:#2f7fb8;--run7:#7a3fb0;
 --line:var(--rule);--quiet:var(--soft);--loss:#c8efcf;--loss-ink:#0b3d17}
 @media (prefers-color-scheme:dark){:root{--page:#14181c;--card:#1c2228;--ink:#e8ebee;--soft:#a3adb7;
 --rule:#333c45;--accent:#7cc0ff;--batch:#4f6f90;--train:#56b4e9;--val:#ff9e4a;--mark:#a3adb7;
---good:#63d39b;--warn:#f0bb55;--bad:#ff8a80;--loss:#1f5130;--loss-ink:#eaffea}}
+--good:#63d39b;--warn:#f0bb55;--bad:#ff8a80;--loss:#1f5130;--loss-ink:#eaffea;
+--run0:#56b4e9;--run1:#ff9e4a;--run2:#3ed3a5;--run3:#e79cc6;--run4:#e0c341;--run5:#b7c0ca;--run6:#8fd0ff;--run7:#c29bff;}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 header,main,footer{max-width:66rem;margin:0 auto;padding:0 1rem}
@@ -166,6 +168,8 @@ vertical-align:top}
 th[scope=row]{font-weight:400}td{overflow-wrap:anywhere}table.n td{white-space:nowrap}
 section[aria-labelledby] caption{position:absolute;clip-path:inset(50%);width:1px;height:1px;
 overflow:hidden}
+.key{display:inline-block;width:.7em;height:.7em;margin-right:.35em;border-radius:.15em;
+background:var(--tint)}
 .none,.small{color:var(--soft)}.small{font-size:.88rem}
 footer{margin-top:2.5rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem;
 overflow-wrap:anywhere}
@@ -193,11 +197,14 @@ function trace(one, figure) {
   const x = state.axis === 'steps' ? one.x : one.meta.x[state.axis];
   const y = exp ? one.y.map((v) => (v < 700 ? Math.exp(v) : null)) : one.y;
   const tint = colour(one.meta.role);
+  const range = one.customdata ? ' (%{customdata[0]:.3~g} – %{customdata[1]:.3~g})' : '';
   return {...one, x, y, name, line: {...one.line, color: tint},
-    marker: {...one.marker, color: tint}, hovertemplate: '%{y:.4~g}<extra>' + name + '</extra>'};
+    ...(one.error_y ? {error_y: {...one.error_y, color: tint}} : {}),
+    marker: {...one.marker, color: tint},
+    hovertemplate: '%{y:.4~g}' + range + '<extra>' + name + '</extra>'};
 }
 
-function layout(figure) {
+function layout(figure, place) {
   const meta = figure.layout.meta;
   const narrow = root.clientWidth < 600;
   const ink = colour('ink'), rule = colour('rule');
@@ -206,8 +213,12 @@ function layout(figure) {
   const placed = (one) => one.from[state.axis] != null && one.to[state.axis] != null;
   const stages = meta.stages.filter(placed);
   const span = Math.max(...stages.map((one) => one.to[state.axis]), 0);
-  const wide = (one) => one.to[state.axis] - one.from[state.axis] > (narrow ? 0.3 : 0.12) * span;
   const size = narrow ? 11 : 13;
+  // A label stands only where it fits between the ends of its stage.
+  const wide = (one) => (one.to[state.axis] - one.from[state.axis]) / span
+    * (place.clientWidth - 64) > 0.6 * size * one.text[state.lang].length;
+  const late = (one) => one.at[state.axis] > 0.7 * span;
+  const line = 1.4 * size / Math.max(60, place.clientHeight - 70);
   const title = {text: labels.axes[state.axis][state.lang], font: {size}};
   return {
     xaxis: {...axis, title, rangemode: 'tozero', hoverformat: ',.6~g',
@@ -223,9 +234,9 @@ function layout(figure) {
     annotations: stages.filter((one) => wide(one)).map((one) => ({
       x: (one.from[state.axis] + one.to[state.axis]) / 2, y: 0, yref: 'paper', yanchor: 'bottom',
       text: one.text[state.lang], showarrow: false, font: {color: colour('soft'), size: size - 1}}))
-      .concat(marks.map((one, i) => ({x: one.at[state.axis], y: 1 - 0.09 * i, yref: 'paper',
+      .concat(marks.map((one, i) => ({x: one.at[state.axis], y: 1 - line * i, yref: 'paper',
       text: one.text[state.lang], showarrow: false, yanchor: 'top',
-      xanchor: i ? 'right' : 'left', xshift: i ? -4 : 4,
+      xanchor: late(one) ? 'right' : 'left', xshift: late(one) ? -4 : 4,
       font: {color: colour('mark')}}))),
     hovermode: 'x unified', dragmode: narrow ? false : 'zoom', showlegend: figure.data.length > 1,
     legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
@@ -255,7 +266,7 @@ function draw() {
     const title = (exp ? labels.perplexity : figure.layout.meta.title)[state.lang];
     place.previousElementSibling.textContent = title;
     place.setAttribute('aria-label', title + ': ' + names);
-    Plotly.react(place, traces, layout(figure), config(figure));
+    Plotly.react(place, traces, layout(figure, place), config(figure));
   }
 }
 

@@ -124,7 +124,9 @@ class Log:
     def name(self) -> str:
         """What a reader would call the run: its folder, where the file's name says nothing."""
         path = Path(self.path)
-        return path.parent.name if path.name in NAMELESS else path.stem
+        return (
+            path.parent.name if path.name in NAMELESS else path.stem.removesuffix(".trainer_state")
+        )
 
     @property
     def has_losses(self) -> bool:

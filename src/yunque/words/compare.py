@@ -121,10 +121,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "registros no lo dicen.",
     ),
     "compare.val.by_seed": (
-        "(Widened by how far runs that differ only in the seed lie apart: standard deviation "
-        "{spread:loss}.)",
-        "(Ampliado por lo que distan las ejecuciones que solo difieren en la semilla: desviación "
-        "típica {spread:loss}.)",
+        "(That limit is how far runs of one recipe lie apart by their seeds alone, 95% of the "
+        "time.)",
+        "(Ese límite es lo que distan entre sí, el 95\u00a0% de las veces, ejecuciones de una "
+        "misma receta solo por la semilla.)",
     ),
     "compare.val.only_seed": (
         "Only the seed differs: such a difference is chance, whatever its size.",
@@ -259,8 +259,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "compare.unknown.exam": (
         "Which model is of more use for its task: give each run the same exam (--exam).",
-        "Qué modelo sirve más para su tarea: pon a todas las ejecuciones el mismo examen "
-        "(--exam).",
+        "Qué modelo sirve más para su tarea: pon a todas las ejecuciones el mismo examen (--exam).",
     ),
     "compare.unknown.settings": (
         "Whether something differed that the logs do not name: the data, the model, the code.",

@@ -836,6 +836,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.evidence.row": ("Row of the log", "Fila del registro"),
     "report.evidence.field": ("Field", "Campo"),
     "report.evidence.value": ("Value", "Valor"),
+    "report.numbers": ("Exact numbers", "Números exactos"),
     "report.advice": ("What to do", "Qué hacer"),
     "report.unknown": ("What this log cannot tell", "Lo que este registro no puede decir"),
     "report.curves": ("The curves", "Las curvas"),
