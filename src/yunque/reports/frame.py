@@ -21,7 +21,13 @@ from yunque.words.report import tell
 
 
 def document(
-    title: Text, name: str, main: str, drawn: list[dict[str, Any]], foot: str, lang: str
+    title: Text,
+    name: str,
+    main: str,
+    drawn: list[dict[str, Any]],
+    foot: str,
+    lang: str,
+    version: str = "",
 ) -> str:
     """The whole page, opened in `lang`.
 
@@ -31,6 +37,7 @@ def document(
         main: the sections, as HTML.
         drawn: the figures, for which `main` has the places.
         foot: what stands under it, as HTML.
+        version: where the page is served and renews itself, what it shows; else empty.
     """
     from plotly.offline import get_plotlyjs
 
@@ -39,14 +46,17 @@ def document(
         "axes": {axis: tell(f"report.{axis}") for axis in AXES},
     }
     data = json.dumps({"figures": drawn, "labels": labels}, ensure_ascii=False, allow_nan=False)
-    scripts = [get_plotlyjs(), SCRIPT] if drawn else [SCRIPT]
+    live = [NEWS] if version else []
+    scripts = [*([get_plotlyjs()] if drawn or version else []), SCRIPT, *live]
     hashes = " ".join(f"'sha256-{script_hash(one)}'" for one in scripts)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
+        + ("; connect-src 'self'" if version else "")
     )
+    mark = f' data-version="{escape(version)}"' if version else ""
     return f"""<!DOCTYPE html>
-<html lang="{lang}" data-lang="{lang}">
+<html lang="{lang}" data-lang="{lang}"{mark}>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -70,6 +80,11 @@ def document(
 </body>
 </html>
 """
+
+
+def policy_of(html: str) -> str:
+    """The policy that a page of `document` states, for the header of its server."""
+    return html.partition('"Content-Security-Policy" content="')[2].partition('"')[0]
 
 
 def script_hash(script: str) -> str:
@@ -170,6 +185,9 @@ section[aria-labelledby] caption{position:absolute;clip-path:inset(50%);width:1p
 overflow:hidden}
 .key{display:inline-block;width:.7em;height:.7em;margin-right:.35em;border-radius:.15em;
 background:var(--tint)}
+#live{position:fixed;right:1rem;bottom:0;margin:0;padding:.3rem .8rem;background:var(--card);
+border:1px solid var(--rule);border-bottom:0;border-radius:.4rem .4rem 0 0;max-width:100%}
+[hidden]{display:none!important}
 .none,.small{color:var(--soft)}.small{font-size:.88rem}
 footer{margin-top:2.5rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem;
 overflow-wrap:anywhere}
@@ -184,7 +202,7 @@ button,.switch{display:none}.card,.figure{break-inside:avoid}pre{max-height:none
 SCRIPT = """
 'use strict';
 (() => {
-const {figures, labels} = JSON.parse(document.getElementById('data').textContent);
+let {figures, labels} = JSON.parse(document.getElementById('data').textContent);
 const root = document.documentElement;
 const state = {lang: root.dataset.lang, axis: 'steps', log: false, perplexity: false};
 const all = (query) => [...document.querySelectorAll(query)];
@@ -238,6 +256,7 @@ function layout(figure, place) {
       text: one.text[state.lang], showarrow: false, yanchor: 'top',
       xanchor: late(one) ? 'right' : 'left', xshift: late(one) ? -4 : 4,
       font: {color: colour('mark')}}))),
+    uirevision: state.axis + state.log + state.perplexity,
     hovermode: 'x unified', dragmode: narrow ? false : 'zoom', showlegend: figure.data.length > 1,
     legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
     separators: state.lang === 'es' ? ',\\u00a0' : '.,',
@@ -260,6 +279,7 @@ function draw() {
     doubleClick: 'reset'});
   for (const figure of figures) {
     const place = document.getElementById('plot-' + figure.id);
+    if (!place) continue;
     const traces = figure.data.map((one) => trace(one, figure));
     const names = traces.map((one) => one.name).join(', ');
     const exp = state.perplexity && figure.id === 'loss';
@@ -270,14 +290,73 @@ function draw() {
   }
 }
 
-all('[data-to]').forEach((b) => b.addEventListener('click', () => {
-  state.lang = b.dataset.to; draw(); }));
-all('[data-axis]').forEach((b) => b.addEventListener('click', () => {
-  state.axis = b.dataset.axis; draw(); }));
-all('[data-toggle]').forEach((b) => b.addEventListener('click', () => {
-  state[b.dataset.toggle] = !state[b.dataset.toggle]; draw(); }));
+document.addEventListener('click', (event) => {
+  const b = event.target.closest('[data-to],[data-axis],[data-toggle]');
+  if (!b) return;
+  if (b.dataset.to) state.lang = b.dataset.to;
+  if (b.dataset.axis) state.axis = b.dataset.axis;
+  if (b.dataset.toggle) state[b.dataset.toggle] = !state[b.dataset.toggle];
+  draw();
+});
+document.addEventListener('news', (event) => { figures = event.detail; draw(); });
 for (const query of ['(prefers-color-scheme: dark)', 'print', '(max-width: 600px)'])
   matchMedia(query).addEventListener('change', draw);
 draw();
+})();
+"""
+
+# A page that is served asks where it came from for what is new. Sections are exchanged one by one,
+# so that the place on the page, open details and the zoom of the curves stay.
+NEWS = """
+'use strict';
+(() => {
+const root = document.documentElement, main = document.querySelector('main');
+const line = document.getElementById('live');
+const key = (one) => one.getAttribute('aria-labelledby') || one.className || one.textContent;
+const places = (one) => [...one.querySelectorAll('.plot')].map((p) => p.id).join();
+let version = root.dataset.version;
+
+function exchange(sections) {
+  const old = new Map([...main.children].map((one) => [key(one), one]));
+  const fresh = sections.map((text) => {
+    const box = document.createElement('template');
+    box.innerHTML = text;
+    const one = box.content.firstElementChild, was = old.get(key(one));
+    // Curves stay where they are and are drawn anew: their zoom is kept.
+    if (was && places(one) && places(one) === places(was)) return was;
+    if (was) {
+      const open = [...was.querySelectorAll('details')].map((d) => d.open);
+      [...one.querySelectorAll('details')].forEach((d, i) => { d.open = open[i] ?? d.open; });
+      if (was.tagName === 'DETAILS') one.open = was.open;
+    }
+    return one;
+  });
+  main.replaceChildren(...fresh);
+}
+
+function say(name, values) {
+  for (const one of line.querySelectorAll('[data-case]')) one.hidden = one.dataset.case !== name;
+  for (const [what, value] of Object.entries(values))
+    line.querySelectorAll('[data-' + what + ']').forEach((one) => { one.textContent = value; });
+}
+
+async function ask() {
+  try {
+    const answer = await fetch('/news?have=' + version, {cache: 'no-store'});
+    if (answer.status === 200) {
+      const found = await answer.json();
+      if (found.version !== version) {
+        exchange(found.sections);
+        document.dispatchEvent(new CustomEvent('news', {detail: found.figures}));
+        version = root.dataset.version = found.version;
+      }
+      const now = new Date().toTimeString().slice(0, 8);
+      const name = found.fault ? 'fault' : found.ended ? 'ended' : 'on';
+      say(name, {rows: found.rows, time: now, fault: found.fault});
+    }
+  } catch { say('gone', {}); }
+  setTimeout(ask, 2000);
+}
+ask();
 })();
 """

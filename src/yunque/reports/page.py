@@ -38,12 +38,31 @@ FACTS = {
 }
 
 
-def page(log: Log, analysis: Analysis, lang: str) -> str:
-    """The whole page, opened in `lang`."""
+def page(log: Log, analysis: Analysis, lang: str, live: bool = False) -> str:
+    """The whole page, opened in `lang`; `live`: it asks its server for what is new."""
     drawn = figures(log, analysis)
     main = "".join(sections(log, analysis, drawn))
     foot = f"<p>{both('report.source')}: {spans(source(log))}</p>"
-    return document(tell("report.title"), log.name, main, drawn, foot, lang)
+    version = log.sha256 if live else ""
+    state = live_line(log) if live else ""
+    return document(tell("report.title"), log.name, main, drawn, state + foot, lang, version)
+
+
+def live_line(log: Log) -> str:
+    """Whether the run goes on, at the foot of the window; the page's script keeps it true."""
+    numbers = f"<b data-rows>{log.rows}</b> {both('report.live.rows')} · <span data-time></span>"
+    cases = {
+        "on": f"{both('report.live.on')} · {numbers}",
+        "ended": f"{both('report.live.ended')} · {numbers}",
+        "fault": f"{both('report.live.fault')} <span data-fault></span>",
+        "gone": both("report.live.gone"),
+    }
+    now = "on" if log.stop is None else "ended"
+    spoken = "".join(
+        f'<span data-case="{name}"{"" if name == now else " hidden"}>{text}</span>'
+        for name, text in cases.items()
+    )
+    return f'<p id="live" role="status">{spoken}</p>'
 
 
 def sections(log: Log, analysis: Analysis, drawn: list[dict[str, Any]]) -> list[str]:

@@ -224,5 +224,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "Escrito y releído por {reader}: es el mismo modelo. Mayor diferencia entre dos logits: "
         "{logits}; KL: {kl} nats. Carpeta: {folder}",
     ),
+    "cli.watching": (
+        "{path} is shown at {url} while it grows; Ctrl-C ends that.",
+        "{path} se muestra en {url} mientras crece; Ctrl-C lo detiene.",
+    ),
     "cli.page_written": ("Written: {path}", "Escrito: {path}"),
 }

@@ -1054,6 +1054,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Ruido: las diferencias debidas al azar entre lotes o evaluaciones, medidas aquí en el "
         "propio registro. Lo que es menor que él no se afirma.",
     ),
+    "report.live.on": ("The run goes on", "La ejecución sigue en marcha"),
+    "report.live.ended": ("The run has ended", "La ejecución ha terminado"),
+    "report.live.rows": ("rows", "filas"),
+    "report.live.fault": ("The log cannot be read now:", "El registro no se puede leer ahora:"),
+    "report.live.gone": (
+        "No answer any more: the program that shows this page was stopped.",
+        "Ya no hay respuesta: se detuvo el programa que muestra esta página.",
+    ),
     "report.source": ("Source", "Fuente"),
     "report.source.text": (
         "{path} · format: {format} · rows: {rows:n} · SHA-256: {sha256}",
