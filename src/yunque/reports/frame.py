@@ -188,6 +188,13 @@ background:var(--tint)}
 #live{position:fixed;right:1rem;bottom:0;margin:0;padding:.3rem .8rem;background:var(--card);
 border:1px solid var(--rule);border-bottom:0;border-radius:.4rem .4rem 0 0;max-width:100%}
 [hidden]{display:none!important}
+.spark{display:block;width:100%;max-width:20rem;height:3.5rem;margin:.2rem 0}
+.spark path{fill:none;stroke:var(--train);stroke-width:1.5;vector-effect:non-scaling-stroke}
+.spark circle{fill:var(--val)}
+.term{all:unset;cursor:help;text-decoration:underline dotted;text-underline-offset:.2em}
+.term:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+[popover]{max-width:min(28rem,90vw);color:var(--ink);background:var(--card);padding:1rem;
+border:1px solid var(--accent);border-radius:.4rem}
 .none,.small{color:var(--soft)}.small{font-size:.88rem}
 footer{margin-top:2.5rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem;
 overflow-wrap:anywhere}
@@ -195,7 +202,7 @@ overflow-wrap:anywhere}
 th,td{padding-right:.6rem}}
 @media print{:root{--page:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#ccc;--accent:#000;
 --batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570}
-button,.switch{display:none}.card,.figure{break-inside:avoid}pre{max-height:none}}
+button:not(.term),.switch,#live{display:none}.term{text-decoration:none}.card,.figure{break-inside:avoid}pre{max-height:none}}
 """
 
 # Language, axis, scale and theme are the whole state of the page; `draw` makes it visible.
@@ -249,7 +256,7 @@ function layout(figure, place) {
       .concat(marks.map((one) => ({type: 'line', yref: 'paper', y0: 0, y1: 1,
       x0: one.at[state.axis], x1: one.at[state.axis],
       line: {color: colour('mark'), width: 1.5, dash: 'dash'}}))),
-    annotations: stages.filter((one) => wide(one)).map((one) => ({
+    annotations: stages.filter((one) => figure.id === 'loss' && wide(one)).map((one) => ({
       x: (one.from[state.axis] + one.to[state.axis]) / 2, y: 0, yref: 'paper', yanchor: 'bottom',
       text: one.text[state.lang], showarrow: false, font: {color: colour('soft'), size: size - 1}}))
       .concat(marks.map((one, i) => ({x: one.at[state.axis], y: 1 - line * i, yref: 'paper',

@@ -10,12 +10,24 @@ import numpy as np
 
 from yunque.reports.analysis import Analysis
 from yunque.reports.charts import POINTS, figures
+from yunque.reports.curve import curve
 from yunque.reports.exam_page import exams, forgotten
 from yunque.reports.findings import Text
 from yunque.reports.frame import chart_places, document
 from yunque.reports.ledger_page import ledger_section
 from yunque.reports.log import Log
-from yunque.reports.markup import ANSI, both, details, foreign, section, spans, table
+from yunque.reports.markup import (
+    ANSI,
+    both,
+    details,
+    explanations,
+    foreign,
+    glossed,
+    section,
+    spans,
+    table,
+)
+from yunque.reports.pictures import little_picture
 from yunque.words.report import WORDS, tell
 
 SAMPLES = 40
@@ -71,10 +83,10 @@ def sections(log: Log, analysis: Analysis, drawn: list[dict[str, Any]]) -> list[
     return [
         f'<section class="verdict {escape(verdict["id"])}" aria-labelledby="verdict">'
         f'<h1 id="verdict">{both("report.id." + verdict["id"])}</h1>'
-        f"<p>{spans(verdict['text'])}</p></section>",
+        f"<p>{glossed(verdict['text'])}</p></section>",
         curves(log, drawn),
-        stages(analysis),
-        findings(analysis),
+        stages(log, analysis),
+        findings(log, analysis),
         exams(log),
         forgotten(log),
         samples(log, analysis.facts["best_val_step"]),
@@ -84,6 +96,7 @@ def sections(log: Log, analysis: Analysis, drawn: list[dict[str, Any]]) -> list[
         details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
         unknown(analysis),
         details("report.glossary", glossary()),
+        f"<div>{explanations()}</div>",
     ]
 
 
@@ -102,7 +115,7 @@ def curves(log: Log, drawn: list[dict[str, Any]]) -> str:
     return section("report.curves", chart_places(drawn, note and f'<p class="small">{note}</p>'))
 
 
-def stages(analysis: Analysis) -> str:
+def stages(log: Log, analysis: Analysis) -> str:
     """The stages with their shares."""
     rows = [
         [
@@ -116,11 +129,37 @@ def stages(analysis: Analysis) -> str:
     head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
     lost = any((one["share_of_improvement"] or 0) < 0 for one in analysis.stages)
     note = f'<p class="small">{both("report.stage.lost")}</p>' if lost else ""
-    body = table(both("report.stages"), head, rows) + note
+    body = table(both("report.stages"), head, rows) + note + fifths(log)
     return section("report.stages", body) if rows else ""
 
 
-def findings(analysis: Analysis) -> str:
+def fifths(log: Log) -> str:
+    """The fall of the training loss by fifths of the run, on demand."""
+    c = curve(log.steps, "train_loss")
+    if len(c.values) < 10 or c.values.min() >= c.values[0]:
+        return ""
+    won, before = float(c.values[0] - c.values.min()), float(c.values[0])
+    rows = []
+    for part in range(1, 6):
+        end = c.steps[0] + part / 5 * (c.steps[-1] - c.steps[0])
+        at = int(np.argmin(np.abs(c.steps - end)))
+        row, loss = c.rows[at], float(c.values[at])
+        rows.append(
+            [
+                str(part),
+                both("report.integer", value=row.step),
+                both("report.compact", value=row.epoch),
+                both("report.loss_value", value=loss),
+                both("report.share", value=(before - loss) / won),
+            ]
+        )
+        before = loss
+    names = ("fifths.part", "exam.step", "fifths.epochs", "fifths.loss", "stage.improvement")
+    found = table(both("report.fifths"), [both(f"report.{name}") for name in names], rows)
+    return details("report.fifths", f'{found}<p class="small">{both("report.fifths.how")}</p>')
+
+
+def findings(log: Log, analysis: Analysis) -> str:
     """One card a finding, the grave ones first."""
     order = ("problem", "warning", "info")
     cards = ""
@@ -131,12 +170,18 @@ def findings(analysis: Analysis) -> str:
         ]
         head = [both(f"report.evidence.{k}") for k in ("row", "field", "value")]
         proof = table(both("report.evidence"), head, rows) if rows else ""
+        numbers = [
+            [f"<code>{foreign(str(key))}</code>", foreign(str(value))]
+            for key, value in one.numbers.items()
+        ]
+        names = [both("report.fact"), both("report.value")]
+        exact = table(both("report.numbers"), names, numbers) if numbers else ""
         cards += (
             f'<article class="card {one.severity}"><h3>{both(f"report.id.{one.id}")} '
             f'<span class="badge">{both(f"report.severity.{one.severity}")}</span></h3>'
-            f"<p>{spans(one.text)}</p>"
-            f'<p class="advice"><b>{both("report.advice")}:</b> {spans(one.advice)}</p>'
-            f"{details('report.evidence', proof)}</article>"
+            f"{little_picture(log, one)}<p>{glossed(one.text)}</p>"
+            f'<p class="advice"><b>{both("report.advice")}:</b> {glossed(one.advice)}</p>'
+            f"{details('report.evidence', proof)}{details('report.numbers', exact)}</article>"
         )
     return section("report.findings", f'<div class="cards">{cards}</div>' if cards else "")
 
