@@ -167,7 +167,10 @@ def test_a_file_that_is_no_log_has_its_own_report(tmp_path: Path) -> None:
 
 
 def test_notebook_form_is_small_and_has_no_script(tmp_path: Path) -> None:
-    shown = report(write_run(tmp_path / "run"))._repr_html_()
+    shown = report(write_run(tmp_path / "run", best=160, kept=False))._repr_html_()
+    assert "<b>[problem]</b> From about step" in shown
+    assert "<br><i>Use a checkpoint near step 160" in shown
+    assert 'alt="The curves"' in shown
     assert "data:image/png;base64," in shown
     assert "<script" not in shown
     assert len(shown) < 500_000

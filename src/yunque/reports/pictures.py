@@ -54,5 +54,6 @@ def picture(drawn: Line, wanted: set[int]) -> str:
     name = " / ".join(dict.fromkeys(tell(drawn.label).values()))
     return (
         f'<svg class="spark" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'preserveAspectRatio="xMinYMid" aria-label="{escape(name)}"><path d="M{path}"></path>{dots}</svg>'
+        f'preserveAspectRatio="xMinYMid" aria-label="{escape(name)}">'
+        f'<path d="M{path}"></path>{dots}</svg>'
     )
