@@ -192,6 +192,7 @@ border:1px solid var(--rule);border-bottom:0;border-radius:.4rem .4rem 0 0;max-w
 .spark path{fill:none;stroke:var(--train);stroke-width:1.5;vector-effect:non-scaling-stroke}
 .spark circle{fill:var(--val)}
 .term{all:unset;cursor:help;text-decoration:underline dotted;text-underline-offset:.2em}
+.whole{white-space:nowrap}
 .term:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 [popover]{max-width:min(28rem,90vw);color:var(--ink);background:var(--card);padding:1rem;
 border:1px solid var(--accent);border-radius:.4rem}

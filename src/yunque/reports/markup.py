@@ -27,12 +27,14 @@ def spans(text: dict[str, str]) -> str:
 
 WORD = {
     lang: re.compile(
-        "|".join(rf"(?P<{key}>(?<!\w)(?:{terms[i]})(?!\w))" for key, terms in TERMS.items()),
+        r"(\(?)(?:"
+        + "|".join(rf"(?P<{key}>(?<!\w)(?:{terms[i]})(?!\w))" for key, terms in TERMS.items())
+        + r")([.,;:)]*)",
         re.IGNORECASE,
     )
     for i, lang in enumerate(LANGUAGES)
 }
-"""The words of the glossary in each language."""
+"""The words of the glossary in each language, with the marks that stay on their line."""
 
 
 def glossed(text: dict[str, str]) -> str:
@@ -42,12 +44,14 @@ def glossed(text: dict[str, str]) -> str:
         told: set[str] = set()
 
         def button(found: re.Match[str]) -> str:
-            key = str(found.lastgroup)
+            key = next(key for key in TERMS if found[key])
             if key in told:
                 return found[0]
             told.add(key)
             place = f'type="button" class="term" popovertarget="term-{key}"'
-            return f"<button {place}>{found[0]}</button>"
+            before, after = found[1], found[found.re.groups]
+            word = f"{before}<button {place}>{found[key]}</button>{after}"
+            return f'<span class="whole">{word}</span>'
 
         return WORD[lang].sub(button, escape(one))
 
