@@ -138,7 +138,7 @@ def fifths(log: Log) -> str:
     c = curve(log.steps, "train_loss")
     if len(c.values) < 10 or c.values.min() >= c.values[0]:
         return ""
-    won, before = float(c.values[0] - c.values.min()), float(c.values[0])
+    first, won = float(c.values[0]), float(c.values[0] - c.values.min())
     rows = []
     for part in range(1, 6):
         end = c.steps[0] + part / 5 * (c.steps[-1] - c.steps[0])
@@ -150,11 +150,10 @@ def fifths(log: Log) -> str:
                 both("report.integer", value=row.step),
                 both("report.compact", value=row.epoch),
                 both("report.loss_value", value=loss),
-                both("report.share", value=(before - loss) / won),
+                both("report.fifths.share", value=(first - loss) / won),
             ]
         )
-        before = loss
-    names = ("fifths.part", "exam.step", "fifths.epochs", "fifths.loss", "stage.improvement")
+    names = ("fifths.part", "exam.step", "fifths.epochs", "fifths.loss", "fifths.done")
     found = table(both("report.fifths"), [both(f"report.{name}") for name in names], rows)
     return details("report.fifths", f'{found}<p class="small">{both("report.fifths.how")}</p>')
 

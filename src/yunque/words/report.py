@@ -897,11 +897,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "Cómo bajó la pérdida de entrenamiento, por quintos de la ejecución",
     ),
     "report.fifths.how": (
-        "Share of the whole fall from the first to the lowest loss, each fifth measured at the row "
-        "nearest to its end.",
-        "Parte de toda la bajada, de la primera pérdida a la menor, con cada quinto medido en la "
-        "fila más cercana a su final.",
+        "Part of the whole fall, from the first to the lowest loss, that was done by then; each "
+        "fifth measured at the row nearest to its end.",
+        "Parte de toda la bajada, de la primera pérdida a la menor, que ya estaba hecha; cada "
+        "quinto, medido en la fila más cercana a su final.",
     ),
+    "report.fifths.done": ("Fall done by then", "Bajada ya hecha"),
+    "report.fifths.share": ("{value:pct1}", "{value:pct1}"),
     "report.fifths.part": ("Fifth", "Quinto"),
     "report.fifths.epochs": ("Epoch at its end", "Época a su final"),
     "report.fifths.loss": ("Loss at its end", "Pérdida a su final"),
