@@ -22,7 +22,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -152,3 +152,30 @@ def read(path: Path) -> Iterator[Row]:
                     "Expected one JSON object with an 'event'."
                 ) from None
             yield Row(number, event, values)
+
+
+def chosen_step(rows: Iterable[Mapping[str, Any]], by_exam: bool) -> int | None:
+    """The step whose model a run keeps: the first with the lowest loss, or with most answers right.
+
+    The loss is the validation loss, where a row has none the training loss.
+
+    Args:
+        rows: the values of the eval rows; by the exam, of the exam rows.
+    """
+    watched = []
+    for values in rows:
+        if by_exam:
+            right, total = finite(values.get("right")), finite(values.get("total"))
+            value = 1.0 - right / total if right is not None and total else None
+        else:
+            val = values.get("val_loss")
+            value = finite(values.get("train_loss") if val is None else val)
+        if value is not None:
+            watched.append((value, int(values["step"])))
+    return min(watched)[1] if watched else None
+
+
+def finite(value: object) -> float | None:
+    """A number that is one and finite."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else None  # type: ignore[arg-type]

@@ -28,10 +28,11 @@ from yunque.config import (
     ModelConfig,
     OptimConfig,
     TrainConfig,
+    Weights,
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import duration, number, scientific
+from yunque.words.writing import data_size, duration, number, scientific
 
 if TYPE_CHECKING:
     from yunque.assemble.models import Model
@@ -136,6 +137,7 @@ class Prepare:
     def __call__(self) -> int:
         from yunque.assemble.sources import doubts, prepare
         from yunque.screen.ledger import ledger_lines, print_examples
+        from yunque.words.ledger import left_aside
 
         if not self.out:
             raise InputError("no folder for the tokens: give --out DIR.")
@@ -150,12 +152,10 @@ class Prepare:
             lines.append(say("cli.prepared_reused", lang))
         elif facts["rebuilt_because"]:
             lines.append(f"  {facts['rebuilt_because'][lang]}")
-        counts = {key: number(facts[key], lang) for key in ("files", "documents", "characters")}
+        counts = {key: facts[key] for key in ("files", "documents", "characters")}
         tokens = ", ".join(f"{split} {number(n, lang)}" for split, n in facts["tokens"].items())
         lines += [
-            say(
-                "cli.prepared_text", lang, megabytes=number(facts["bytes"] / 1e6, lang, 1), **counts
-            ),
+            say("cli.prepared_text", lang, size=data_size(facts["bytes"], lang), **counts),
             say(
                 "cli.prepared_tokens",
                 lang,
@@ -166,9 +166,10 @@ class Prepare:
             ),
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
+        lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
         lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
         if not facts["reused"]:
-            speed = number(facts["megabytes_per_second"], lang, 1)
+            speed = data_size(1e6 * facts["megabytes_per_second"], lang)
             lines.append(
                 say("cli.prepared_speed", lang, seconds=duration(facts["seconds"]), speed=speed)
             )
@@ -331,11 +332,11 @@ def tell_run(result: RunResult, output: Output) -> int:
     return code
 
 
-def opened(model: str, device: str, output: Output) -> Model:
+def opened(model: str, device: str, output: Output, weights: Weights = "full") -> Model:
     """MODEL; where transformers computes it, that is said on standard error."""
     from yunque.assemble.models import load
 
-    found = load(model, device=device)
+    found = load(model, device=device, weights=weights)
     if found.by_transformers and not output.quiet:
         family = found.module.config.family
         print(say("cli.by_transformers", output.language, family=family), file=sys.stderr)
@@ -394,10 +395,12 @@ class Generate:
     settings: GenerateConfig = field(default_factory=GenerateConfig)
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.output, self.weights)
         live = not self.output.json and self.settings.samples == 1
         lead = "" if self.chat else self.prompt
         started = False
@@ -458,6 +461,8 @@ class Chat:
     settings: GenerateConfig = field(default_factory=GenerateConfig)
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -465,7 +470,7 @@ class Chat:
         from yunque.screen.chat import chat_console
 
         chat = new_chat(self.system, self.settings, self.save)
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.output, self.weights)
         console = chat_console(self.output.json, self.output.quiet)
         talk = Talk(model, chat, console, save=self.save, lang=self.output.language)
         code = talk.run()
@@ -504,6 +509,8 @@ class Evaluate:
     """Longest reply to a question of the exam, in tokens; replies end at the end token."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -515,7 +522,7 @@ class Evaluate:
             raise InputError("--exam-out holds the replies to an exam: give --exam FILE too.")
         lang, lines = self.output.language, []
         items = read_exam(self.exam) if self.exam else []
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.output, self.weights)
         value: dict[str, Any] = dict.fromkeys(
             ("loss", "perplexity", "bits_per_byte", "tokens", "bytes", "exam")
         )

@@ -187,7 +187,9 @@ def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"question": "?"}, "the answer is None"),
+        ({"question": "?"}, "no answer in the columns question. Expected answer"),
+        ({"question": "?", "anser": "4"}, "no answer .* Is 'anser' meant as 'answer'"),
+        ({"qestion": "?", "answer": "4"}, "no question .* Is 'qestion' meant as 'question'"),
         ({"question": "?", "answer": None}, "the answer is None"),
         ({"question": "?", "answer": True}, "the answer is True"),
         ({"question": "", "answer": "4"}, "question is '', expected the text"),

@@ -426,20 +426,6 @@ def stated_front(path: Path) -> dict[str, str]:
     return {key: value for key, value in values.items() if value != "unknown"}
 
 
-def best_step(rows: Sequence[runlog.Row], by_exam: bool) -> int:
-    """The step whose model a run kept: lowest loss, or most right answers; the first of equals."""
-    found = []
-    for row in rows:
-        values = row.values
-        if by_exam and row.event == "exam":
-            found.append((1.0 - values["right"] / values["total"], values["step"]))
-        if not by_exam and row.event == "eval":
-            loss = values["train_loss" if values.get("val_loss") is None else "val_loss"]
-            if loss is not None:
-                found.append((float(loss), values["step"]))
-    return int(min(found, default=(0.0, rows[-1].values["step"]))[1])
-
-
 def training_of(run: Path, kept: str) -> Training:
     """What a run's files say of the model that it kept as best/ or last/."""
     recipe = merge(Recipe(), read_tree(run / "recipe.toml"), str(run / "recipe.toml"))
@@ -448,7 +434,10 @@ def training_of(run: Path, kept: str) -> Training:
     last = rows[-1].values
     step, measured = last["step"], evals[-1] if evals else {}
     if kept == "best" and evals:
-        step = best_step(rows, recipe.train.watch == "exam")
+        by_exam = recipe.train.watch == "exam"
+        watched = [row.values for row in rows if row.event == ("exam" if by_exam else "eval")]
+        chosen = runlog.chosen_step(watched, by_exam)
+        step = step if chosen is None else chosen
         measured = next((row for row in evals if row["step"] == step), measured)
     exams = [row.values for row in rows if row.event == "exam" and row.values["step"] == step]
     report = read_json(run / "report.json") if (run / "report.json").is_file() else {}

@@ -27,7 +27,7 @@ from typing import Any, NoReturn, cast
 from yunque.config import DataConfig, GenerateConfig, unknown_name
 from yunque.data.alignment import render_prompt
 from yunque.data.chat_template import chat_template_of
-from yunque.data.conversations import Conversation, Message, messages_of, seen
+from yunque.data.conversations import Conversation, Message, messages_of, misspelt, seen
 from yunque.data.reader import Record
 from yunque.data.records import read_records, record_kind
 from yunque.data.rendered import encode_rendered
@@ -48,6 +48,7 @@ KEY = ("answer_number", "key", "clave", "answerKey", "answer", "respuesta", "sol
 KIND = ("kind", "category", "tipo", "categoría", "categoria", "subject", "type")
 CHOICES = ("choices", "options", "opciones")
 CONVERSATIONS = ("messages", "conversations", "instruction", "prompt")
+NAMES = (*QUESTION, *KEY, *KIND, *CHOICES, *CONVERSATIONS)
 ANSWER_TOKENS = 256
 BATCH_SIZE = 32
 LONGEST_KEY = 200
@@ -151,11 +152,15 @@ def asked(record: Record, where: str) -> tuple[tuple[Message, ...], Any]:
             fail(where, f"{name} is {question!r}, expected the text of a question.")
         system = fields.get("system")
         first = (Message("system", system),) if isinstance(system, str) and system.strip() else ()
+        if key is None and not any(k in fields for k in (*KEY, "regex")):
+            hint = misspelt(fields, NAMES)
+            fail(where, f"no answer in the columns {seen(fields)}.{hint} Expected answer.")
         return (*first, Message("user", question)), key
     if not any(name in fields for name in CONVERSATIONS):
         fail(
             where,
-            f"no question in the columns {seen(fields)}. Expected question and answer (or pregunta "
+            f"no question in the columns {seen(fields)}.{misspelt(fields, NAMES)} Expected "
+            f"question and answer (or pregunta "
             "and respuesta), messages, conversations, instruction and output, or prompt and "
             "completion.",
         )

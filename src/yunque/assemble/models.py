@@ -22,6 +22,7 @@ from yunque.config import (
     DataConfig,
     GenerateConfig,
     MachineConfig,
+    Weights,
     raise_faults,
     typed,
     unknown_name,
@@ -39,6 +40,7 @@ from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
 from yunque.hub import fetch_model, hub_id
 from yunque.model.decoder import Decoder
+from yunque.model.int8 import to_int8
 from yunque.runtime import Runtime
 from yunque.weights.families import module_names
 from yunque.weights.folder import load_folder
@@ -322,17 +324,48 @@ def model_path(name: str | Path) -> Path:
     )
 
 
-def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> Model:
+def load(
+    name: str | Path, *, device: str = "auto", precision: str = "fp32", weights: Weights = "full"
+) -> Model:
     """Open MODEL: a run folder, a folder of Hugging Face or OpenAI, a .gguf file, or a Hub id
     (OWNER/NAME[@REVISION]).
 
+    Args:
+        weights: int8 computes the linear layers in 8-bit integers, for speed on CPUs; the results
+            are then not exactly the model's.
+
     Raises:
-        InputError: not a model, a damaged one, or an architecture that nobody here computes.
+        InputError: not a model, a damaged one, or an architecture that nobody here computes; its
+            tokenizer has ids that the model does not; or int8 cannot be had here or for it.
     """
     where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
     path = model_path(name)
     module = open_model(path).to(where.device).eval()
-    return Model(path, module, *tokenizer_of(path), where)
+    tokenizer, end_ids = tokenizer_of(path)
+    check_fit(path, module.config.vocab_size, tokenizer)
+    model = Model(path, module, tokenizer, end_ids, where)
+    if weights == "int8":
+        if is_adapter(path):
+            raise InputError(
+                f"{name}: weights is 'int8', which an adapter's layers cannot be. Merge it first: "
+                f"yunque convert {name} OUT --merge."
+            )
+        to_int8(model.decoder)
+    return model
+
+
+def check_fit(path: Path, rows: int, tokenizer: Tokenizer) -> None:
+    """Hold the tokenizer's ids against the rows of the model's vocabulary.
+
+    Raises:
+        InputError: an id has no row.
+    """
+    if tokenizer.vocab_size > rows:
+        raise InputError(
+            f"{path}: its tokenizer has {tokenizer.vocab_size} ids and the model a vocabulary of "
+            f"{rows}: they do not belong together. Put the tokenizer files that the model was "
+            "trained with there."
+        )
 
 
 def open_model(path: Path) -> Decoder | TransformersModel:

@@ -22,9 +22,9 @@ from yunque.adapt.lora import apply_method, save_adapter
 from yunque.adapt.quantize import parameter_count
 from yunque.assemble.models import adaptable, model_path, open_model, tokenizer_of
 from yunque.config import ModelConfig, Recipe
-from yunque.data.chat_template import PLAIN_CHAT_TEMPLATE
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, PLAIN_CHAT_TEMPLATE
 from yunque.data.prepare import Prepared
-from yunque.data.tokenizer import Tokenizer
+from yunque.data.tokenizer import Tokenizer, add_tokens
 from yunque.errors import InputError
 from yunque.files import sha256, staged_folder, write_json
 from yunque.model.decoder import Decoder
@@ -113,6 +113,13 @@ class Finetuned:
 
     def __init__(self, recipe: Recipe) -> None:
         self.base, self.method = recipe.base, recipe.adapt.method
+        self.add_tokens = recipe.data.add_tokens
+        if self.add_tokens and self.method != "full":
+            raise InputError(
+                f"add_tokens with --method {self.method}: an adapter leaves the embedding as it "
+                "is, and the rows of new tokens would never be learnt. Use --method full; or do "
+                "that first and put the adapter on its best/, without add_tokens."
+            )
         self.path = model_path(recipe.base)
         if (self.path / "adapter_config.json").is_file():
             raise InputError(
@@ -121,11 +128,21 @@ class Finetuned:
             )
 
     @cached_property
+    def own(self) -> tuple[Tokenizer, set[int]]:
+        """The base's tokenizer as it is, and the tokens that end a text by the base's files."""
+        return tokenizer_of(self.path)
+
+    @cached_property
     def opened(self) -> tuple[Tokenizer, frozenset[int]]:
-        tokenizer, ends = tokenizer_of(self.path)
+        tokenizer, ends = self.own
+        if self.add_tokens:
+            tokenizer = add_tokens(tokenizer, self.add_tokens)
         if tokenizer.chat_template is None:
-            # Without new tokens: theirs would be rows that no base has ever learnt.
-            tokenizer = tokenizer.with_template(PLAIN_CHAT_TEMPLATE)
+            # New tokens only where they were asked for: their rows are ones that no base has
+            # ever learnt.
+            turns = set(CHAT_TOKENS) <= set(self.add_tokens)
+            template = DEFAULT_CHAT_TEMPLATE if turns else PLAIN_CHAT_TEMPLATE
+            tokenizer = tokenizer.with_template(template)
         return tokenizer, frozenset({tokenizer.separator_id, *ends})
 
     @property
@@ -161,15 +178,19 @@ class Finetuned:
                 "the sources themselves."
             )
         described = self.module.config
-        if data.tokenizer.vocab_size > described.vocab_size:
+        before = self.own[0]
+        if before.vocab_size > described.vocab_size:
             raise InputError(
-                f"{self.base}: its tokenizer has {data.tokenizer.vocab_size} tokens, its embedding "
+                f"{self.base}: its tokenizer has {before.vocab_size} tokens, its embedding "
                 f"only {described.vocab_size} rows."
             )
+        # A vocabulary may be padded: new tokens first take the rows that no token has.
+        rows = max(described.vocab_size, data.tokenizer.vocab_size)
         if isinstance(described, ModelConfig):
             # The base's own dropout belongs to how it was trained.
             shape = dataclasses.replace(
                 described,
+                vocab_size=rows,
                 dropout=recipe.model.dropout,
                 attention_dropout=recipe.model.attention_dropout,
             )
@@ -178,7 +199,7 @@ class Finetuned:
                 recipe.model,
                 preset="",
                 context_length=described.context_length,
-                vocab_size=described.vocab_size,
+                vocab_size=rows,
             )
         shape = shape.resolved(shape.vocab_size)
         longest = longest_document(data) or STREAM
@@ -189,6 +210,10 @@ class Finetuned:
         """The base on the device, its adapters put on; the module is handed over, not kept."""
         assert self.fingerprint  # of the weights as they are now read
         model = self.__dict__.pop("module", None) or open_model(self.path)
+        known = set(self.own[0].backend.get_vocab().values())
+        new = sorted(set(self.tokenizer.backend.get_vocab().values()) - known)
+        if new:
+            model.add_rows(recipe.model.vocab_size, new, sorted(known))
         if isinstance(model, Decoder):
             model.set_dropout(recipe.model.dropout, recipe.model.attention_dropout)
         inner, names = adaptable(model)

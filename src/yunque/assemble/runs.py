@@ -62,7 +62,7 @@ from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
 from yunque.words import say
-from yunque.words.ledger import equations
+from yunque.words.ledger import equations, left_aside
 
 DEFAULT_STEPS = 2_000
 MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
@@ -300,6 +300,7 @@ class Run:
         resuming: bool = False,
     ):
         self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
+        recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
         self.screen: Screen = screen if where.main else SilentScreen()
@@ -308,7 +309,6 @@ class Run:
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
-        recipe, tokens = located(recipe, folder)
         if where.main and not (resuming and is_prepared(tokens)):
             prepared_for(recipe, folder, screen, lang, self.origin.tokenizer)
         where.wait()
@@ -374,8 +374,12 @@ class Run:
             files.write_json(folder / "environment.json", environment(self.runtime, recipe))
             ledger = self.ledger()
             files.write_json(folder / "ledger.json", ledger)
-            for line in equations(ledger, self.lang):
+            for line in equations(ledger, self.lang) + left_aside(ledger["left_aside"], self.lang):
                 self.screen.phase(line)
+            if recipe.base and recipe.data.add_tokens:
+                added = recipe.data.add_tokens
+                numbers = {"count": len(added), "names": ", ".join(added)}
+                self.screen.phase(say("cli.added_tokens", self.lang, **numbers))
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
@@ -608,6 +612,7 @@ class Run:
             **{name: account.to_json() for name, account in accounts.items()},
             "rows": self.batches.windows,
             "sources": facts["sources"],
+            "left_aside": facts.get("left_aside", {}),
             "doubts": facts["doubts"],
             "examples": facts["examples"],
         }
@@ -685,7 +690,7 @@ class Run:
         if not count:
             raise InputError(
                 f"{self.data.splits[split].path}: no token carries loss, so there is nothing to "
-                "evaluate. Look at the roles and the answers of the records, or set val to 0."
+                "evaluate. Look at the roles and the answers of the records, or give --val 0."
             )
         return total / count
 
@@ -786,18 +791,18 @@ def packs(recipe: Recipe, data: Prepared) -> bool:
     if asked == "on" and not apart:
         raise InputError(
             f"packing is 'on', but {data.folder} keeps no documents apart: its text is one stream. "
-            "Leave packing at 'auto', or give the documents as files or records of their own."
+            "Leave --packing at auto, or give the documents as files or records of their own."
         )
     packed = asked == "on" or (asked == "auto" and apart and bool(data.facts.get("conversations")))
     if packed and recipe.data.stride:
         raise InputError(
             f"stride is {recipe.data.stride}, but the documents are packed and there are no "
-            "windows: leave stride at 0, or set packing to 'off'."
+            "windows: leave --stride at 0, or give --packing off."
         )
     if not packed and recipe.data.over_long == "truncate":
         raise InputError(
             "over_long is 'truncate', but the documents are not packed, and windows leave nothing "
-            "out: set packing to 'on', or leave over_long at 'split'."
+            "out: give --packing on, or leave --over-long at split."
         )
     return packed
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.files import (
     read_json,
     staged_file,
@@ -337,9 +337,7 @@ def refuse_strange_files(folder: Path) -> None:
             faults.append(f"{path.name} is a link to {target}, outside of this folder.")
         elif path.exists() and not path.is_file():
             faults.append(f"{path.name} is not a file.")
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{folder}: copy the files themselves into the folder:\n{lines}")
+    raise_all(f"{folder}: copy the files themselves into the folder", faults)
 
 
 def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:

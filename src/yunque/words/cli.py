@@ -62,16 +62,18 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "cli.prepared": ("Token files are in {folder}:", "Los archivos de tokens están en {folder}:"),
     "cli.prepared_text": (
-        "  {files} files, {documents} documents, {characters} characters, {megabytes} MB",
-        "  {files} archivos, {documents} documentos, {characters} caracteres, {megabytes} MB",
+        "  {files:,} {files:|file|files}, {documents:,} {documents:|document|documents}, "
+        "{characters:,} characters, {size}",
+        "  {files:,} {files:|archivo|archivos}, {documents:,} {documents:|documento|documentos}, "
+        "{characters:,} caracteres, {size}",
     ),
     "cli.prepared_tokens": (
         "  tokens: {tokens}; {per} bytes each; vocabulary of {vocab}; {unknown} unknown",
         "  tokens: {tokens}; {per} bytes cada uno; vocabulario de {vocab}; {unknown} desconocidos",
     ),
     "cli.prepared_speed": (
-        "  {seconds} at {speed} MB/s",
-        "  {seconds} a {speed} MB/s",
+        "  {seconds} at {speed}/s",
+        "  {seconds} a {speed}/s",
     ),
     "cli.prepared_reused": (
         "  They were already there, made from the same text in the same way: nothing to do.",
@@ -133,6 +135,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "cli.no_checkpoint": (
         "There is no checkpoint yet: the run begins again from its first step.",
         "Todavía no hay ningún punto de control: se empieza de nuevo desde el primer paso.",
+    ),
+    "cli.added_tokens": (
+        "{names}: {count:|a control token|control tokens} of the vocabulary; each new row begins "
+        "as the mean of the rows that the base has.",
+        "{names}: {count:|token|tokens} de control del vocabulario; cada fila nueva empieza como "
+        "la media de las que tiene la base.",
     ),
     "cli.long_warmup": (
         "The warm-up takes {warmup} of {steps} updates: the learning rate hardly leaves it. Give "
