@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "exam": GROUND | {"marking"},
     "marking": {"errors"},
     "train": GROUND | {"batch", "runtime", "files", "runlog"},
-    "reports": GROUND | {"files", "runlog"},
+    "reports": GROUND | {"exam", "files", "runlog"},
     "screen": GROUND | {"runlog"},
     "doctor": GROUND | {"files"},
     "assemble": GROUND

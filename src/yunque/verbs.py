@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +37,7 @@ from yunque.words.writing import data_size, duration, number, scientific
 if TYPE_CHECKING:
     from yunque.assemble.models import Model, Onto
     from yunque.assemble.runs import RunResult
+    from yunque.reports.report import Report as TrainingReport
 
 
 @dataclass(frozen=True)
@@ -688,12 +689,21 @@ class Report:
     For example:
       yunque report runs/quijote
       yunque report trainer_state.json --out report.html
+      yunque report --compare runs/a runs/b --out compared.html
+      yunque report runs/quijote --watch
     """
 
-    log: Positional[str]
+    log: Positional[str] = ""
     """Run folder or log file."""
+    compare: tuple[str, ...] = ()
+    """Runs or logs to set side by side, two or more; each is held against the first."""
     out: str = ""
-    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs."""
+    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs,
+    and none for a comparison."""
+    watch: bool = False
+    """Show the page on this machine alone, and renew it while the run goes on."""
+    port: int = 0
+    """Where the page of --watch is shown. 0: any port that is free."""
     columns: str = ""
     """Columns of a table whose names do not tell, as step=it,train_loss=my_loss."""
     output: Output = field(default_factory=Output)
@@ -703,6 +713,15 @@ class Report:
 
         pairs = [pair.partition("=") for pair in self.columns.split(",") if pair]
         columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        if self.compare:
+            paths = [path for path in (self.log, *self.compare) if path]
+            return self.side_by_side(
+                [report(Path(p), self.output.language, columns) for p in paths]
+            )
+        if not self.log:
+            raise InputError("report: got no LOG, expected a run folder or a log.")
+        if self.watch:
+            return self.show_live(lambda: report(Path(self.log), self.output.language, columns))
         made = report(Path(self.log), self.output.language, columns)
         target = self.out or (self.log if Path(self.log).is_dir() else "")
         written = write(made, Path(target)) if target else []
@@ -710,6 +729,30 @@ class Report:
         lines += [say("cli.page_written", self.output.language, path=path) for path in written]
         say_all(self.output, made.json, lines)
         return 0 if made.is_training_log else 2
+
+    def show_live(self, read: Callable[[], TrainingReport]) -> int:
+        from yunque.reports.watch import server
+
+        lang = self.output.language
+        with server(Path(self.log), read, lang, self.port) as served:
+            url = f"http://127.0.0.1:{served.server_address[1]}/"
+            line = say("cli.watching", lang, path=self.log, url=url)
+            say_all(self.output, {"url": url}, [line])
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                served.serve_forever(poll_interval=0.2)
+        return 0
+
+    def side_by_side(self, runs: Sequence[TrainingReport]) -> int:
+        from yunque.reports.compare import compare
+        from yunque.reports.compare_page import terminal, to_json, write
+
+        made, lang = compare(runs), self.output.language
+        written = [write(made, Path(self.out), lang)] if self.out else []
+        lines = [terminal(made, lang)]
+        lines += [say("cli.page_written", lang, path=path) for path in written]
+        say_all(self.output, to_json(made), lines)
+        return 0
 
 
 @dataclass(frozen=True)

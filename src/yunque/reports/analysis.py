@@ -328,6 +328,9 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
         return [tell("report.verdict.overfitted_why", **over.numbers)]
     if first is None or id == "diverged" or has("too_short_to_judge"):
         return []
+    risk = has("memorisation_risk")
+    if risk and risk.severity == "problem" and id == "cannot_tell":
+        return [tell("report.verdict.memorised_why", passes=risk.numbers["passes"], **losses)]
     if has("no_validation") and id == "cannot_tell":
         return [tell("report.verdict.no_validation_why", **losses)]
     return [tell("report.verdict.train_why", **losses)]

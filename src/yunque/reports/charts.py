@@ -148,7 +148,13 @@ def figures(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
     ranges = stage_ranges(log, analysis)
     marked = [(position_of(row), tell(label)) for row, label in marks(log, analysis)]
     return [
-        figure(id, label, [one for one in these if one.rows], marked, ranges)
+        figure(
+            id,
+            label,
+            [trace(one, id, tell(one.label)) for one in these if one.rows],
+            marked,
+            ranges,
+        )
         for id, label, these in wanted
         if any(one.rows for one in these)
     ]
@@ -180,27 +186,11 @@ def position_of(row: Record) -> dict[str, float | None]:
 def figure(
     id: str,
     label: str,
-    lines: list[Line],
+    data: list[dict[str, Any]],
     marked: list[tuple[dict[str, Any], dict[str, str]]],
     ranges: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """One figure as a plotly specification."""
-    data = [
-        {
-            "type": "scatter",
-            "mode": "lines" if len(one.rows) > 40 else "lines+markers",
-            "x": one.x(),
-            "y": [perplexity(v) for v in one.y()] if id == "perplexity" else one.y(),
-            "line": {"width": 1 if one.thin or id in STEP_FIGURES else 2.5},
-            "marker": {"size": 4 if one.thin else 6},
-            "meta": {
-                "role": one.role,
-                "name": tell(one.label),
-                "x": {axis: [position(row, axis) for row in one.rows] for axis in AXES[1:]},
-            },
-        }
-        for one in lines
-    ]
     shown = marked if id in ("loss", "perplexity") else []
     meta = {
         "title": tell(label),
@@ -208,6 +198,35 @@ def figure(
         "stages": ranges if id in ("loss", "perplexity") else [],
     }
     return {"id": id, "data": data, "layout": {"meta": meta}}
+
+
+def trace(one: Line, id: str, name: dict[str, str], dash: str = "solid") -> dict[str, Any]:
+    """One line of the figure `id` as plotly draws it."""
+    drawn: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "lines" if len(one.rows) > 40 else "lines+markers",
+        "x": one.x(),
+        "y": [perplexity(v) for v in one.y()] if id == "perplexity" else one.y(),
+        "line": {"width": 1 if one.thin or id in STEP_FIGURES else 2.5, "dash": dash},
+        "marker": {"size": 4 if one.thin else 6},
+        "meta": {
+            "role": one.role,
+            "name": name,
+            "x": {axis: [position(row, axis) for row in one.rows] for axis in AXES[1:]},
+        },
+    }
+    if one.field == "accuracy":  # The interval belongs to the point: without it chance is news.
+        low, high = ([row.number(k) or 0.0 for row in one.rows] for k in ("low", "high"))
+        drawn["customdata"] = [list(pair) for pair in zip(low, high, strict=True)]
+        drawn["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [h - y for h, y in zip(high, one.y(), strict=True)],
+            "arrayminus": [y - v for v, y in zip(low, one.y(), strict=True)],
+            "thickness": 1,
+            "width": 3,
+        }
+    return drawn
 
 
 def perplexity(loss: float) -> float | None:

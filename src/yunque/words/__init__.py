@@ -23,6 +23,7 @@ LANGUAGES = ("en", "es")
 ROOMS = (
     "chat",
     "cli",
+    "compare",
     "data",
     "demo",
     "doctor",

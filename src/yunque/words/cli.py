@@ -282,6 +282,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "To fit, rows have at most {length} tokens: longer conversations are cut into pieces.",
         "Para que quepa, las filas tienen como mucho {length} tokens: las conversaciones más "
         "largas se parten en trozos.",
+    "cli.watching": (
+        "{path} is shown at {url} while it grows; Ctrl-C ends that.",
+        "{path} se muestra en {url} mientras crece; Ctrl-C lo detiene.",
     ),
     "cli.page_written": ("Written: {path}", "Escrito: {path}"),
 }

@@ -74,6 +74,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}, pero no se apartó nada "
         "para comprobarlo: el registro no muestra si el modelo acierta con algo que no haya visto.",
     ),
+    "report.verdict.memorised_why": (
+        "The training loss went from {first:loss} to {last:loss} in {passes:x} passes over the "
+        "same data with nothing held out: take it for learned by heart until an exam of new "
+        "questions shows otherwise.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss} en {passes:x} pasadas por "
+        "los mismos datos, sin nada apartado: da por hecho que se los sabe de memoria hasta que un "
+        "examen de preguntas nuevas muestre lo contrario.",
+    ),
     "report.verdict.train_why": (
         "The training loss went from {first:loss} to {last:loss}.",
         "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}.",
@@ -912,6 +920,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.evidence.row": ("Row of the log", "Fila del registro"),
     "report.evidence.field": ("Field", "Campo"),
     "report.evidence.value": ("Value", "Valor"),
+    "report.numbers": ("Exact numbers", "Números exactos"),
     "report.advice": ("What to do", "Qué hacer"),
     "report.unknown": ("What this log cannot tell", "Lo que este registro no puede decir"),
     "report.curves": ("The curves", "Las curvas"),
@@ -959,6 +968,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "Signo menos: mejora que se volvió a perder en esa etapa.",
     ),
     "report.stage.time": ("Share of the time", "Parte del tiempo"),
+    "report.fifths": (
+        "How the training loss fell, by fifths of the run",
+        "Cómo bajó la pérdida de entrenamiento, por quintos de la ejecución",
+    ),
+    "report.fifths.how": (
+        "Part of the whole fall, from the first to the lowest loss, that was done by then; each "
+        "fifth measured at the row nearest to its end.",
+        "Parte de toda la bajada, de la primera pérdida a la menor, que ya estaba hecha; cada "
+        "quinto, medido en la fila más cercana a su final.",
+    ),
+    "report.fifths.done": ("Fall done by then", "Bajada ya hecha"),
+    "report.fifths.share": ("{value:pct1}", "{value:pct1}"),
+    "report.fifths.part": ("Fifth", "Quinto"),
+    "report.fifths.epochs": ("Epoch at its end", "Época a su final"),
+    "report.fifths.loss": ("Loss at its end", "Pérdida a su final"),
     "report.samples": ("Samples over time", "Muestras a lo largo del tiempo"),
     "report.samples.shown": (
         "Shown: {shown:n} of {total:n}.",
@@ -1123,11 +1147,59 @@ WORDS: dict[str, tuple[str, str]] = {
         "Gradient norm: how strongly a batch of examples pulls at the weights.",
         "Norma del gradiente: la fuerza con la que un lote de ejemplos tira de los pesos.",
     ),
+    "report.term.perplexity": (
+        "Perplexity: among how many equally likely tokens the model wavers, on average. 1 is no "
+        "doubt at all.",
+        "Perplejidad: entre cuántos tokens igual de probables duda el modelo, de media. 1 es "
+        "ninguna duda.",
+    ),
+    "report.term.plateau": (
+        "Plateau: the stretch in which the loss hardly moves any more.",
+        "Meseta: el tramo en el que la pérdida ya apenas se mueve.",
+    ),
+    "report.term.memorise": (
+        "Memorising: giving back the training examples by heart, without being able to answer "
+        "anything new.",
+        "Memorizar: devolver de memoria los ejemplos de entrenamiento sin saber responder a nada "
+        "nuevo.",
+    ),
+    "report.term.median": (
+        "Median: the value in the middle; half of the others lie above it. A running median takes "
+        "it over neighbouring rows, so that one odd batch does not count.",
+        "Mediana: el valor de en medio; la mitad de los demás queda por encima. La mediana móvil "
+        "la toma entre filas vecinas, para que un lote raro no cuente.",
+    ),
+    "report.term.scientific": (
+        "Figures with an e: the number after it says how many places the decimal point moves; "
+        "2e-04 is 0.0002.",
+        "Cifras con una e: el número que la sigue dice cuántos lugares se mueve la coma; 2e-04 "
+        "es 0,0002.",
+    ),
+    "report.term.early_stopping": (
+        "Early stopping: the run ends by itself once the validation loss no longer falls.",
+        "Parada temprana: la ejecución termina sola cuando la pérdida de validación deja de bajar.",
+    ),
+    "report.term.checkpoint": (
+        "Checkpoint: the model as it was at one step, kept on disk.",
+        "Punto de control: el modelo tal como era en un paso, guardado en el disco.",
+    ),
+    "report.term.token": (
+        "Token: the piece of text that the model reads and writes at a time, a word or less.",
+        "Token: el trozo de texto que el modelo lee y escribe de una vez, una palabra o menos.",
+    ),
     "report.term.noise": (
         "Noise: the chance differences between batches or evaluations, measured here from the log "
         "itself. What is smaller than it is not claimed.",
         "Ruido: las diferencias debidas al azar entre lotes o evaluaciones, medidas aquí en el "
         "propio registro. Lo que es menor que él no se afirma.",
+    ),
+    "report.live.on": ("The run goes on", "La ejecución sigue en marcha"),
+    "report.live.ended": ("The run has ended", "La ejecución ha terminado"),
+    "report.live.rows": ("rows", "filas"),
+    "report.live.fault": ("The log cannot be read now:", "El registro no se puede leer ahora:"),
+    "report.live.gone": (
+        "No answer any more: the program that shows this page was stopped.",
+        "Ya no hay respuesta: se detuvo el programa que muestra esta página.",
     ),
     "report.source": ("Source", "Fuente"),
     "report.source.text": (
@@ -1166,6 +1238,24 @@ for _order, (_en, _es) in KNOWN.items():
         f"Nunca predijo mejor que sabiendo {_es} ({_loss}; su pérdida de validación más baja es "
         "{best:loss}, en el paso {best_step:n}).",
     )
+TERMS: dict[str, tuple[str, str]] = {
+    "validation": (r"validation loss(?:es)?|held out", r"pérdidas? de validación|apartad[oa]s?"),
+    "learning_rate": (r"learning rate|warm-up", r"tasa de aprendizaje|calentamiento"),
+    "grad_norm": (r"gradient norm", r"norma del gradiente"),
+    "loss": (r"loss(?:es)?", r"pérdidas?"),
+    "overfitting": (r"overfit(?:ted|ting)", r"sobreajust\w+"),
+    "step": (r"steps?|epochs?", r"pasos?|épocas?"),
+    "perplexity": (r"perplexity", r"perplejidad"),
+    "plateau": (r"plateau", r"meseta"),
+    "memorise": (r"memoris\w+|by heart", r"memoriza\w*|de memoria"),
+    "median": (r"(?:running )?medians?", r"medianas?(?: móvil)?"),
+    "scientific": (r"\d[.,]\de[-+]\d+", r"\d[.,]\de[-+]\d+"),
+    "early_stopping": (r"early stopping", r"parada temprana"),
+    "checkpoint": (r"checkpoints?", r"puntos? de control"),
+    "token": (r"tokens?", r"tokens?"),
+    "noise": (r"noise", r"ruido"),
+}
+"""`report.term.KEY` → the words that it explains, as regular expressions in each language."""
 
 FORMS = {
     "constant": ("constant", "constante"),
