@@ -116,6 +116,11 @@ def kept_bytes(run: Path) -> dict[str, bytes]:
         if name.startswith("checkpoints/") and last not in name:
             continue  # a stop leaves one at another step
         found[name] = path.read_bytes()
+        if path.name == "data.json":
+            values = json.loads(found[name])
+            for timed in ("seconds", "megabytes_per_second"):
+                values["facts"].pop(timed, None)
+            found[name] = json.dumps(values).encode()
     state = json.loads((run / "checkpoints" / last / "state.json").read_text(encoding="utf-8"))
     state["state"].pop("seconds")
     state.pop("log_bytes")
