@@ -52,9 +52,7 @@ else:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def perform(
-    kind: Kind, path: Path, action: Callable[..., Result], *arguments: object
-) -> Result:
+def perform(kind: Kind, path: Path, action: Callable[..., Result], *arguments: object) -> Result:
     """Do one operation on the disk: the only way in which this project changes it."""
     return action(*arguments)
 

@@ -6,6 +6,7 @@ time, or as soon as a staging folder of a checkpoint appears.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -56,6 +57,7 @@ def attempt(begin: Begin, run: Path, chance: Random, in_save: bool, usual: float
     child = os.fork()
     if child == 0:  # everything of this side ends in _exit: pytest must not go on twice
         code = 1
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # not to outlive a test that is stopped
         try:
             os.dup2(os.open(run.with_suffix(".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
             with without_pages():

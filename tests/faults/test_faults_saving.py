@@ -34,7 +34,9 @@ def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(run: Path, step: int) -> Path:
     """A checkpoint as a run makes it: rows, the row of the checkpoint, sync, save."""
-    steps = [s for s in checkpoint.all_steps(run) if checkpoint.is_valid(checkpoint.path_of(run, s))]
+    steps = [
+        s for s in checkpoint.all_steps(run) if checkpoint.is_valid(checkpoint.path_of(run, s))
+    ]
     size = checkpoint.load(checkpoint.path_of(run, steps[-1]))[2]["log_bytes"] if steps else None
     with RunLog(run / "log.jsonl", size if steps else 0) as log:
         for one in range(steps[-1] + 1 if steps else 1, step + 1):
@@ -268,9 +270,7 @@ def test_f07_every_flipped_bit_is_seen(run: Path, chance: Random, many: Many, fi
     figures(f"F7   {total} flipped bits over {len(names)} files: {total} seen, the older one taken")
 
 
-def test_f06_every_truncation_is_seen(
-    run: Path, chance: Random, many: Many, figures: Say
-) -> None:
+def test_f06_every_truncation_is_seen(run: Path, chance: Random, many: Many, figures: Say) -> None:
     other, total = copy(run, "cut"), many(200, 1000)
     names = sorted(path.name for path in checkpoint.path_of(run, 2).iterdir())
     for turn in range(total):

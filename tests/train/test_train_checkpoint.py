@@ -16,7 +16,9 @@ from yunque.train import checkpoint
 
 def save(run: Path, step: int, keep: int = 2) -> Path:
     model = {"w": torch.full((3, 2), float(step))}
-    return checkpoint.save(run, step, model, {"w|m": torch.ones(2)}, {"step": step}, {"data": "d"}, keep)
+    return checkpoint.save(
+        run, step, model, {"w|m": torch.ones(2)}, {"step": step}, {"data": "d"}, keep
+    )
 
 
 def test_round_trip_and_rotation(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_a_full_disk_is_told_before_writing(
 ) -> None:
     save(tmp_path, 1)
     monkeypatch.setattr(checkpoint.files, "free_bytes", lambda folder: 10)
-    with pytest.raises(StorageError, match="no room for a checkpoint: .* are needed, 10 are free"):
+    with pytest.raises(StorageError, match=r"no room for a checkpoint: .* are needed, 10 are free"):
         save(tmp_path, 2)
     assert checkpoint.all_steps(tmp_path) == [1]
 

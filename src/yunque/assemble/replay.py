@@ -84,9 +84,7 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
     where = runtime.start(recipe.machine)
     if where.world > 1:
         raise InputError("--verify replays with one process: start it without a launcher.")
-    logged = {
-        row.values["step"]: row.values for row in read(folder / NAME) if row.event == "step"
-    }
+    logged = {row.values["step"]: row.values for row in read(folder / NAME) if row.event == "step"}
     last = max(logged, default=0)
     valid = [
         step
