@@ -23,6 +23,7 @@ from yunque.train import checkpoint
 Many = Callable[[int, int], int]
 Say = Callable[[str], None]
 SHAPE = (40, 50)
+EVERY_KIND = {"mkdir", "open", "write", "fsync", "rename", "unlink", "rmdir"}
 
 
 @pytest.fixture(autouse=True)
@@ -125,16 +126,18 @@ def test_f04_a_disk_that_refuses_any_operation(run: Path, many: Many, figures: S
     for at in range(len(kinds)):
         for error in errors:
             for lasting in (False, True):
-                other = copy(run, "refused")
+                other, told = copy(run, "refused"), ""
                 with on_disk(Refusing(at, error, lasting)) as disk:
                     try:
                         save(other, 3)
                         passed += 1
                     except StorageError as fault:
-                        assert os.strerror(error) in str(fault)
-                        assert str(other) in str(fault)
+                        told = str(fault)
                         failed += 1
                 assert disk.refused > 0
+                if told:
+                    assert os.strerror(error) in told
+                    assert str(other) in told
                 assert recovered(other) in (2, 3), (at, kinds[at], error)
                 nothing_torn_is_left(other)
                 save(other, 4)

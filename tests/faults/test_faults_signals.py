@@ -120,7 +120,7 @@ def test_f15_signals_save_and_end(
     kinds = {
         "SIGTERM": ((signal.SIGTERM,), many(3, 100)),
         "Ctrl-C": ((signal.SIGINT,), many(1, 20)),
-        "two signals": ((signal.SIGTERM, signal.SIGTERM, signal.SIGINT), many(1, 20)),
+        "three SIGTERMs": ((signal.SIGTERM, signal.SIGTERM, signal.SIGTERM), many(1, 20)),
     }
     told = []
     with without_pages():
