@@ -115,8 +115,8 @@ def test_f03_a_crash_at_any_operation_leaves_the_old_or_the_new(run: Path, figur
             assert len(checkpoint.all_steps(other)) == 2
     assert min(told.values()) > 0
     figures(
-        f"F3   {len(kinds)} operations of a save, {tries} crashes before, amid and after: the older "
-        f"checkpoint {told[2]} times, the new one {told[3]} times, neither 0 times"
+        f"F3   {len(kinds)} operations of a save, {tries} crashes before, amid and after: the "
+        f"older checkpoint {told[2]} times, the new one {told[3]} times, neither 0 times"
     )
 
 
