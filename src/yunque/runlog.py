@@ -102,10 +102,22 @@ class RunLog:
         if not stat.S_ISREG(os.fstat(self._handle.fileno()).st_mode):
             return
         try:
-            os.fsync(self._handle.fileno())
+            self._handle.sync()
             sync_folder(self.path.parent)
         except OSError as error:
             raise storage_error(error, self.path, "write to the disk") from None
+
+    def cut(self, size: int) -> None:
+        """Take back the rows behind `size`.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            self._handle.truncate(size)
+            self._handle.seek(size)
+        except OSError as error:
+            raise storage_error(error, self.path, "cut back") from None
 
     def close(self) -> None:
         self._handle.close()

@@ -7,8 +7,10 @@ One process or many: `torchrun` and `accelerate launch` set the variables that A
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -199,6 +201,8 @@ def start(machine: MachineConfig) -> Runtime:
         InputError: the device or precision cannot be had here.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if "WORLD_SIZE" in os.environ:
+        end_with_the_launcher()
     if machine.threads:
         torch.set_num_threads(machine.threads)
     if torch.cuda.is_available():
@@ -220,6 +224,18 @@ def start(machine: MachineConfig) -> Runtime:
     state = PartialState(cpu=wants_cpu)
     precision = pick_precision(machine.precision, state.device)
     return Runtime(state.device, precision, state.process_index, state.num_processes)
+
+
+def end_with_the_launcher() -> None:
+    """Be told by SIGTERM when the launcher dies, for nobody else would end its processes (Linux).
+
+    A run without a launcher outlives its shell, as `nohup` promises.
+    """
+    if sys.platform != "linux":
+        return
+    set_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM, 0, 0, 0)
 
 
 class Interrupt:

@@ -293,20 +293,46 @@ class Resume:
     The order of the data, dropout and the learning rate are functions of the seed and the step,
     so the finished run has the same losses and weights as one that was never interrupted.
 
+    With --verify nothing is continued or written: some updates are made again from a checkpoint,
+    and the log is confirmed (exit code 0) or refuted (1), bit for bit.
+
     For example:
       yunque resume runs/quijote
+      yunque resume runs/quijote --verify --steps 50
     """
 
     run: Positional[str]
     """The run folder."""
+    verify: bool = False
+    """Make some updates again and hold them against the log; the run is left as it is."""
+    steps: int = 20
+    """Updates that --verify makes again."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
+        if self.verify:
+            return self.verified()
         from yunque.assemble.runs import resume
 
         with contextlib.closing(show(self.output)) as screen:
             result = resume(self.run, screen=screen, lang=self.output.language)
         return tell_run(result, self.output)
+
+    def verified(self) -> int:
+        """Replay, and tell what came of it."""
+        from yunque.assemble.replay import replay
+
+        lang = self.output.language
+        done = replay(self.run, self.steps)
+        numbers = {"steps": done.steps, "first": done.begun_at + 1, "tensors": done.tensors}
+        lines = [say("cli.replayed" if done.confirmed else "cli.refuted", lang, **numbers)]
+        lines += [
+            say("cli.difference", lang, **dataclasses.asdict(one)) for one in done.differences[:10]
+        ]
+        if done.changed and not done.confirmed:
+            lines.append(say("cli.changed", lang, what="; ".join(done.changed)))
+        say_all(self.output, done.to_json(), lines)
+        return 0 if done.confirmed else 1
 
 
 def tell_run(result: RunResult, output: Output) -> int:

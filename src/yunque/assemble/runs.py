@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
-from yunque.errors import InputError
+from yunque.errors import InputError, StorageError
 from yunque.generate.decode import generate
 from yunque.memory import Plan, Work, fit, methods_that_fit
 from yunque.model.protocol import LanguageModel
@@ -295,6 +295,19 @@ def refuse_used_folder(folder: Path) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A model and all that changes while it learns; what a checkpoint holds."""
+
+    model: Any
+    """A `LanguageModel` that is an `nn.Module`."""
+    spread: nn.Module
+    """The same, over all processes."""
+    optimizers: Optimizers
+    average: WeightAverage | None
+    scaler: torch.amp.GradScaler
+
+
 class Run:
     """One run being assembled: the parts that the loop needs, made in order."""
 
@@ -372,17 +385,11 @@ class Run:
                 self.screen.phase(line)
         if start_from is not None and (done := self.finished(start_from)):
             return done
-        model = self.origin.build(recipe, self.runtime)
-        spread = self.runtime.spread(model)
-        optimizers = Optimizers(model, recipe.optim)
-        decay = recipe.optim.average_decay
-        average = WeightAverage(model, decay) if decay else None
-        scaler = torch.amp.GradScaler(
-            self.runtime.device.type, enabled=self.runtime.precision == "fp16"
-        )
+        made = self.learner()
+        model, optimizers, average, scaler = made.model, made.optimizers, made.average, made.scaler
         state, log_bytes = State(self.stopping), 0
         if start_from is not None:
-            state, log_bytes = self.restore(start_from, model, optimizers, average, scaler)
+            state, log_bytes = self.restore(start_from, made)
         elif self.runtime.main:
             files.write_text(folder / "recipe.toml", to_toml(recipe))
             files.write_json(folder / "environment.json", environment(self.runtime, recipe))
@@ -411,31 +418,37 @@ class Run:
                     row = {"id": warning.key, "text": warning.text("en")}
                     log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
+            fingerprints = self.fingerprints()
+
             def save(state: State) -> str:
                 self.runtime.wait()
                 if not self.runtime.main:
                     return ""
                 path = checkpoint.path_of(folder, state.step)
-                row = self.row(state)
-                log.write("checkpoint", **row, path=str(path.relative_to(folder)))
-                log.sync()
+                row, size = self.row(state), log.size
                 optimizer = optimizers.state()
                 if average is not None:
                     optimizer |= {f"average|{k}": v for k, v in average.average.items()}
-                checkpoint.save(
-                    folder,
-                    state.step,
-                    trained(model),
-                    optimizer,
-                    {
-                        "state": {**vars(state), "stopping": None},
-                        "stopping": vars(state.stopping),
-                        "scaler": scaler.state_dict(),
-                        "log_bytes": log.size,
-                        "fingerprints": self.fingerprints(),
-                    },
-                    recipe.train.keep_checkpoints,
-                )
+                try:
+                    log.write("checkpoint", **row, path=str(path.relative_to(folder)))
+                    log.sync()
+                    checkpoint.save(
+                        folder,
+                        state.step,
+                        trained(model),
+                        optimizer,
+                        {
+                            "state": {**vars(state), "stopping": None},
+                            "stopping": vars(state.stopping),
+                            "scaler": scaler.state_dict(),
+                            "log_bytes": log.size,
+                        },
+                        fingerprints,
+                        recipe.train.keep_checkpoints,
+                    )
+                except StorageError:
+                    log.cut(size)  # the row speaks of a checkpoint that there is not
+                    raise
                 return str(path)
 
             job = Job(
@@ -445,7 +458,7 @@ class Run:
                 steps=self.steps,
                 windows=self.batches.windows,
                 runtime=self.runtime,
-                model=spread,
+                model=made.spread,
                 head=model.head,
                 optimizers=optimizers,
                 scaler=scaler,
@@ -462,7 +475,8 @@ class Run:
                 interrupt=interrupt,
                 resumed_step=state.step if start_from is not None else -1,
             )
-            state, reason = run(job, state)
+            with self.telling_where_to_go_on():
+                state, reason = run(job, state)
             if average is not None:
                 average.swap()
             self.keep(model, "last")
@@ -470,9 +484,9 @@ class Run:
             log.write("stop", **self.row(state), reason=reason, **copied)
         result = self.result(state, reason, interrupt.signal)
         if self.runtime.main:
-            made = report(folder, self.lang)
-            write(made, folder)
-            result = dataclasses.replace(result, verdict=made.json["verdict"]["text"])
+            page = report(folder, self.lang)
+            write(page, folder)
+            result = dataclasses.replace(result, verdict=page.json["verdict"]["text"])
         self.screen.stop(reason, result.to_json())
         return result
 
@@ -506,6 +520,29 @@ class Run:
                 f"{plan.parts.weights / 1e9:.2f}. {way}"
             )
         return plan
+
+    def learner(self) -> Learner:
+        """The model as the run begins, and what makes it learn."""
+        model = self.origin.build(self.recipe, self.runtime)
+        decay = self.recipe.optim.average_decay
+        fp16 = self.runtime.precision == "fp16"
+        return Learner(
+            model,
+            self.runtime.spread(model),
+            Optimizers(model, self.recipe.optim),
+            WeightAverage(model, decay) if decay else None,
+            torch.amp.GradScaler(self.runtime.device.type, enabled=fp16),
+        )
+
+    @contextlib.contextmanager
+    def telling_where_to_go_on(self) -> Iterator[None]:
+        """Put the last checkpoint behind the message of a disk that failed."""
+        try:
+            yield
+        except StorageError as error:
+            steps = checkpoint.all_steps(self.folder)
+            last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
+            raise StorageError(f"{error} {last}: `yunque resume {self.folder}`.") from None
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
@@ -683,34 +720,27 @@ class Run:
             known["exam"] = files.sha256(Path(self.recipe.exam))
         return known
 
-    def restore(
-        self,
-        path: Path,
-        model: nn.Module,
-        optimizers: Optimizers,
-        average: WeightAverage | None,
-        scaler: torch.amp.GradScaler,
-    ) -> tuple[State, int]:
+    def restore(self, path: Path, made: Learner) -> tuple[State, int]:
         """Put a checkpoint's tensors in place; returns its state and the length of its log.
 
         Raises:
             InputError: recipe, tokenizer or data are not those of the checkpoint.
         """
-        tensors, optimizer, values = checkpoint.load(path)
         now = self.fingerprints()
-        for what, digest in values["fingerprints"].items():
+        for what, digest in checkpoint.fingerprints(path).items():
             if now[what] != digest:
                 raise InputError(
                     f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
                     "cannot go on as the same run. Undo the change, or start a new run."
                 )
-        put_back(model, tensors)
+        tensors, optimizer, values = checkpoint.load(path)
+        put_back(made.model, tensors)
         averages = {k: v for k, v in optimizer.items() if k.startswith("average|")}
-        optimizers.load({k: v for k, v in optimizer.items() if k not in averages})
-        if average is not None:
+        made.optimizers.load({k: v for k, v in optimizer.items() if k not in averages})
+        if made.average is not None:
             for key, value in averages.items():
-                average.average[key.removeprefix("average|")].copy_(value)
-        scaler.load_state_dict(values["scaler"])
+                made.average.average[key.removeprefix("average|")].copy_(value)
+        made.scaler.load_state_dict(values["scaler"])
         return state_of(values), int(values["log_bytes"])
 
     def measure(self, model: LanguageModel) -> tuple[float, float | None]:

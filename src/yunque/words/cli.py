@@ -31,6 +31,27 @@ WORDS: dict[str, tuple[str, str]] = {
         "train a public model further: full, LoRA, QLoRA; exam before and after",
         "sigue entrenando un modelo público: completo, LoRA, QLoRA; examen antes y después",
     ),
+    "cli.replayed": (
+        "Confirmed: {steps} updates from number {first} on give the losses, learning rates and "
+        "gradient norms of the log, bit for bit; {tensors} tensors of a checkpoint compared.",
+        "Confirmado: {steps} actualizaciones desde la número {first} dan las pérdidas, las tasas "
+        "de aprendizaje y las normas del gradiente del registro, bit a bit; {tensors} tensores de "
+        "un punto de control comparados.",
+    ),
+    "cli.refuted": (
+        "Refuted: {steps} updates from number {first} on do not give what the log says "
+        "({tensors} tensors of a checkpoint compared).",
+        "Refutado: {steps} actualizaciones desde la número {first} no dan lo que dice el registro "
+        "({tensors} tensores de un punto de control comparados).",
+    ),
+    "cli.difference": (
+        "  update {step}, {name}: in the run {logged}, replayed {replayed}",
+        "  actualización {step}, {name}: en la ejecución {logged}, al repetirla {replayed}",
+    ),
+    "cli.changed": (
+        "Not as when the run was made, so equal bytes are not promised: {what}",
+        "No es como cuando se hizo la ejecución, y entonces no se prometen bytes iguales: {what}",
+    ),
     "cli.verb_resume": (
         "continue an interrupted run exactly",
         "continúa con exactitud un entrenamiento interrumpido",
