@@ -81,10 +81,11 @@ def test_freed_memory_is_kept_for_the_next_allocation() -> None:
 import resource, torch
 from yunque.runtime import keep_freed_memory
 kept = keep_freed_memory()
-torch.ones(4_000_000)
+for _ in range(4):
+    torch.ones(20_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    torch.ones(4_000_000)  # 4,000 pages each
+    torch.ones(20_000_000)  # 20,000 pages each
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
