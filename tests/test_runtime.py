@@ -72,3 +72,24 @@ def test_a_late_second_ctrl_c_ends_the_process_and_does_not_say_saved() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+def test_freed_memory_is_kept_for_the_next_allocation() -> None:
+    """A large block that comes back costs no new pages from the system."""
+    program = """
+import resource, torch
+from yunque.runtime import keep_freed_memory
+kept = keep_freed_memory()
+for _ in range(4):
+    torch.ones(20_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(20_000_000)  # 20,000 pages each
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    known, faults = done.stdout.split()
+    if known == "False":
+        pytest.skip("another C library")
+    assert int(faults) < 1000

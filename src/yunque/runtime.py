@@ -195,7 +195,7 @@ class Runtime:
 
 
 def start(machine: MachineConfig) -> Runtime:
-    """Choose device and precision, set the threads, join the process group where there is one.
+    """Choose device and precision, set threads and memory, join the process group where there is one.
 
     Raises:
         InputError: the device or precision cannot be had here.
@@ -203,6 +203,7 @@ def start(machine: MachineConfig) -> Runtime:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if "WORLD_SIZE" in os.environ:
         end_with_the_launcher()
+    keep_freed_memory()
     if machine.threads:
         torch.set_num_threads(machine.threads)
     if torch.cuda.is_available():
@@ -236,6 +237,27 @@ def end_with_the_launcher() -> None:
     set_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM, 0, 0, 0)
+
+
+KEPT_BYTES = 2**31 - 1
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next allocation.
+
+    glibc gives every large block back to the system and asks for it anew; the system fills it with
+    zeros, page by page. The tensors of a training step are such blocks, the same ones in each step.
+
+    Returns:
+        Whether the C library knows the setting: glibc does, others are left alone.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows
+        return False
+    options = (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD)
+    return all([set_option(option, KEPT_BYTES) == 1 for option in options])
 
 
 class Interrupt:

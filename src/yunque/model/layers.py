@@ -6,6 +6,10 @@ H heads, G key/value heads, D head size, F intermediate size, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +23,40 @@ class RMSNorm(nn.RMSNorm):
     input would leave the fused kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        weight = self.weight.to(x.dtype)
+        if x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled():
+            result: Tensor = _RootMeanSquareNorm.apply(x, weight, self.eps)
+            return result
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
+class _RootMeanSquareNorm(torch.autograd.Function):
+    """RMSNorm with its gradient as one step: on CPUs PyTorch makes both of many small ones.
+
+    Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization".
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float | None) -> Tensor:
+        eps = torch.finfo(x.dtype).eps if eps is None else eps
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        upstream, size = grads[0].contiguous(), x.shape[-1]
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
+        # The gradient of LayerNorm at mean 0, without the term that comes from its mean.
+        d_x, d_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            upstream, x, [size], torch.zeros_like(scale), scale, weight, None, wanted
+        )
+        if d_x is not None:
+            from_mean = torch.matmul(upstream, weight).unsqueeze(-1)  # (..., 1)
+            d_x.addcmul_(from_mean, scale, value=1 / size)
+        return d_x, d_weight, None
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
@@ -32,8 +69,8 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
 class Dropout(nn.Module):
     """Zero each element with probability p and scale the rest by 1 / (1 - p), while training.
 
-    On CPUs the mask comes from 16 random bits an element, drawn 64 at a time: half the time of
-    PyTorch's own there, forward and backward (docs/lab-notes.md), and p is exact to 2^-17.
+    On CPUs the mask comes from 16 random bits an element, drawn 64 at a time by a fast generator: a
+    fraction of the time of PyTorch's own there (docs/lab-notes.md), and p is exact to 2^-17.
 
     Source: Srivastava et al. 2014, "Dropout".
     """
@@ -47,11 +84,64 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        dropped = round(self.p * 2**16)  # of the 2^16 values, the lowest
-        kept = (bits >= dropped - 2**15).to(x.dtype)
-        return x * kept.mul_(2**16 / (2**16 - dropped))
+        kept, scale = draw_kept(x.shape, self.p, x.dtype)
+        return x * kept.mul_(scale)
+
+
+def draw_kept(shape: torch.Size, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """1 where an element is kept and 0 where it is dropped, on the CPU; what the kept grow by."""
+    seed = int(torch.randint(2**63 - 1, ()).item())  # so that PyTorch's seed decides
+    words = np.random.SFC64(seed).random_raw((shape.numel() + 3) // 4)
+    bits = torch.from_numpy(words.view(np.int16)[: shape.numel()]).view(shape)
+    dropped = round(p * 2**16)  # of the 2^16 values, the lowest
+    kept = torch.empty(shape, dtype=dtype)
+    torch.ge(bits, dropped - 2**15, out=kept)  # an eighth of the time of a bool result
+    return kept, 2**16 / (2**16 - dropped)
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """Causal attention that drops weights, on the CPU; q, k and v `(B, H, T, D)`.
+
+    PyTorch leaves its fused kernel for this and draws a number for each weight. Here one tensor
+    keeps what the way back needs: the weights, negative where they were dropped.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
+        B, H, T, D = q.shape
+        q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
+        ahead = torch.full((T, T), -math.inf, dtype=q.dtype).triu_(1)
+        scores = torch.baddbmm(ahead, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))  # (B·H, T, T)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
+        kept, ctx.scale = draw_kept(weights.shape, p, q.dtype)
+        y = torch.bmm(weights * kept, v).mul_(ctx.scale)
+        signed = weights.mul_(kept.mul_(2).sub_(1))
+        ctx.save_for_backward(q, k, v, signed)
+        return y.view(B, H, T, D)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, signed = ctx.saved_tensors
+        shape, (rows, T, D) = grads[0].shape, q.shape
+        d_y = grads[0].reshape(rows, T, D) * ctx.scale
+        d_v = torch.bmm(signed.clamp(min=0).transpose(1, 2), d_y)
+        d_weights = torch.bmm(d_y, v.transpose(1, 2))
+        d_weights *= torch.gt(signed, 0, out=torch.empty_like(signed))
+        weights = signed.abs()
+        d_scores = torch._softmax_backward_data(d_weights, weights, -1, q.dtype)
+        d_scores *= 1 / math.sqrt(D)
+        d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q)
+        return d_q.view(shape), d_k.view(shape), d_v.view(shape), None
+
+
+def causal_attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
+    """What `scaled_dot_product_attention` computes, each weight dropped with probability p.
+
+    All `(B, H, T, D)`, on the CPU. Source: Vaswani et al. 2017, section 3.2.
+    """
+    with torch.autocast("cpu", enabled=False):
+        result: Tensor = _DroppedAttention.apply(q, k, v, p)
+    return result
 
 
 class LayerCache:
@@ -111,15 +201,20 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if cache is not None:
             k, v = cache.append(start, k, v)  # (B, G, S, D)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,
-            enable_gqa=self.num_kv_heads != self.num_heads,
-        )  # (B, H, T, D)
+        p = self.dropout if self.training else 0.0
+        grouped = self.num_kv_heads != self.num_heads
+        if p > 0 and x.device.type == "cpu" and mask is None and cache is None and not grouped:
+            y = causal_attention_with_dropout(q, k, v, p)  # (B, H, T, D)
+        else:
+            y = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=p,
+                is_causal=mask is None and T > 1,
+                enable_gqa=grouped,
+            )  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, self.num_heads * D)
         return self.o_proj(y)
 

@@ -5,6 +5,7 @@ N rows of hidden states, V vocabulary, C hidden size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants, learns = hidden.requires_grad or weight.requires_grad, weight.requires_grad
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if wants else None
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if learns else None
+        d_weight = torch.empty_like(weight, dtype=torch.float32) if learns else None
         d_bias = None
         if bias is not None and bias.requires_grad:
             d_bias = torch.zeros_like(bias, dtype=torch.float32)
@@ -58,27 +59,41 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 slope *= kept
                 narrow = slope.to(hidden.dtype)
                 torch.mm(narrow, work, out=d_hidden[part])
-                # Each chunk's product is rounded to the working precision, their sum is not.
                 if d_weight is not None:
-                    d_weight += torch.mm(narrow.T, hidden[part])
+                    add_product(d_weight, narrow.T, hidden[part], first=start == 0)
                 if d_bias is not None:
                     d_bias += slope.sum(0)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.made = d_hidden, d_weight, d_bias
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (upstream,) = grads
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        d_hidden, d_weight, d_bias = ctx.made
+        ctx.made = None  # they become the gradients: a second way back would scale them twice
         return (
             # In float32: 1 / tokens rounded to bf16 would scale the whole gradient.
             (d_hidden.float() * upstream).to(d_hidden.dtype),
-            (d_weight * upstream).to(ctx.weight_dtype) if d_weight is not None else None,
-            d_bias * upstream if d_bias is not None else None,
+            d_weight.mul_(upstream).to(ctx.weight_dtype) if d_weight is not None else None,
+            d_bias.mul_(upstream) if d_bias is not None else None,
             None,
             None,
         )
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
+    """total += left · right, or = where it is the `first`; `total` is float32.
+
+    A product in a narrower precision is rounded to it, the sum of the products is not.
+    """
+    if left.dtype != total.dtype:
+        product = torch.mm(left, right)
+        total.copy_(product) if first else total.add_(product)
+    elif first:
+        torch.mm(left, right, out=total)
+    else:
+        total.addmm_(left, right)
 
 
 def cross_entropy_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
@@ -104,12 +119,22 @@ def cross_entropy_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets:
             flat, wanted = flat[kept], wanted[kept]
     if type(head) is not nn.Linear:  # a subclass may compute something else
         return _any_head_sum(flat, head, wanted)
-    rows = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+    rows = chunk_rows(len(flat), head.weight.shape[0])
     if torch.is_autocast_enabled(flat.device.type):
         flat = flat.to(torch.get_autocast_dtype(flat.device.type))
     with torch.autocast(flat.device.type, enabled=False):
         result: Tensor = _ChunkedCrossEntropy.apply(flat, head.weight, head.bias, wanted, rows)
     return result
+
+
+def chunk_rows(rows: int, vocab_size: int) -> int:
+    """Rows of a chunk: as few chunks as CHUNK_ELEMENTS allows, of equal size.
+
+    A short last chunk would read the whole head for a few rows.
+    """
+    most = max(1, CHUNK_ELEMENTS // vocab_size)
+    chunks = max(1, math.ceil(rows / most))
+    return max(1, math.ceil(rows / chunks))
 
 
 def _any_head_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
@@ -120,7 +145,7 @@ def _any_head_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Ten
 
     with torch.no_grad():
         vocab_size = head(hidden[:1]).shape[-1]
-    rows = max(1, CHUNK_ELEMENTS // vocab_size)
+    rows = chunk_rows(len(hidden), vocab_size)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)

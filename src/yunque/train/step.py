@@ -87,7 +87,7 @@ def update(
     for part in optimizers.parts:
         scaler.unscale_(part)
     parameters = list(optimizers.names)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf).item())
+    norm = clip(parameters, clip_norm or math.inf)
     applied = math.isfinite(loss) and math.isfinite(norm)
     if applied:
         for part in optimizers.parts:
@@ -97,6 +97,19 @@ def update(
     optimizers.zero_grad()
     rescaled = math.isfinite(loss) and not applied and 1.0 <= scaler.get_scale() < scale
     return Update(loss, norm, tokens, applied, rescaled)
+
+
+def clip(parameters: list[nn.Parameter], most: float) -> float:
+    """Scale the gradients down to the global norm `most`; returns the norm that they had.
+
+    As PyTorch's clip_grad_norm_, which writes every gradient anew even where it scales nothing.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    value = float(norm.item())
+    if value + 1e-6 > most:
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return value
 
 
 def unsynchronised(model: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -1,0 +1,308 @@
+"""How fast a training step is: Yunque against the plain loop and the peers, on the same work.
+
+    python bench/train.py --job book [--rounds 3] [--steps 5] [--device cuda] [--precision bf16]
+    python bench/train.py --job shakespeare TEXT [--seeds 3]
+
+`book` is the job of chapter 5 of S. Raschka's "Build a Large Language Model (From Scratch)": the
+shape of GPT-2 124M, context 256, batch 2, dropout 0.1, AdamW. In every round each contender is a
+process of its own, one after the other; two steps warm up, the median of the others counts. Seconds
+a step are the median of the rounds, and so are the ratios within each round to the plain loop.
+Peers that are not installed are left out: pip install llms-from-scratch litgpt
+
+`shakespeare` is nanoGPT's job for CPUs (bench/shakespeare.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plain
+import torch
+from measure import matrix_peak, peak_memory, spread, wait, worker, write_result
+
+BOOK = plain.Shape(50257, 256, 12, 12, 768, dropout=0.1)
+BATCH, RATE, DECAY, WARM = 2, 4e-4, 0.1, 2
+
+Step = Callable[[int], float]
+"""Number of the step → its loss."""
+
+
+def tokens(step: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of a step, `(B, T)`: the same for every contender."""
+    drawn = torch.Generator().manual_seed(step)
+    both = torch.randint(0, BOOK.vocab_size, (BATCH, BOOK.context + 1), generator=drawn)
+    return both[:, :-1].contiguous().to(device), both[:, 1:].contiguous().to(device)
+
+
+def loop(model: torch.nn.Module, device: torch.device, precision: str) -> Step:
+    """The loop of a tutorial around a model that gives logits."""
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+
+    def step(number: int) -> float:
+        inputs, targets = tokens(number, device)
+        optimizer.zero_grad()
+        with autocast(device, precision):
+            loss = plain.loss_of(model, inputs, targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def plain_loop(device: torch.device, precision: str) -> Step:
+    return loop(plain.GPT(BOOK), device, precision)
+
+
+def plain_loop_our_memory(device: torch.device, precision: str) -> Step:
+    from yunque import runtime
+
+    runtime.keep_freed_memory()
+    return plain_loop(device, precision)
+
+
+def plain_compiled(device: torch.device, precision: str) -> Step:
+    fused = dataclasses.replace(BOOK, fused_attention=True)
+    return loop(torch.compile(plain.GPT(fused)), device, precision)  # type: ignore[arg-type]
+
+
+def book_package(device: torch.device, precision: str) -> Step:
+    from llms_from_scratch.ch04 import GPTModel
+
+    shape = {
+        "vocab_size": BOOK.vocab_size,
+        "context_length": BOOK.context,
+        "emb_dim": BOOK.width,
+        "n_heads": BOOK.heads,
+        "n_layers": BOOK.layers,
+        "drop_rate": BOOK.dropout,
+        "qkv_bias": False,
+    }
+    return loop(GPTModel(shape), device, precision)
+
+
+def litgpt(device: torch.device, precision: str) -> Step:
+    """LitGPT has no dropout and no learned positions: its job is the lighter one."""
+    from litgpt import GPT, Config
+
+    shape = Config(
+        n_layer=BOOK.layers,
+        n_head=BOOK.heads,
+        n_embd=BOOK.width,
+        block_size=BOOK.context,
+        vocab_size=BOOK.vocab_size,
+        padded_vocab_size=BOOK.vocab_size,
+    )
+    return loop(GPT(shape), device, precision)
+
+
+def ours(device: torch.device, precision: str) -> Step:
+    """Yunque's update, with the model and the optimizer that recipes/the-verdict… asks for."""
+    from yunque import runtime
+    from yunque.assemble.recipes import base_recipe
+    from yunque.batch import Batch
+    from yunque.model.decoder import Decoder
+    from yunque.train.optim import Optimizers
+    from yunque.train.step import update
+
+    path = Path(__file__).parents[1] / "recipes" / "the-verdict-gpt2-124m.toml"
+    recipe = base_recipe(str(path), "").replace(device=str(device), precision=precision)
+    where = runtime.start(recipe.machine)
+    shape = dataclasses.replace(recipe.model, vocab_size=BOOK.vocab_size)
+    model = where.spread(Decoder(shape, seed=1)).train()
+    optimizers = Optimizers(model, recipe.optim)
+    scaler = torch.amp.GradScaler(where.device.type, enabled=False)
+
+    def rows(step: int, first: int, count: int) -> Batch:
+        inputs, targets = tokens(step, torch.device("cpu"))
+        return Batch(inputs[first : first + count], targets[first : first + count])
+
+    def step(number: int) -> float:
+        done = update(
+            number,
+            rows,
+            model,
+            model.head,  # type: ignore[arg-type]
+            optimizers,
+            scaler,
+            where,
+            batch_size=BATCH,
+            micro_batch_size=BATCH,
+            clip_norm=recipe.optim.clip_norm,
+            seed=1,
+        )
+        return done.loss
+
+    return step
+
+
+CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str]] = {
+    "plain": ("the plain loop", plain_loop, "torch"),
+    "plain-memory": ("the plain loop, our memory settings", plain_loop_our_memory, "torch"),
+    "plain-compiled": ("the plain loop, fused attention, compiled", plain_compiled, "torch"),
+    "book": ("llms-from-scratch", book_package, "llms_from_scratch"),
+    "trainer": ("transformers Trainer", None, "transformers"),
+    "litgpt": ("LitGPT, without dropout", litgpt, "litgpt"),
+    "ours": ("yunque", ours, "yunque"),
+}
+
+
+def time_steps(step: Step, count: int, device: torch.device) -> tuple[list[float], float]:
+    """Seconds of each step behind the warm-up, and the last loss."""
+    seconds, loss = [], 0.0
+    for number in range(WARM + count):
+        wait(device)
+        began = time.perf_counter()
+        loss = step(number)
+        wait(device)
+        seconds.append(time.perf_counter() - began)
+    return seconds[WARM:], loss
+
+
+def time_trainer(count: int, device: torch.device, precision: str) -> tuple[list[float], float]:
+    """The same for transformers' Trainer, which owns its loop and calls us back."""
+    import tempfile
+
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+        logging,
+    )
+
+    logging.set_verbosity_error()
+    drop = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), BOOK.dropout)
+    shape = GPT2Config(n_positions=BOOK.context, tie_word_embeddings=False, **drop)
+    rows = [tokens(step, torch.device("cpu"))[0] for step in range(WARM + count)]
+    dataset = [{"input_ids": row, "labels": row} for both in rows for row in both]
+    seconds: list[float] = []
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            wait(device)
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            wait(device)
+            seconds.append(time.perf_counter() - self.began)
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(
+            folder,
+            max_steps=WARM + count,
+            per_device_train_batch_size=BATCH,
+            learning_rate=RATE,
+            weight_decay=DECAY,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
+            use_cpu=device.type == "cpu",
+            bf16=precision == "bf16",
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        made = Trainer(GPT2LMHeadModel(shape), settings, train_dataset=dataset, callbacks=[Watch()])
+        with contextlib.redirect_stdout(io.StringIO()):
+            loss = made.train().training_loss
+    return seconds[WARM:], loss
+
+
+def one(name: str, steps: int, device: torch.device, precision: str) -> None:
+    """A contender in this process: prints its JSON answer."""
+    torch.manual_seed(0)
+    if name == "peak":
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        print(json.dumps({"peak": matrix_peak(device, dtype)}))
+        return
+    make = CONTENDERS[name][1]
+    if make is None:
+        seconds, loss = time_trainer(steps, device, precision)
+    else:
+        seconds, loss = time_steps(make(device, precision), steps, device)
+    print(json.dumps({"seconds": seconds, "loss": loss, "memory": peak_memory(device)}))
+
+
+def book(options: argparse.Namespace, device: torch.device) -> None:
+    """The book's job: every contender in every round, and the table."""
+    shared = ["--device", str(device), "--precision", options.precision]
+    names = [name for name in options.contenders if importlib.util.find_spec(CONTENDERS[name][2])]
+    for name in set(options.contenders) - set(names):
+        print(f"{CONTENDERS[name][0]} is not installed and left out")
+    peaks: list[float] = []
+    times: dict[str, list[float]] = {name: [] for name in names}
+    every: dict[str, list[float]] = {name: [] for name in names}
+    memory: dict[str, int] = dict.fromkeys(names, 0)
+    for _ in range(options.rounds):
+        peaks.append(worker(__file__, ["--one", "peak", *shared])["peak"])
+        for name in names:
+            answer = worker(__file__, ["--one", name, "--steps", str(options.steps), *shared])
+            times[name].append(statistics.median(answer["seconds"]))
+            every[name] += answer["seconds"]
+            memory[name] = max(memory[name], answer["memory"])
+            print(f"{name:16} {times[name][-1]:.3f} s/step", flush=True)
+    flops = BOOK.flops_per_token * BATCH * BOOK.context
+    peak = max(peaks)
+    lines = [
+        f"{options.rounds} rounds, {options.steps} steps each, {options.precision}. A step: "
+        f"{flops / 1e9:.0f} GFLOP; best matrix product here: {peak / 1e9:.0f} GFLOP/s, so at best "
+        f"{flops / peak:.2f} s. MFU is against that peak. Base of the ratios: {names[0]}.",
+        "",
+        "| | s/step, rounds | s/step, all steps | times the base | peak memory, GB | MFU |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        ratios = [a / b for a, b in zip(times[names[0]], times[name], strict=True)]
+        share = flops / peak / statistics.median(times[name])
+        lines.append(
+            f"| {CONTENDERS[name][0]} | {spread(times[name])} | {spread(every[name])} "
+            f"| {spread(ratios)} | {memory[name] / 1e9:.2f} | {share:.0%} |"
+        )
+    write_result(f"train-book-{device.type}-{options.precision}", "The book's job", lines, device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("text", nargs="?", type=Path, help="shakespeare: the text")
+    parser.add_argument("--job", choices=("book", "shakespeare"), default="book")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    usual = [name for name in CONTENDERS if name != "plain-compiled"]
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=usual)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if options.one:
+        one(options.one, options.steps, device, options.precision)
+    elif options.job == "book":
+        book(options, device)
+    else:
+        import shakespeare
+
+        shakespeare.race(options.text, options.seeds, device)
+
+
+if __name__ == "__main__":
+    main()
