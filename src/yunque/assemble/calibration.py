@@ -1,0 +1,153 @@
+"""The rates of this machine, from updates of small models that are timed in a few seconds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from yunque import runtime
+from yunque.batch import Batch
+from yunque.config import MachineConfig, ModelConfig, OptimConfig, TrainConfig
+from yunque.doctor import memory
+from yunque.forecast.machine import Machine, Rates, fitted
+from yunque.forecast.work import Job, update_work
+from yunque.model.decoder import Decoder
+from yunque.runtime import Runtime
+from yunque.train.optim import Optimizers
+from yunque.train.step import update
+
+SECONDS_EACH = 0.8
+"""How long each small job is repeated; its median time counts."""
+LEAST_UPDATES = 4
+CPU_WATTS_A_CORE, GPU_WATTS = 15.0, 250.0
+"""Where the machine does not say: a guess, named as one."""
+
+
+def small_jobs() -> list[Job]:
+    """Pieces of work in which each kind of `Work` is the greatest part at least once."""
+
+    def job(
+        width: int,
+        layers: int,
+        length: int,
+        batch: int,
+        vocabulary: int,
+        mlp: str = "swiglu",
+        dropout: float = 0.0,
+        optimizer: str = "adamw",
+    ) -> Job:
+        old = mlp == "gelu"
+        shape = ModelConfig(
+            num_layers=layers,
+            hidden_size=width,
+            num_heads=max(1, width // 64),
+            context_length=length,
+            mlp="gelu" if old else "swiglu",
+            norm="layernorm" if old else "rmsnorm",
+            positions="learned" if old else "rotary",
+            bias=old,
+            qkv_bias=old,
+            qk_norm=not old,
+            dropout=dropout,
+        ).resolved(vocabulary)
+        train = TrainConfig(batch_size=batch)
+        return Job(shape, train, OptimConfig(optimizer=optimizer))  # type: ignore[arg-type]
+
+    return [
+        job(64, 6, 64, 2, 100),
+        job(64, 2, 64, 2, 100, "gelu"),
+        job(128, 4, 64, 12, 100),
+        job(128, 4, 128, 16, 100, optimizer="muon"),
+        job(192, 4, 256, 8, 100, dropout=0.2),
+        job(256, 2, 256, 8, 100, "gelu", dropout=0.1),
+        job(256, 2, 1024, 2, 100),
+        job(384, 2, 128, 8, 4000, "gelu"),
+        job(512, 2, 256, 4, 1000),
+        job(768, 2, 256, 2, 1000, "gelu"),
+        job(768, 1, 64, 1, 16_000),
+        job(128, 1, 128, 8, 30_000),
+    ]
+
+
+def seconds_of(job: Job, where: Runtime) -> float:
+    """The median time of an update of this job, in seconds, on random tokens."""
+    model = Decoder(job.shape).to(where.device).train()
+    optimizers = Optimizers(model, job.optim)
+    scaler = torch.amp.GradScaler(where.device.type, enabled=where.precision == "fp16")
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(
+        job.shape.vocab_size, (job.train.batch_size, job.row_length + 1), generator=generator
+    )
+    batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())  # (B, T) each
+
+    def once(step: int) -> float:
+        began = time.perf_counter()
+        update(
+            step,
+            lambda step, first, count: batch,
+            model,
+            model.head,
+            optimizers,
+            scaler,
+            where,
+            batch_size=job.train.batch_size,
+            micro_batch_size=job.train.batch_size,
+            clip_norm=1.0,
+            seed=0,
+        )
+        return time.perf_counter() - began
+
+    once(0)  # the first also prepares kernels and the optimizer's state
+    times: list[float] = []
+    while len(times) < LEAST_UPDATES or sum(times) < SECONDS_EACH:
+        times.append(once(len(times) + 1))
+    return statistics.median(times)
+
+
+def calibrate(
+    machine: MachineConfig, told: Callable[[float], None] = lambda share: None
+) -> Machine:
+    """Measure this machine; about twenty seconds.
+
+    Args:
+        machine: device, precision and threads that are measured.
+        told: hears the share that is done, from 0 to 1.
+    """
+    where = runtime.start(machine)
+    jobs, rows, seconds = small_jobs(), [], []
+    for index, job in enumerate(jobs):
+        told(index / len(jobs))
+        rows.append([*update_work(job).values(), 1.0])
+        seconds.append(seconds_of(job, where))
+    rates = Rates(*fitted(rows, seconds))
+    return Machine(
+        name=name_of(where),
+        kind=where.device.type,
+        memory=memory_of(where),
+        rates={where.precision: rates, "fp32": rates},
+        base_memory=0,
+        watts=GPU_WATTS if where.device.type == "cuda" else CPU_WATTS_A_CORE * where_threads(),
+        measured=True,
+        threads=where_threads(),
+    )
+
+
+def where_threads() -> int:
+    return torch.get_num_threads()
+
+
+def name_of(where: Runtime) -> str:
+    """What the machine is called: the card, or the processor."""
+    if where.device.type == "cuda":
+        return torch.cuda.get_device_name(where.device)
+    return str(torch.cpu.get_capabilities().get("name") or "CPU")
+
+
+def memory_of(where: Runtime) -> int:
+    """Bytes that a run can have."""
+    if where.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(where.device).total_memory)
+    return memory()[0] or 0
