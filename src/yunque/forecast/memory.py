@@ -131,8 +131,8 @@ def passing(job: Job) -> Memory:
     logits = 4 * chunk * 2 + (0 if number == 4 else 2 * chunk)
     gradients = 4 * job.trained_parameters
     head = 0 if job.adapted else 4 * V * C
-    if number == 2:
-        head += 2 * V * C  # the head in working precision
+    if number == 2 and not job.adapted:
+        head += 2 * V * C  # the head in working precision; a frozen one is kept in it
     biggest = max(4 * m.weights for m in matrices(shape))
     unpacked = 2 * number * biggest // 4 if job.method == "qlora" else 0
     moments = (
