@@ -30,6 +30,7 @@ ROOMS = (
     "explain",
     "export",
     "ledger",
+    "plan",
     "report",
     "screen",
 )
