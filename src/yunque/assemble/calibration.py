@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from yunque import runtime
 from yunque.batch import Batch
 from yunque.config import MachineConfig, ModelConfig, OptimConfig, TrainConfig
-from yunque.doctor import memory
+from yunque.doctor import cpu_facts
 from yunque.forecast.machine import Machine, Rates, fitted
 from yunque.forecast.work import Job, update_work
 from yunque.model.decoder import Decoder
@@ -107,47 +108,35 @@ def seconds_of(job: Job, where: Runtime) -> float:
     return statistics.median(times)
 
 
-def calibrate(
-    machine: MachineConfig, told: Callable[[float], None] = lambda share: None
-) -> Machine:
+def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machine:
     """Measure this machine; about twenty seconds.
 
     Args:
         machine: device, precision and threads that are measured.
-        told: hears the share that is done, from 0 to 1.
+        told: hears how many of how many pieces of work are done.
     """
     where = runtime.start(machine)
-    jobs, rows, seconds = small_jobs(), [], []
+    base = where.resident_bytes()
+    rows: list[list[float]] = []
+    seconds: list[float] = []
+    jobs = small_jobs()
     for index, job in enumerate(jobs):
-        told(index / len(jobs))
+        told(index, len(jobs))
+        job = dataclasses.replace(job, precision=where.precision)
         rows.append([*update_work(job).values(), 1.0])
         seconds.append(seconds_of(job, where))
     rates = Rates(*fitted(rows, seconds))
+    if not rates.unpacked_weights:
+        # No small job has quantised weights: half a byte read and a number written for each.
+        rates = dataclasses.replace(rates, unpacked_weights=5 * rates.elementwise_bytes)
+    cuda = where.device.type == "cuda"
     return Machine(
-        name=name_of(where),
+        name=torch.cuda.get_device_name(where.device) if cuda else cpu_facts(False).name,
         kind=where.device.type,
-        memory=memory_of(where),
+        memory=where.memory_size() or 0,
         rates={where.precision: rates, "fp32": rates},
-        base_memory=0,
-        watts=GPU_WATTS if where.device.type == "cuda" else CPU_WATTS_A_CORE * where_threads(),
+        base_memory=base or 0,
+        watts=GPU_WATTS if cuda else CPU_WATTS_A_CORE * torch.get_num_threads(),
         measured=True,
-        threads=where_threads(),
+        threads=torch.get_num_threads(),
     )
-
-
-def where_threads() -> int:
-    return torch.get_num_threads()
-
-
-def name_of(where: Runtime) -> str:
-    """What the machine is called: the card, or the processor."""
-    if where.device.type == "cuda":
-        return torch.cuda.get_device_name(where.device)
-    return str(torch.cpu.get_capabilities().get("name") or "CPU")
-
-
-def memory_of(where: Runtime) -> int:
-    """Bytes that a run can have."""
-    if where.device.type == "cuda":
-        return int(torch.cuda.get_device_properties(where.device).total_memory)
-    return memory()[0] or 0

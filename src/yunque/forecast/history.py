@@ -48,9 +48,7 @@ class Correction:
     count: int = 0
 
 
-def correction(
-    outcomes: Sequence[Outcome], machine: str, method: str, spread: float
-) -> Correction:
+def correction(outcomes: Sequence[Outcome], machine: str, method: str, spread: float) -> Correction:
     """The correction for a run of `method` on `machine`.
 
     The factor is the geometric mean of outcome / forecast, those of the same method counting
@@ -74,7 +72,9 @@ def correction(
         return math.exp(mean), max(LEAST_SPREAD, math.sqrt(var))
 
     time_factor, time_spread = drawn([o.seconds / o.forecast_seconds for o in here], spread)
-    memory_factor, memory_spread = drawn([o.memory / o.forecast_memory for o in here], MEMORY_SPREAD)
+    memory_factor, memory_spread = drawn(
+        [o.memory / o.forecast_memory for o in here], MEMORY_SPREAD
+    )
     return Correction(time_factor, memory_factor, time_spread, memory_spread, len(here))
 
 

@@ -168,10 +168,11 @@ def evaluating(job: Job) -> Memory:
 
 
 def generating(job: Job, rows: int = 1) -> Memory:
-    """What writing texts holds beside the weights: keys and values of the whole context."""
+    """What writing samples holds beside `stored`: keys and values of prompt and sample."""
     shape = job.shape
+    length = min(shape.context_length, job.row_length + job.train.sample_tokens)
     each = 2 * shape.num_kv_heads * shape.head_size * width(job)
-    return Memory(activations=rows * shape.num_layers * shape.context_length * each)
+    return Memory(activations=rows * shape.num_layers * length * each)
 
 
 def together(*parts: Memory) -> Memory:
@@ -182,7 +183,7 @@ def together(*parts: Memory) -> Memory:
 def peak_memory(job: Job, base: int = 0) -> Memory:
     """Peak memory of a run on a machine of which `base` bytes are taken already."""
     held = together(stored(job), Memory(base=base))
-    moments = [together(held, passing(job)), together(held, evaluating(job))]
+    moments = [together(held, work(job)) for work in (passing, evaluating, generating)]
     return max(moments, key=lambda memory: memory.total)
 
 

@@ -96,7 +96,7 @@ def remarks(job: Job, data: Data) -> list[Remark]:
         vocabulary=vocabulary,
     )
     add(
-        2 * job.optim.warmup_steps > job.steps > 0,
+        0 < job.steps < 2 * job.optim.warmup_steps,
         "warmup_long",
         warmup=job.optim.warmup_steps,
         steps=job.steps,

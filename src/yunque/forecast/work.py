@@ -129,7 +129,7 @@ def pass_work(job: Job, rows: int, *, backward: bool) -> Work:
     section 4 (what is kept and read of each block).
     """
     shape, width = job.shape, 4 if job.precision == "fp32" else 2
-    T, C, F = job.row_length, shape.hidden_size, shape.intermediate_size
+    T, C = job.row_length, shape.hidden_size
     N, D, V = rows * T, shape.head_size, shape.vocab_size
     frozen = job.adapted
     # On the way back: the gradient of the input, and that of the weight unless it is frozen.

@@ -56,6 +56,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "what happened in a training, as a page",
         "qué pasó en un entrenamiento, en una página",
     ),
+    "cli.verb_plan": (
+        "memory, time and disk of a run before it runs, and a second opinion",
+        "memoria, tiempo y disco antes de entrenar, y una segunda opinión",
+    ),
     "cli.verb_doctor": (
         "is everything there, from Python to CUDA?",
         "¿está todo, desde Python hasta CUDA?",

@@ -6,10 +6,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Midiendo esta máquina, una sola vez ({done:,} de {all:,})",
     ),
     "plan.job_pretrain": (
-        "Pretraining of {parameters:,} parameters: {steps:,} updates of {rows:,} rows of {length:,} "
-        "tokens",
-        "Preentrenamiento de {parameters:,} parámetros: {steps:,} actualizaciones de {rows:,} filas "
-        "de {length:,} tokens",
+        "Pretraining of {parameters:,} parameters: {steps:,} updates of {rows:,} rows of "
+        "{length:,} tokens",
+        "Preentrenamiento de {parameters:,} parámetros: {steps:,} actualizaciones de {rows:,} "
+        "filas de {length:,} tokens",
     ),
     "plan.job_full": (
         "Full fine-tuning of {parameters:,} parameters: {steps:,} updates of {rows:,} rows of "
@@ -78,7 +78,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Sin fuentes no se sabe cuántas pasadas se darán a los datos.",
     ),
     "plan.part_weights": ("weights", "pesos"),
-    "plan.part_quantisation": ("scales of the quantised weights", "escalas de los pesos cuantizados"),
+    "plan.part_quantisation": (
+        "scales of the quantised weights",
+        "escalas de los pesos cuantizados",
+    ),
     "plan.part_adapter": ("adapter", "adaptador"),
     "plan.part_gradients": ("gradients", "gradientes"),
     "plan.part_optimizer": ("optimizer", "optimizador"),
@@ -139,8 +142,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Nada en esta receta se sale de lo habitual.",
     ),
     "plan.doubt_memorise": (
-        "{passes:,.0f} passes over {documents:,} examples: that has been seen to learn the examples "
-        "by heart and to make a model worse than its base. Two or three passes are usual "
+        "{passes:,.0f} passes over {documents:,} examples: that has been seen to learn the "
+        "examples by heart and to make a model worse than its base. Two or three passes are usual "
         "(--epochs 3); hold an exam (--exam FILE).",
         "{passes:,.0f} pasadas sobre {documents:,} ejemplos: se ha visto que así se aprenden de "
         "memoria y el modelo queda peor que el de partida. Lo habitual son dos o tres pasadas "
@@ -157,8 +160,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Una tasa de aprendizaje de {rate:g} supera lo que se sabe que funciona aquí ({bound:g}).",
     ),
     "plan.doubt_rate_low": (
-        "A learning rate of {rate:g} is so small ({bound:g} and more is usual) that hardly anything "
-        "will be learnt.",
+        "A learning rate of {rate:g} is so small ({bound:g} and more is usual) that hardly "
+        "anything will be learnt.",
         "Una tasa de aprendizaje de {rate:g} es tan pequeña (lo habitual es {bound:g} o más) que "
         "apenas se aprenderá nada.",
     ),
