@@ -26,7 +26,7 @@ from typing import Any
 
 from yunque.assemble.calibration import calibrate
 from yunque.assemble.planning import job_of, planned_recipe, precision_on
-from yunque.config import MachineConfig, ModelConfig
+from yunque.config import MachineConfig, ModelConfig, Recipe, to_toml
 from yunque.data.tokenizer import train_tokenizer
 from yunque.forecast.history import Correction, Outcome, correction
 from yunque.forecast.machine import Machine
@@ -133,7 +133,8 @@ def base_of(case: Case, folder: Path) -> Path:
     """A random base of a shape, saved as a model folder."""
     path = folder / f"base-{case.shape}"
     if not path.exists():
-        tokenizer = train_tokenizer("char", [text_of(folder).read_text()[:10_000]])
+        text = text_of(folder).read_text()[:10_000]
+        tokenizer = train_tokenizer("char", lambda: iter([text]), "<|endoftext|>")
         shape = shape_of(case.shape, 1024).resolved(0)
         save_folder(Decoder(shape), path, tokenizer.save, {"eos_token_id": 0})
     return path
@@ -144,15 +145,10 @@ def run(case: Case, folder: Path) -> tuple[float, float, float, Path]:
     out = Path(tempfile.mkdtemp(dir=folder)) / "run"
     command = [sys.executable, "-m", "yunque.cli"]
     if case.method == "pretrain":
-        shape = dataclasses.asdict(shape_of(case.shape, case.length))
-        command += ["pretrain", str(text_of(folder)), "--tokenizer", "char"]
-        for name, value in shape.items():
-            if isinstance(value, bool):
-                command += [f"--{name.replace('_', '-')}", str(value)]
-            elif name not in ("preset", "dropout") and value != getattr(ModelConfig(), name):
-                command += [f"--{name.replace('_', '-')}", str(value)]
-        if "--dropout" not in case.flags:
-            command += ["--dropout", "0"]
+        recipe = out.parent / "shape.toml"
+        shape = shape_of(case.shape, case.length)
+        recipe.write_text(to_toml(Recipe().replace(tokenizer="char", **given(shape))))
+        command += ["pretrain", str(text_of(folder)), "--recipe", str(recipe)]
     else:
         command += ["finetune", str(base_of(case, folder)), str(text_of(folder))]
         command += ["--method", case.method, "--max-length", str(case.length), "--epochs", "0"]
@@ -165,3 +161,96 @@ def run(case: Case, folder: Path) -> tuple[float, float, float, Path]:
     start = next(row for row in rows if row["event"] == "start")
     seconds = [case.batch * case.length / row["tokens_per_second"] for row in steps[1:]]
     return statistics.median(seconds), steps[-1]["memory_bytes"], start["base_memory"], out
+
+
+def given(shape: ModelConfig) -> dict[str, Any]:
+    """A shape as options of a recipe."""
+    values = dataclasses.asdict(shape)
+    del values["preset"]
+    return values
+
+
+def forecast(machine: Machine, out: Path, base: float) -> Plan:
+    """The forecast from the run's own recipe, uncorrected."""
+    recipe = planned_recipe(str(out))
+    job, _ = job_of(recipe, precision_on(machine, recipe.machine))
+    return plan_run(job, dataclasses.replace(machine, base_memory=int(base)), Correction())
+
+
+def main() -> None:
+    """Measure the machine, make the runs, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="one method")
+    parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--out", default="", help="file for the rows, as JSON lines")
+    options = parser.parse_args()
+    machine = calibrate(MachineConfig(), lambda done, count: None)
+    print(f"{machine.name}, {machine.threads} threads, {os.cpu_count()} cores")
+    print(json.dumps({k: f"{v:.3g}" for k, v in dataclasses.asdict(machine.rates["fp32"]).items()}))
+    print("| run | memory, MB | forecast | error | x 4 | s/update | forecast | error |")
+    print("|---|---|---|---|---|---|---|---|")
+    outcomes, table = [], []
+    chosen = [case for case in cases() if options.only in ("", case.method)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case in chosen[options.skip :][: options.limit]:
+            seconds, memory, base, out = run(case, folder)
+            plan = forecast(machine, out, base)
+            subprocess.run(["rm", "-r", str(out.parent)], check=True)
+            times_4 = 16 * count_parameters(plan.job.shape).total
+            errors = [
+                math.log(plan.peak.value / memory),
+                math.log(plan.update_seconds.value / seconds),
+                math.log(times_4 / memory),
+            ]
+            table.append(errors)
+            outcomes.append(
+                Outcome(
+                    machine.name, case.method, plan.update_seconds.value, seconds,
+                    plan.peak.value - base, memory - base,
+                )  # fmt: skip
+            )
+            label = f"{case.method} {case.shape} {case.batch} x {case.length} {' '.join(case.flags)}"
+            print(
+                f"| {label} | {memory / 1e6:,.0f} | {plan.peak.value / 1e6:,.0f} "
+                f"| {math.expm1(errors[0]):+.1%} | {times_4 / 1e6:,.0f} | {seconds:.3f} "
+                f"| {plan.update_seconds.value:.3f} | {math.expm1(errors[1]):+.1%} |",
+                flush=True,
+            )
+            if options.out:
+                row = {"case": dataclasses.asdict(case), "seconds": seconds, "memory": memory}
+                row |= {"base": base, "parts": dict(plan.memory.parts())}
+                with Path(options.out).open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    summary(machine, outcomes, table)
+
+
+def summary(machine: Machine, outcomes: list[Outcome], table: list[list[float]]) -> None:
+    """Errors of all runs, and what learning from the first five does to those after them."""
+    for index, what in enumerate(("memory", "time", "parameters x 4")):
+        sizes = [abs(math.expm1(errors[index])) for errors in table]
+        print(f"{what}: mean {statistics.mean(sizes):.1%}, largest {max(sizes):.1%}")
+    if len(outcomes) < 10:
+        return
+    # The order in which a user would run them is none in particular.
+    mixed = random.Random(1).sample(outcomes, len(outcomes))
+    for count in (0, 1, 5, 20):
+        time_errors, memory_errors, inside = [], [], [0, 0]
+        for one in mixed[20:]:
+            past = correction(mixed[:count], one.machine, one.method, machine.spread)
+            time_error = math.log(one.forecast_seconds * past.time_factor / one.seconds)
+            memory_error = math.log(one.forecast_memory * past.memory_factor / one.memory)
+            time_errors.append(abs(math.expm1(time_error)))
+            memory_errors.append(abs(math.expm1(memory_error)))
+            inside[0] += abs(time_error) <= 1.645 * (past.time_spread or machine.spread)
+            inside[1] += abs(memory_error) <= 1.645 * past.memory_spread
+        print(
+            f"after {count} runs: time {statistics.mean(time_errors):.1%} "
+            f"({inside[0]} of {len(time_errors)} inside the interval), memory above the program's "
+            f"own {statistics.mean(memory_errors):.1%} ({inside[1]} inside)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable
 
@@ -14,20 +13,20 @@ from yunque.batch import Batch
 from yunque.config import MachineConfig, ModelConfig, OptimConfig, TrainConfig
 from yunque.doctor import cpu_facts
 from yunque.forecast.machine import Machine, Rates, fitted
-from yunque.forecast.work import Job, update_work
+from yunque.forecast.work import Workload, update_work
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.train.optim import Optimizers
 from yunque.train.step import update
 
 SECONDS_EACH = 0.8
-"""How long each small job is repeated; its median time counts."""
+"""How long each small job is repeated; its shortest time counts."""
 LEAST_UPDATES = 4
 CPU_WATTS_A_CORE, GPU_WATTS = 15.0, 250.0
 """Where the machine does not say: a guess, named as one."""
 
 
-def small_jobs() -> list[Job]:
+def small_jobs() -> list[Workload]:
     """Pieces of work in which each kind of `Work` is the greatest part at least once."""
 
     def job(
@@ -39,7 +38,7 @@ def small_jobs() -> list[Job]:
         mlp: str = "swiglu",
         dropout: float = 0.0,
         optimizer: str = "adamw",
-    ) -> Job:
+    ) -> Workload:
         old = mlp == "gelu"
         shape = ModelConfig(
             num_layers=layers,
@@ -55,7 +54,7 @@ def small_jobs() -> list[Job]:
             dropout=dropout,
         ).resolved(vocabulary)
         train = TrainConfig(batch_size=batch)
-        return Job(shape, train, OptimConfig(optimizer=optimizer))  # type: ignore[arg-type]
+        return Workload(shape, train, OptimConfig(optimizer=optimizer))  # type: ignore[arg-type]
 
     return [
         job(64, 6, 64, 2, 100),
@@ -73,8 +72,11 @@ def small_jobs() -> list[Job]:
     ]
 
 
-def seconds_of(job: Job, where: Runtime) -> float:
-    """The median time of an update of this job, in seconds, on random tokens."""
+def seconds_of(job: Workload, where: Runtime) -> float:
+    """The shortest time of an update of this job, in seconds, on random tokens.
+
+    Whatever else the machine does makes an update longer, never shorter.
+    """
     model = Decoder(job.shape).to(where.device).train()
     optimizers = Optimizers(model, job.optim)
     scaler = torch.amp.GradScaler(where.device.type, enabled=where.precision == "fp16")
@@ -105,7 +107,7 @@ def seconds_of(job: Job, where: Runtime) -> float:
     times: list[float] = []
     while len(times) < LEAST_UPDATES or sum(times) < SECONDS_EACH:
         times.append(once(len(times) + 1))
-    return statistics.median(times)
+    return min(times)
 
 
 def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machine:

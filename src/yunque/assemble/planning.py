@@ -8,24 +8,28 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yunque.assemble.recipes import base_recipe, finetune_recipe, overlaid
 from yunque.config import MachineConfig, ModelConfig, Recipe, validate
 from yunque.errors import InputError
 from yunque.files import read_json
 from yunque.forecast import store
-from yunque.forecast.history import correction
+from yunque.forecast.history import Correction, Outcome, correction
 from yunque.forecast.lines import plan_lines
-from yunque.forecast.machine import Machine, published
+from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
-from yunque.forecast.work import Job
+from yunque.forecast.work import Workload
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
+
+if TYPE_CHECKING:
+    from yunque.runtime import Runtime
 
 DEFAULT_STEPS = 2_000
 TOKENS_A_BYTE = {"char": 0.97, "byte": 1.0, "word": 0.2}
@@ -34,6 +38,8 @@ SUBWORD_TOKENS_A_BYTE = 0.28
 VOCABULARY = {"char": 120, "byte": 258, "word": 20_000}
 COMPRESSED, COMPRESSION = (".gz", ".zst", ".bz2", ".xz", ".parquet"), 3.0
 STREAM, BUCKET = 1024, 64
+LEAST_STEPS = 5
+"""Updates of a run from which a forecast is corrected."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def this_machine(
     return found
 
 
-def job_of(recipe: Recipe, precision: str) -> tuple[Job, Data]:
+def job_of(recipe: Recipe, precision: str) -> tuple[Workload, Data]:
     """What the forecast needs of a recipe, and what is known of its data."""
     method = recipe.adapt.method if recipe.base else "pretrain"
     shape = base_shape(recipe.base) if recipe.base else recipe.model
@@ -189,7 +195,7 @@ def job_of(recipe: Recipe, precision: str) -> tuple[Job, Data]:
     steps = recipe.train.steps
     if not steps and recipe.train.epochs and rows:
         steps = max(1, math.ceil(recipe.train.epochs * rows / recipe.train.batch_size))
-    job = Job(
+    job = Workload(
         shape=shape,
         train=recipe.train,
         optim=recipe.optim,
@@ -202,6 +208,68 @@ def job_of(recipe: Recipe, precision: str) -> tuple[Job, Data]:
         val_rows=math.ceil(known.val_tokens / length),
     )
     return job, known
+
+
+def forecast_run(job: Workload, machine: MachineConfig, where: Runtime, base_memory: int) -> Plan:
+    """The forecast of a run that is about to begin, on this machine.
+
+    Nothing is measured now: where the machine was not measured before, memory and disk are
+    forecast, and every time is 0.
+    """
+    found = store.kept_machine(machine_key(machine))
+    if found is None:
+        found = Machine(
+            name="",
+            kind=where.device.type,
+            memory=where.memory_size() or 0,
+            rates={"fp32": Rates(*(0.0,) * 7)},
+            base_memory=0,
+            watts=0.0,
+            measured=False,
+        )
+    found = dataclasses.replace(found, base_memory=base_memory)
+    past = correction(store.outcomes(), found.name, job.method, found.spread)
+    return plan_run(job, found, past)
+
+
+def told(plan: Plan) -> dict[str, Any]:
+    """A forecast as it stands in the first row of a run's log; null where it is not known."""
+    timed = plan.machine.measured
+    return {
+        "seconds": round(plan.seconds.value, 1) if timed else None,
+        "low_seconds": round(plan.seconds.low, 1) if timed else None,
+        "high_seconds": round(plan.seconds.high, 1) if timed else None,
+        "memory_bytes": round(plan.peak.value),
+        "disk_bytes": plan.disk,
+    }
+
+
+def learn(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what a run came to, so that the next forecast on this machine is better.
+
+    Args:
+        rows: the run log. A resumed run is not learnt from: its peak is that of a part.
+    """
+    steps = [row for row in rows if row["event"] == "step"]
+    if not plan.machine.measured or len(steps) < LEAST_STEPS or not steps[-1]["memory_bytes"]:
+        return
+    seen = [0, *(row["tokens_seen"] for row in steps)]
+    seconds = [
+        (seen[index + 1] - seen[index]) / row["tokens_per_second"]
+        for index, row in enumerate(steps)
+        if row["tokens_per_second"]
+    ]
+    uncorrected = plan_run(plan.job, plan.machine, Correction())
+    store.add_outcome(
+        Outcome(
+            machine=plan.machine.name,
+            method=plan.job.method,
+            forecast_seconds=uncorrected.update_seconds.value,
+            seconds=statistics.median(seconds),
+            forecast_memory=uncorrected.peak.value - plan.machine.base_memory,
+            memory=max(1.0, steps[-1]["memory_bytes"] - plan.machine.base_memory),
+        )
+    )
 
 
 def base_shape(base: str) -> ModelConfig:
@@ -278,7 +346,7 @@ def bytes_of(path: Path) -> float:
     return path.stat().st_size * (COMPRESSION if path.suffix in COMPRESSED else 1.0)
 
 
-def token_bytes(job: Job, data: Data) -> int:
+def token_bytes(job: Workload, data: Data) -> int:
     """The prepared tokens on disk."""
     width = 2 if job.shape.vocab_size <= 2**16 else 4
     return width * (data.train_tokens + data.val_tokens)

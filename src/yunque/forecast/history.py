@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,26 +75,6 @@ def correction(outcomes: Sequence[Outcome], machine: str, method: str, spread: f
         [o.memory / o.forecast_memory for o in here], MEMORY_SPREAD
     )
     return Correction(time_factor, memory_factor, time_spread, memory_spread, len(here))
-
-
-def outcome_of(
-    machine: str,
-    method: str,
-    forecast: Mapping[str, float],
-    update_seconds: Sequence[float],
-    memory: float,
-) -> Outcome | None:
-    """The outcome of a run for the store; None where too little was seen to learn from."""
-    if len(update_seconds) < 3 or memory <= 0 or forecast["seconds"] <= 0:
-        return None
-    return Outcome(
-        machine,
-        method,
-        forecast["seconds"],
-        statistics.median(update_seconds),
-        forecast["memory"],
-        memory,
-    )
 
 
 def from_json(rows: Any) -> list[Outcome]:

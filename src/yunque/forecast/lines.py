@@ -124,7 +124,7 @@ def fits_line(plan: Plan, lang: str) -> str:
     )
 
 
-def before_line(plan: Plan, timed: bool, lang: str) -> str:
+def before_line(plan: Plan, lang: str) -> str:
     """The line that a run shows before its first step."""
     if plan.machine.memory and not plan.fits and not plan.tight:
         return say(
@@ -134,7 +134,7 @@ def before_line(plan: Plan, timed: bool, lang: str) -> str:
             memory=gigabytes(plan.machine.memory, lang),
         )
     return say(
-        "plan.before" if timed else "plan.before_untimed",
+        "plan.before" if plan.machine.measured else "plan.before_untimed",
         lang,
         time=short_time(plan.seconds.value, lang),
         low=short_time(plan.seconds.low, lang),

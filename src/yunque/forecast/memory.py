@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yunque.forecast.shape import count_parameters, matrices
-from yunque.forecast.work import Job, targeted
+from yunque.forecast.work import Workload, targeted
 
 LOGITS = 1 << 23
 """Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
@@ -45,12 +45,12 @@ class Memory:
         return dataclasses.asdict(self)
 
 
-def width(job: Job) -> int:
+def width(job: Workload) -> int:
     """Bytes of a number in the precision that is computed in."""
     return 4 if job.precision == "fp32" else 2
 
 
-def stored(job: Job) -> Memory:
+def stored(job: Workload) -> Memory:
     """What lies in memory between two updates.
 
     Sources: Rajbhandari et al. 2020, "ZeRO", section 3.1 (weights, gradients, optimizer); Dettmers
@@ -90,7 +90,7 @@ def stored(job: Job) -> Memory:
     )
 
 
-def block_activations(job: Job) -> int:
+def block_activations(job: Workload) -> int:
     """Bytes that one block keeps of one token for the way back.
 
     Source: Korthikanti et al. 2022, "Reducing Activation Recomputation", section 4.1, for our
@@ -117,7 +117,7 @@ def block_activations(job: Job) -> int:
     return kept
 
 
-def passing(job: Job) -> Memory:
+def passing(job: Workload) -> Memory:
     """What an update holds beside `stored` at its peak."""
     shape, N = job.shape, job.micro_batch * job.row_length
     C, V, number = shape.hidden_size, shape.vocab_size, width(job)
@@ -157,7 +157,7 @@ def passing(job: Job) -> Memory:
     return dataclasses.replace(peak, activations=peak.activations + unpacked)
 
 
-def evaluating(job: Job) -> Memory:
+def evaluating(job: Workload) -> Memory:
     """What an evaluation holds beside `stored`: one block at a time, one chunk of logits."""
     N = EVALUATION_ROWS * job.row_length
     chunk = min(N * job.shape.vocab_size, LOGITS)
@@ -167,7 +167,7 @@ def evaluating(job: Job) -> Memory:
     )
 
 
-def generating(job: Job, rows: int = 1) -> Memory:
+def generating(job: Workload, rows: int = 1) -> Memory:
     """What writing samples holds beside `stored`: keys and values of prompt and sample."""
     shape = job.shape
     length = min(shape.context_length, job.row_length + job.train.sample_tokens)
@@ -180,14 +180,14 @@ def together(*parts: Memory) -> Memory:
     return Memory(*(sum(values) for values in zip(*map(dataclasses.astuple, parts), strict=True)))
 
 
-def peak_memory(job: Job, base: int = 0) -> Memory:
+def peak_memory(job: Workload, base: int = 0) -> Memory:
     """Peak memory of a run on a machine of which `base` bytes are taken already."""
     held = together(stored(job), Memory(base=base))
     moments = [together(held, work(job)) for work in (passing, evaluating, generating)]
     return max(moments, key=lambda memory: memory.total)
 
 
-def disk_bytes(job: Job, token_bytes: int = 0) -> int:
+def disk_bytes(job: Workload, token_bytes: int = 0) -> int:
     """What a run leaves and needs: its checkpoints, one more while it is saved, best/ and last/."""
     held = stored(job)
     trained = 4 * job.trained_parameters

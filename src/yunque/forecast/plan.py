@@ -20,7 +20,7 @@ from yunque.forecast.memory import (
     stored,
     together,
 )
-from yunque.forecast.work import Job, evaluation_work, update_work
+from yunque.forecast.work import Workload, evaluation_work, update_work
 
 NORMAL_90 = 1.645
 """Standard deviations on either side that hold 90 % of a normal distribution."""
@@ -49,7 +49,7 @@ class Change:
 
     id: str
     """The sentence `plan.change_ID`."""
-    job: Job
+    job: Workload
     memory: int
     """Bytes at the peak, after the change."""
     seconds: float
@@ -61,7 +61,7 @@ class Change:
 class Plan:
     """What a run will take on a machine."""
 
-    job: Job
+    job: Workload
     machine: Machine
     memory: Memory
     """By part, at the peak of training or evaluation, before the correction by past outcomes."""
@@ -128,7 +128,7 @@ class Plan:
         }
 
 
-def plan_run(job: Job, machine: Machine, past: Correction, token_bytes: int = 0) -> Plan:
+def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int = 0) -> Plan:
     """The forecast of a job on a machine, corrected by what past forecasts there came to.
 
     Args:
@@ -137,10 +137,10 @@ def plan_run(job: Job, machine: Machine, past: Correction, token_bytes: int = 0)
     """
     base = machine.base_memory
 
-    def peak_of(other: Job) -> float:
+    def peak_of(other: Workload) -> float:
         return corrected(peak_memory(other, base), past)
 
-    def seconds_of(other: Job) -> float:
+    def seconds_of(other: Workload) -> float:
         each, evaluation, count = times(other, machine, past)
         return other.steps * each + count * evaluation
 
@@ -194,7 +194,7 @@ def limit(machine: Machine, past: Correction) -> float:
     return bound / math.exp(NORMAL_90 * past.memory_spread)
 
 
-def times(job: Job, machine: Machine, past: Correction) -> tuple[float, float, int]:
+def times(job: Workload, machine: Machine, past: Correction) -> tuple[float, float, int]:
     """(seconds of an update, seconds of an evaluation, number of evaluations)."""
     rates = machine.rates_for(job.precision)
     each = past.time_factor * (rates.seconds(update_work(job)) + rates.update)
@@ -203,12 +203,12 @@ def times(job: Job, machine: Machine, past: Correction) -> tuple[float, float, i
     return each, evaluation, 1 + -(-job.steps // every)
 
 
-def with_micro_batch(job: Job, rows: int) -> Job:
+def with_micro_batch(job: Workload, rows: int) -> Workload:
     """The same update in passes of `rows` sequences."""
     return dataclasses.replace(job, train=dataclasses.replace(job.train, micro_batch_size=rows))
 
 
-def smaller(job: Job) -> Iterator[tuple[str, Job, dict[str, Any]]]:
+def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
     """What could be changed to need less memory, cheapest first; each alone."""
     rows = job.micro_batch
     if rows > 1:

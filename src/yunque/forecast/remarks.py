@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yunque.forecast.shape import count_parameters
-from yunque.forecast.work import Job
+from yunque.forecast.work import Workload
 from yunque.words import say
 
 REPEATED, WORTHLESS = 4, 40
@@ -56,7 +56,7 @@ class Remark:
         return say(self.key, lang, **self.numbers)
 
 
-def remarks(job: Job, data: Data) -> list[Remark]:
+def remarks(job: Workload, data: Data) -> list[Remark]:
     """What a reader with experience would say of this recipe, gravest first."""
     found: list[Remark] = []
 
@@ -117,7 +117,7 @@ class Better:
     """Whether the law was measured at such sizes."""
 
 
-def same_computation(job: Job) -> Better | None:
+def same_computation(job: Workload) -> Better | None:
     """How many parameters and tokens the computation of this pretraining is best spent on.
 
     Computation is 6 x parameters x tokens (Kaplan et al. 2020), embeddings included. None where

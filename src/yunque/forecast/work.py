@@ -18,7 +18,7 @@ MUON_ITERATIONS = 5
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """What a forecast needs to know of a run; all of it stands in a recipe or follows from it."""
 
     shape: ModelConfig
@@ -69,7 +69,7 @@ class Job:
         return self.adapter_parameters if self.adapted else count_parameters(self.shape).total
 
 
-def targeted(job: Job) -> list[Matrix]:
+def targeted(job: Workload) -> list[Matrix]:
     """The linear layers of a block that get small matrices: all, or those that are named.
 
     Names of the published models are recognised by their last part; GPT-2's c_attn stands for
@@ -122,7 +122,7 @@ class Work:
         return dataclasses.asdict(self)
 
 
-def pass_work(job: Job, rows: int, *, backward: bool) -> Work:
+def pass_work(job: Workload, rows: int, *, backward: bool) -> Work:
     """One forward pass over `rows` rows, and the way back.
 
     Sources: Kaplan et al. 2020, table 1 (operations of the products); Korthikanti et al. 2022,
@@ -177,7 +177,7 @@ def elements(shape: ModelConfig) -> int:
     return stream + inner + turned + dropped
 
 
-def update_work(job: Job) -> Work:
+def update_work(job: Workload) -> Work:
     """One update: its micro-batches, clipping, the optimizer."""
     whole = pass_work(job, job.micro_batch, backward=True).times(job.micro_batches)
     trained = job.trained_parameters
@@ -193,7 +193,7 @@ def update_work(job: Job) -> Work:
     return whole + after
 
 
-def orthogonalisation(job: Job) -> Work:
+def orthogonalisation(job: Workload) -> Work:
     """Newton-Schulz of every matrix inside the blocks: three products an iteration.
 
     Source: Jordan et al. 2024, "Muon".
@@ -209,7 +209,7 @@ def orthogonalisation(job: Job) -> Work:
     return each.times(job.shape.num_layers)
 
 
-def evaluation_work(job: Job) -> Work:
+def evaluation_work(job: Workload) -> Work:
     """One evaluation: as many rows of the training as of the validation set, forward only."""
     limit = job.train.eval_tokens
     rows = job.val_rows or max(1, limit // job.row_length)
