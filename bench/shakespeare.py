@@ -102,7 +102,15 @@ def race(text: Path, seeds: int, device: torch.device) -> None:
     sides: dict[str, tuple[list[float], list[float]]] = {}
     for seed in range(1, seeds + 1):
         for rate in RATES:
-            words = ["--baseline", "--seed", str(seed), "--rate", str(rate), "--device", str(device)]
+            words = [
+                "--baseline",
+                "--seed",
+                str(seed),
+                "--rate",
+                str(rate),
+                "--device",
+                str(device),
+            ]
             answer = worker(__file__, [str(text), *words])
             seconds, losses = sides.setdefault(f"the plain loop, rate {rate:g}", ([], []))
             seconds.append(answer["seconds_whole"])
@@ -123,7 +131,9 @@ def race(text: Path, seeds: int, device: torch.device) -> None:
     for name, (seconds, losses) in sides.items():
         shares = [one / other for one, other in zip(seconds, base, strict=True)]
         lines.append(f"| {name} | {spread(seconds, 1)} | {spread(shares)} | {spread(losses, 4)} |")
-    write_result(f"train-shakespeare-{device.type}", "Tinyshakespeare: time to a loss", lines, device)
+    write_result(
+        f"train-shakespeare-{device.type}", "Tinyshakespeare: time to a loss", lines, device
+    )
 
 
 def main() -> None:

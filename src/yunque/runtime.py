@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -193,9 +194,28 @@ class Runtime:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if os.uname().sysname == "Darwin" else peak * 1024
 
+    def resident_bytes(self) -> int | None:
+        """Memory that is taken now, of the GPU if there is one, else of this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        try:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError, ValueError):
+            return self.memory_bytes()  # the peak so far, where the system says no more
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def memory_size(self) -> int | None:
+        """Memory that there is, of the GPU or of the computer; None: the system does not say."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            return None
+
 
 def start(machine: MachineConfig) -> Runtime:
-    """Choose device and precision, set threads and memory, join the process group where there is one.
+    """Choose device and precision, set threads and memory, join the process group if there is one.
 
     Raises:
         InputError: the device or precision cannot be had here.
@@ -257,7 +277,8 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # TypeError: Windows
         return False
     options = (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD)
-    return all([set_option(option, KEPT_BYTES) == 1 for option in options])
+    done = [set_option(option, KEPT_BYTES) == 1 for option in options]  # both, whatever the first
+    return all(done)
 
 
 class Interrupt:

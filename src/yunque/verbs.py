@@ -782,6 +782,51 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a run will take before it runs: memory by part, time, disk, electricity; does it fit?
+
+    RECIPE is a recipe file or a run folder; flags go over it, and without one they are the recipe.
+    Also said: what to change, cheapest first, with what it gives in memory and costs in time, and a
+    second opinion on the recipe. The first forecast measures this machine for some seconds; the
+    measurement is kept, and every run that ends makes the next forecast better.
+
+    For example:
+      yunque plan --preset gpt2-124m --batch-size 8 --steps 10000
+      yunque plan recipes/sancho-mini.toml
+      yunque plan --base phi-2.8b --method qlora --max-length 390 --on "GTX 1050 Ti 4GB"
+    """
+
+    recipe: Positional[str] = ""
+    """A recipe file (.toml) or a run folder, before the flags. Empty: the flags are the recipe."""
+    base: str = ""
+    """The MODEL that is fine-tuned, or the name of a preset for its shape alone. Empty: that of
+    the recipe, else training from scratch."""
+    sources: tuple[str, ...] = ()
+    """What is trained on; the sizes of the files give the number of passes."""
+    on: str = ""
+    """Another machine, by its published figures: 'GTX 1050 Ti 4GB', h200… Empty: this one."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.planning import plan, planned_recipe
+        from yunque.assemble.recipes import later_length
+
+        start = planned_recipe(self.recipe, self.base, self.adapt.method, self.model.preset)
+        asked = dataclasses.replace(start, sources=tuple(self.sources), **shared(self))
+        recipe = later_length(start, asked)
+        with contextlib.closing(show(self.output)) as screen:
+            made = plan(recipe, on=self.on, screen=screen, lang=self.output.language)
+        say_all(self.output, made.to_json(), made.lines(self.output.language))
+        return 0
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Look at every layer from Python to CUDA: there, missing or unusable, and what mends it.
 
@@ -811,12 +856,13 @@ VERBS: dict[str, type[Any]] = {
     "explain": Explain,
     "convert": Convert,
     "report": Report,
+    "plan": Plan,
     "doctor": Doctor,
 }
 
 
 def parse(verb: str, arguments: Sequence[str]) -> Any:
-    """Flags → the verb's dataclass; for `pretrain` the preset and the recipe give the defaults.
+    """Flags → the verb's dataclass; the preset and the recipe give the defaults.
 
     Raises:
         InputError: the recipe or the preset cannot be used.
@@ -841,6 +887,13 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
             exam=base.exam,
             **shared(base, but="model"),
         )
+    if verb == "plan":
+        from yunque.assemble.planning import planned_recipe
+
+        first = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+        named = [flag(arguments, name) for name in ("--base", "--method", "--preset")]
+        base = planned_recipe(first, *named)
+        default = Plan(base=base.base, sources=base.sources, recipe=first, **shared(base))
     kind = VERBS[verb]
     return tyro.cli(
         kind,

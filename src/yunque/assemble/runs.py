@@ -21,6 +21,7 @@ from yunque.assemble.demo import tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
+from yunque.assemble.planning import forecast_run, learn, told
 from yunque.assemble.recipes import (
     FINETUNE_RATES,
     HIGHEST_RATES,
@@ -52,6 +53,9 @@ from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError, StorageError
+from yunque.forecast.lines import before_line
+from yunque.forecast.plan import Plan as Forecast
+from yunque.forecast.work import Workload
 from yunque.generate.decode import generate
 from yunque.memory import Plan, Work, fit, methods_that_fit
 from yunque.model.protocol import LanguageModel
@@ -324,6 +328,7 @@ class Run:
         recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
+        self.base_memory = where.resident_bytes() or 0
         self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
             raise InputError(
@@ -404,11 +409,13 @@ class Run:
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
+        plan = self.forecast()
+        self.screen.phase(before_line(plan, self.lang))
 
         main = self.runtime.main
         log_path = folder / NAME if main else Path(os.devnull)
         with RunLog(log_path, log_bytes if main else None) as log, Interrupt() as interrupt:
-            facts = self.facts(model)
+            facts = {**self.facts(model), "forecast": told(plan), "base_memory": self.base_memory}
             if log_bytes == 0:
                 log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **facts)
             self.screen.start({**facts, "resumed_step": state.step})
@@ -486,6 +493,8 @@ class Run:
         if self.runtime.main:
             page = report(folder, self.lang)
             write(page, folder)
+            if start_from is None:
+                learn(plan, [{"event": r.event, **r.values} for r in read(folder / NAME)])
             result = dataclasses.replace(result, verdict=page.json["verdict"]["text"])
         self.screen.stop(reason, result.to_json())
         return result
@@ -581,6 +590,27 @@ class Run:
             exam=exam,
             validated=self.val is not None,
             main=self.runtime.main,
+        )
+
+    def forecast(self) -> Forecast:
+        """Memory, time and disk of this run."""
+        recipe = self.recipe
+        return forecast_run(
+            Workload(
+                shape=recipe.model,
+                train=recipe.train,
+                optim=recipe.optim,
+                method=recipe.adapt.method if recipe.base else "pretrain",
+                adapt=recipe.adapt,
+                length=recipe.data.max_length,
+                precision=self.runtime.precision,
+                steps=self.steps,
+                epoch_rows=self.batches.windows,
+                val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
+            ),
+            recipe.machine,
+            self.runtime,
+            self.base_memory,
         )
 
     def check(self) -> list[Check]:

@@ -31,6 +31,7 @@ ROOMS = (
     "explain",
     "export",
     "ledger",
+    "plan",
     "report",
     "screen",
 )

@@ -77,6 +77,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "what happened in a training, as a page",
         "qué pasó en un entrenamiento, en una página",
     ),
+    "cli.verb_plan": (
+        "memory, time and disk of a run before it runs, and a second opinion",
+        "memoria, tiempo y disco antes de entrenar, y una segunda opinión",
+    ),
     "cli.verb_doctor": (
         "is everything there, from Python to CUDA?",
         "¿está todo, desde Python hasta CUDA?",
@@ -303,6 +307,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "To fit, rows have at most {length} tokens: longer conversations are cut into pieces.",
         "Para que quepa, las filas tienen como mucho {length} tokens: las conversaciones más "
         "largas se parten en trozos.",
+    ),
     "cli.watching": (
         "{path} is shown at {url} while it grows; Ctrl-C ends that.",
         "{path} se muestra en {url} mientras crece; Ctrl-C lo detiene.",
