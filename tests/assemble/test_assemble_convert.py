@@ -25,7 +25,7 @@ from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Prompt
 from yunque.weights.export import read_back
 from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder, stored_dtype
-from yunque.weights.readback import foreign_tensors, transformers_speaker
+from yunque.weights.readback import tensors_of, transformers_speaker
 
 TEXT = "\n".join(f"línea {n}: el herrero golpea {n * 13 % 17} veces, hello" for n in range(120))
 END, BEGIN, PAD = "<|endoftext|>", "<s>", "<pad>"
@@ -168,7 +168,7 @@ def certificate(source: Path, export: Path) -> Certificate:
     """Read an export back as `convert` does."""
     model = load(source, device="cpu")
     module = model.module
-    speaker = speaker_of(model, lambda: foreign_tensors(module.config, module.state_dict()))
+    speaker = speaker_of(model, lambda: tensors_of(module))
     prompts = [*map(Prompt, TEXTS), *CHATS]
     asked = probes(model.tokenizer)
     return read_back(speaker, prompts, asked, "transformers", lambda: transformers_speaker(export))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +16,16 @@ from yunque import __version__, runlog
 from yunque.adapt.lora import drift
 from yunque.adapt.lora import merge as merge_adapters
 from yunque.adapt.quantize import read_quantization
-from yunque.assemble.models import Model, base_of, base_path, is_adapter, load, model_path
+from yunque.assemble.models import (
+    Model,
+    adaptable,
+    base_of,
+    base_path,
+    by_transformers,
+    is_adapter,
+    load,
+    model_path,
+)
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
 from yunque.data.chat_template import chat_template_of
@@ -44,7 +53,8 @@ from yunque.weights.export import (
 )
 from yunque.weights.families import HEAD
 from yunque.weights.folder import DTYPES, parse_size, stored_dtype
-from yunque.weights.readback import foreign_tensors, shape_facts
+from yunque.weights.readback import shape_of, tensors_of
+from yunque.weights.transformers_model import TransformersModel
 
 FORMATS = ("hf", "gguf")
 MergeOnto = Literal["full", "dequantised"]
@@ -146,6 +156,9 @@ def convert(
             f"{model}: merge_onto is 'dequantised', which is for --merge of an adapter that was "
             "trained on a quantised base. Leave it out."
         )
+    weights_at = base_path(path) if merge else path
+    if to == "gguf" and by_transformers(weights_at):
+        refuse_gguf(model, weights_at)
     trained: Tensor | None = None
     drifts: dict[str, float] | None = None
     if merge and read_quantization(path):
@@ -153,10 +166,6 @@ def convert(
         other: MergeOnto = "full" if merge_onto == "dequantised" else "dequantised"
         drifts = {other: merged_drift(load(path, device="cpu", onto=other), trained)}
     source = load(path, device="cpu", precision="fp32", onto=merge_onto)
-    source.decoder  # noqa: B018  (refuses what only transformers computes, before anything is made)
-    weights_at = path
-    if merge:
-        weights_at = base_path(path)
     chosen = dtype or stored_dtype(weights_at)
     card = card_of(source, str(model), folder.name, chosen, to)
     before = [merged_check(source)] if merge else []
@@ -169,17 +178,31 @@ def convert(
     return Converted(folder, to, chosen, certificate, drifts)
 
 
+def refuse_gguf(model: str | Path, weights_at: Path) -> NoReturn:
+    """Say what to do with an architecture that is not the Decoder's.
+
+    Raises:
+        InputError: always.
+    """
+    family = read_json(weights_at / "config.json").get("model_type")
+    raise InputError(
+        f"{model}: model_type is {family!r}, which transformers computes; GGUF files are written "
+        "here for GPT-2, Llama, Mistral, Qwen2, Qwen3 and Phi. Write a folder with --to hf, and "
+        "give that to convert_hf_to_gguf.py of llama.cpp, which knows more architectures."
+    )
+
+
 @torch.no_grad()
 def text_logits(source: Model) -> Tensor:
     """The logits of a model over our texts, `(N, V)`."""
-    rows = [source.tokenizer.encode(text)[: source.decoder.config.context_length] for text in TEXTS]
-    found = [source.decoder(torch.tensor([row])) for row in rows if row]
-    return torch.cat([source.decoder.head(hidden)[0] for hidden in found])
+    rows = [source.tokenizer.encode(text)[: source.module.config.context_length] for text in TEXTS]
+    found = [source.module(torch.tensor([row])) for row in rows if row]
+    return torch.cat([source.module.head(hidden)[0] for hidden in found])
 
 
 def merged_drift(source: Model, trained: Tensor) -> float:
     """How far the adapter's model, merged here and in place, is from the one that was trained."""
-    merge_adapters(source.decoder)
+    merge_adapters(adaptable(source.module)[0])
     return drift(trained, text_logits(source))
 
 
@@ -217,7 +240,7 @@ def to_folder(
     before: Sequence[Check],
 ) -> Certificate:
     """The Hugging Face folder of a model."""
-    module = source.decoder
+    module = source.module
     # What is compared with: from here on the source has the weights that the file will have.
     round_weights(module, card.dtype)
     return export_folder(
@@ -225,7 +248,7 @@ def to_folder(
         folder,
         tokenizer_writer(source),
         generation_settings(source),
-        source=speaker_of(source, lambda: foreign_tensors(module.config, module.state_dict())),
+        source=speaker_of(source, lambda: tensors_of(module)),
         prompts=(*map(Prompt, TEXTS), *CHATS),
         probes=probes(source.tokenizer),
         card=card,
@@ -259,7 +282,7 @@ def to_gguf(
             gguf_tokenizer(file, back)
             tokenizer = load_tokenizer(back)
             ends = stated_ids(back, "eos_token_id") | {tokenizer.separator_id}
-            return decoder_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
+            return own_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
 
         certificate = read_back(
             speaker_of(source, lambda: weights(source.decoder)),
@@ -297,17 +320,17 @@ def probes(tokenizer: Tokenizer) -> list[Prompt]:
 def speaker_of(source: Model, tensors: Callable[[], Iterator[tuple[str, Tensor]]]) -> Speaker:
     """The source of an export as the certificate questions it."""
     name = f"yunque {__version__}"
-    return decoder_speaker(name, source.decoder, source.tokenizer, source.end_ids, tensors)
+    return own_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
 
 
-def decoder_speaker(
+def own_speaker(
     name: str,
-    module: Decoder,
+    module: Decoder | TransformersModel,
     tokenizer: Tokenizer,
     end_ids: Collection[int],
     tensors: Callable[[], Iterator[tuple[str, Tensor]]],
 ) -> Speaker:
-    """A model of ours and its tokenizer, as the certificate questions them."""
+    """A model that we opened and its tokenizer, as the certificate questions them."""
     template = chat_template_of(tokenizer) if tokenizer.chat_template else None
     vocabulary: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
     pad = tokenizer.named_tokens.get("pad_token")
@@ -357,7 +380,7 @@ def decoder_speaker(
         end_ids=ends,
         pad_ids=frozenset() if pad is None else frozenset({vocabulary[pad]}),
         context=module.config.context_length,
-        shape=shape_facts(module.config),
+        shape=shape_of(module),
     )
 
 
@@ -393,7 +416,7 @@ def tokenizer_writer(source: Model) -> Callable[[Path], None]:
 
     def save(folder: Path) -> None:
         source.tokenizer.save(folder)
-        if source.decoder.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
+        if source.module.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
             written = folder / "tokenizer_config.json"
             write_json(written, {**read_json(written), "tokenizer_class": kind})
 
@@ -412,8 +435,8 @@ def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:
         base = name  # a Hub id is named whole
     return Card(
         title=title,
-        config=source.decoder.config,
-        parameters=source.decoder.parameter_counts()["total"],
+        config=source.module.config,
+        parameters=source.module.parameter_counts()["total"],
         dtype=dtype,
         version=__version__,
         library="transformers" if to == "hf" else "gguf",

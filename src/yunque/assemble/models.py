@@ -418,11 +418,13 @@ def open_model(
 
 
 def by_transformers(path: Path) -> bool:
-    """Whether a Hugging Face folder holds a model that the Decoder does not.
+    """Whether the model at a path is one that the Decoder does not hold.
 
     Raises:
         InputError: config.json names code to run.
     """
+    if path.suffix == ".gguf" or is_openai(path):
+        return False
     described = read_json(path / "config.json")
     if not isinstance(described, dict):  # its reader says so
         return False

@@ -43,7 +43,7 @@ from yunque.files import sha256, staged_folder, write_json
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.weights.folder import open_folder, save_folder
-from yunque.weights.transformers_model import TransformersModel
+from yunque.weights.transformers_model import TransformersModel, save_transformers
 
 WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$|^(config|hparams)\.json$")
 STREAM = 1024  # tokens of a row of plain text, where the context allows it
@@ -279,7 +279,7 @@ class Finetuned:
             save_folder(model, folder, tokenizer.save, generation)
         else:
             with staged_folder(folder) as stage:
-                model.causal.save_pretrained(stage)
+                save_transformers(model, stage, generation)
                 beside(stage)
 
     def weight_bytes(self, where: Runtime) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yunque.config import ModelConfig
 from yunque.errors import ExportError
@@ -20,6 +20,11 @@ from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Check, Prompt, Speaker, certify
 from yunque.weights.folder import DTYPES, cast, write_folder
 from yunque.weights.readback import transformers_speaker
+from yunque.weights.transformers_model import (
+    TransformersModel,
+    TransformersShape,
+    save_transformers,
+)
 from yunque.words import say
 from yunque.words.writing import duration, number, scientific
 
@@ -61,7 +66,7 @@ class Card:
     """What is known of a model; what is not is said in the card as well."""
 
     title: str
-    config: ModelConfig
+    config: ModelConfig | TransformersShape
     parameters: int
     dtype: str
     version: str
@@ -77,7 +82,7 @@ class Card:
 
 
 def export_folder(
-    model: Decoder,
+    model: Decoder | TransformersModel,
     folder: Path,
     save_tokenizer: Callable[[Path], None],
     generation: Mapping[str, Any],
@@ -107,7 +112,11 @@ def export_folder(
         StorageError: writing failed.
     """
     with staged_folder(folder) as stage:
-        write_folder(model, stage, save_tokenizer, generation, card.dtype, shard_bytes)
+        if isinstance(model, Decoder):
+            write_folder(model, stage, save_tokenizer, generation, card.dtype, shard_bytes)
+        else:
+            save_transformers(model, stage, generation, DTYPES[card.dtype][0], shard_bytes)
+            save_tokenizer(stage)
         certificate = read_back(
             source, prompts, probes, "transformers", lambda: transformers_speaker(stage), before
         )
@@ -156,7 +165,7 @@ def finish(stage: Path, folder: Path, certificate: Certificate, card: Card, lang
 
 
 @torch.no_grad()
-def round_weights(model: Decoder, dtype: str) -> None:
+def round_weights(model: nn.Module, dtype: str) -> None:
     """Give every weight the value that it has in `dtype`; the numbers stay float32.
 
     Raises:
@@ -236,18 +245,23 @@ def heading(part: str, lang: str) -> str:
 def shape_sentence(card: Card, lang: str) -> str:
     """What the model is."""
     config = card.config
+    known = {
+        "family": config.family,
+        "parameters": number(card.parameters, lang),
+        "context": number(config.context_length, lang),
+        "vocab": number(config.vocab_size, lang),
+        "dtype": card.dtype,
+    }
+    if not isinstance(config, ModelConfig):
+        return say("export.what_computed", lang, **known)
     return say(
         "export.what",
         lang,
-        family=config.family,
-        parameters=number(card.parameters, lang),
+        **known,
         layers=config.num_layers,
         width=number(config.hidden_size, lang),
         heads=config.num_heads,
         kv_heads=config.num_kv_heads,
-        context=number(config.context_length, lang),
-        vocab=number(config.vocab_size, lang),
-        dtype=card.dtype,
     )
 
 

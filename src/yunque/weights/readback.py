@@ -13,9 +13,17 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
+from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Prompt, Speaker
 from yunque.weights.families import model_config as read_config
 from yunque.weights.families import our_shapes, table, to_foreign
+from yunque.weights.transformers_model import (
+    TransformersModel,
+    beyond_decoder,
+    context_length,
+    settings_facts,
+    unshared,
+)
 
 SILENT = ("preset", "dropout", "attention_dropout", "embedding_std", "qkv_bias")
 """Settings of a shape that a foreign format cannot say, or that its tensors say."""
@@ -25,6 +33,26 @@ def shape_facts(config: ModelConfig) -> dict[str, Any]:
     """The numbers of a shape that its export must have too."""
     silent = {*SILENT, *(("rope_theta",) if config.positions == "learned" else ())}
     return {name: value for name, value in asdict(config).items() if name not in silent}
+
+
+def computed_facts(settings: Any) -> dict[str, Any]:
+    """The same of a model that transformers computes: all its settings that compute."""
+    rows = settings.get_text_config(decoder=True).vocab_size
+    return {**settings_facts(settings.to_dict()), "vocab_size": rows}
+
+
+def shape_of(module: Decoder | TransformersModel) -> dict[str, Any]:
+    """The facts of a model's shape, whoever computes it."""
+    if isinstance(module, Decoder):
+        return shape_facts(module.config)
+    return computed_facts(module.causal.config)
+
+
+def tensors_of(module: Decoder | TransformersModel) -> Iterator[tuple[str, Tensor]]:
+    """A model's weights as its folder names them, each once."""
+    if isinstance(module, Decoder):
+        return foreign_tensors(module.config, module.state_dict())
+    return unshared(module.causal.state_dict())
 
 
 def foreign_tensors(
@@ -76,7 +104,12 @@ def transformers_speaker(folder: Path) -> Speaker:
     )
     settings, generation = model.config, model.generation_config
     described = {key: value for key, value in settings.to_dict().items() if key != "yunque"}
-    config = read_config(described, str(folder / "config.json"))
+    config = None
+    if beyond_decoder(described):
+        context, shape = context_length(settings), computed_facts(settings)
+    else:
+        config = read_config(described, str(folder / "config.json"))
+        context, shape = config.context_length, shape_facts(config)
     stated = (generation.eos_token_id, settings.eos_token_id, tokenizer.eos_token_id)
     pads = (generation.pad_token_id, settings.pad_token_id, tokenizer.pad_token_id)
 
@@ -109,6 +142,9 @@ def transformers_speaker(folder: Path) -> Speaker:
         return len(spoken(model, [script[0]], len(script), script))
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
+        if config is None:
+            yield from unshared(model.state_dict())
+            return
         head = model.get_output_embeddings().weight
         tied = head.data_ptr() == model.get_input_embeddings().weight.data_ptr()
         for name, tensor in model.state_dict().items():
@@ -126,8 +162,8 @@ def transformers_speaker(folder: Path) -> Speaker:
         vocabulary=tokenizer.get_vocab(),
         end_ids=frozenset(id for value in stated for id in listed(value)),
         pad_ids=frozenset(id for value in pads for id in listed(value)),
-        context=config.context_length,
-        shape=shape_facts(config),
+        context=context,
+        shape=shape,
         faults=faults,
     )
 

@@ -30,12 +30,22 @@ import torch
 from torch import Tensor, nn
 
 from yunque.errors import InputError
-from yunque.files import read_json
+from yunque.files import read_json, write_json
 from yunque.model.vocabulary import add_rows
 from yunque.weights.families import TABLES, raise_misfit, refusals
 from yunque.weights.folder import read_header, weight_files
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+NAMES_ALONE = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
+"""Settings that do not change what a model computes."""
+ONE_FILE = 1 << 50  # bytes: transformers knows no "all in one"
 ENDLESS = 2048
 """Context of models whose positions have no end (recurrent ones, and those with ALiBi)."""
 
@@ -296,8 +306,7 @@ class TransformersModel(nn.Module):
             # The two rows begin alike and go on differently.
             if not close(hidden[0, :SHARED], hidden[1, :SHARED]):
                 raise self._unusable("its tokens see later ones, so it cannot write on")
-        lengths = (getattr(text, key, None) for key in CONTEXT_KEYS)
-        length = next((n for n in lengths if isinstance(n, int) and n > 0), ENDLESS)
+        length = context_length(self.causal.config)
         return TransformersShape(self.causal.config.model_type, length, expected.shape[-1])
 
     def _unusable(self, reason: str) -> InputError:
@@ -345,6 +354,72 @@ class TransformersModel(nn.Module):
             return all(
                 close(line, alone[row][-2:]) for line, row in zip(got, rows.tolist(), strict=True)
             )
+
+
+def context_length(config: Any) -> int:
+    """How many tokens a model of transformers sees at once, by its settings."""
+    text = config.get_text_config(decoder=True)
+    lengths = (getattr(text, key, None) for key in CONTEXT_KEYS)
+    return next((n for n in lengths if isinstance(n, int) and n > 0), ENDLESS)
+
+
+def settings_facts(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model's settings says what it computes: all but names, versions and token ids."""
+    return {
+        key: settings_facts(value) if isinstance(value, Mapping) else value
+        for key, value in described.items()
+        if key not in NAMES_ALONE and not str(key).endswith("_token_id")
+    }
+
+
+def unshared(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor; of names for the same tensor (a tied head) the first one."""
+    seen = set()
+    for name, tensor in state.items():
+        place = tensor.data_ptr(), tensor.shape
+        if not tensor.numel() or place not in seen:
+            yield name, tensor
+        seen.add(place)
+
+
+def save_transformers(
+    model: TransformersModel,
+    folder: Path,
+    generation: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = 0,
+) -> None:
+    """Write a model as transformers does into a folder that is there.
+
+    Args:
+        generation: content of generation_config.json; its ends and its begin go into config.json.
+        dtype: of the parameters in the file. The model's own have this type while it is written,
+            and their own again afterwards, with the values that the file has.
+        shard_bytes: size of one file of weights at most; 0: one file.
+    """
+    from transformers import GenerationConfig
+
+    causal = model.causal
+    kinds = [parameter.dtype for parameter in causal.parameters()]
+    # Ours is written below; transformers would not save at all what it finds inconsistent.
+    causal.generation_config = GenerationConfig()
+    try:
+        for parameter in causal.parameters():  # not .to(): tables of rotary angles stay exact
+            parameter.data = parameter.data.to(dtype)
+        with quietly():
+            causal.save_pretrained(folder, max_shard_size=shard_bytes or ONE_FILE)
+    finally:
+        for parameter, kind in zip(causal.parameters(), kinds, strict=True):
+            parameter.data = parameter.data.to(kind)
+    described = read_json(folder / "config.json")
+    for role in ("eos", "bos"):
+        if f"{role}_token_id" in generation:
+            described[f"{role}_token_id"] = generation[f"{role}_token_id"]
+    ends = generation.get("eos_token_id")
+    if described.get("pad_token_id") in (ends if isinstance(ends, list) else [ends]):
+        described["pad_token_id"] = None  # padding that is an end would never be learnt as an end
+    write_json(folder / "config.json", described)
+    write_json(folder / "generation_config.json", dict(generation))
 
 
 SHARED = 5

@@ -9,6 +9,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "{dtype}. Bloques: {layers}; ancho: {width}; cabezas de atención: {heads} ({kv_heads} "
         "para claves y valores); contexto: {context} tokens; vocabulario: {vocab} tokens.",
     ),
+    "export.what_computed": (
+        "A language model of the architecture {family} with {parameters} parameters, stored as "
+        "{dtype}. Context: {context} tokens; vocabulary: {vocab} tokens.",
+        "Un modelo de lenguaje de arquitectura {family} con {parameters} parámetros, guardados en "
+        "{dtype}. Contexto: {context} tokens; vocabulario: {vocab} tokens.",
+    ),
     "export.origin": ("Where it comes from", "De dónde viene"),
     "export.scratch": (
         "Trained from scratch with Yunque {version}; no other model went into it.",
