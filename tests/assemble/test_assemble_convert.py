@@ -494,6 +494,33 @@ def test_a_model_pretrained_here_goes_into_a_gguf_file(tmp_path: Path) -> None:
         yunque.convert(tmp_path / "byte", tmp_path / "no", to="gguf")
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_llama_cpp_writes_what_a_model_pretrained_here_writes(family: str, tmp_path: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    old: dict[str, Any] = {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "bias": True}
+    yunque.pretrain(
+        str(tmp_path / "text.txt"), tmp_path / "run", tokenizer="bpe-gpt2:400", steps=60,
+        learning_rate=5e-3, context_length=48, num_layers=2, num_heads=2, hidden_size=64, qk_norm=False,
+        batch_size=8, eval_every=60, threads=1, device="cpu", precision="fp32",
+        **(old | {"qkv_bias": True} if family == "gpt2" else {}),
+    )  # fmt: skip
+    yunque.convert(tmp_path / "run", tmp_path / "out", to="gguf")
+    model = load(tmp_path / "run", device="cpu")
+    assert model.module.config.family == family
+    program = llama_cpp.Llama(
+        str(tmp_path / "out" / "model-f32.gguf"), n_ctx=48, n_batch=48, n_threads=1, verbose=False
+    )
+    for text in (*TEXTS, " línea", "línea 7: el herrero  golpea", "ñ", "\n\n", "<|endoftext|>x"):
+        ids = model.tokenizer.encode(text)
+        assert program.tokenize(text.encode(), add_bos=False, special=False) == ids, text
+    for prompt in ("línea 7: el", "línea", " "):
+        ours = model.generate(prompt, temperature=0.0, max_new_tokens=30).texts[0]
+        answer = program.create_completion(prompt, temperature=0.0, max_tokens=30, repeat_penalty=1)
+        assert answer["choices"][0]["text"] == ours
+        assert len(ours) > 20
+
+
 def gpt2_like(tokenizer: Tokenizer) -> Tokenizer:
     """The same vocabulary, its text split as GPT-2 does, which llama.cpp knows."""
     pipeline = json.loads(tokenizer.backend.to_str())

@@ -98,7 +98,7 @@ def certificate(source: Path, export: Path) -> Certificate:
     ("change", "failed", "words"),
     [
         (
-            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 1.0}},
             {"shape", "logits", "kl", "greedy"},
             "partial_rotary_factor",
         ),
@@ -111,7 +111,6 @@ def test_planted_faults_are_named(
     change: dict[str, Any], failed: set[str], words: str, exported: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(exported / "out", tmp_path / "out")
-
     edit(tmp_path / "out" / "config.json", **change)
     found = certificate(exported / "source", tmp_path / "out")
     assert {check.id for check in found.failed} == failed, found.differences()
@@ -143,7 +142,7 @@ def test_an_adapter_is_merged_into_it(tmp_path: Path) -> None:
         steps=2,
         eval_every=2,
         batch_size=2,
-        lr=0.05,
+        learning_rate=0.05,
         device="cpu",
         precision="fp32",
         threads=1,
