@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -55,10 +56,11 @@ def answering(
 ) -> None:
     """A Hub that answers the question for a repository's files."""
 
-    def list_repo_files(_: Any, repo_id: str, *, revision: str | None = None) -> list[str]:
-        return answer(repo_id, revision)
+    def model_info(_: Any, repo_id: str, *, revision: str | None, timeout: float) -> Any:
+        files = [SimpleNamespace(rfilename=name) for name in answer(repo_id, revision)]
+        return SimpleNamespace(siblings=files)
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", list_repo_files)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
 
 
 def failing(error: Exception) -> Callable[[str, str | None], list[str]]:
@@ -235,6 +237,18 @@ def test_no_network_at_all(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
         fetch_model(HubId("taller/yunque"))
     folder = snapshot(hub_cache, WHOLE)
     assert fetch_model(HubId("taller/yunque")).resolve() == folder.resolve()
+
+
+def test_a_network_that_is_really_not_there(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's own errors, which are no OSError: the cache is used, or its lack is told."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(InputError, match=r"it could not be fetched .*the cache holds nothing"):
+        fetch_model(HubId("taller/yunque"))
+    folder = snapshot(hub_cache, dict.fromkeys(("config.json", "model.safetensors"), "{}"))
+    assert fetch_model(HubId("taller/yunque")) == folder
 
 
 def test_a_download_that_breaks_off(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

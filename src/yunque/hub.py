@@ -26,6 +26,8 @@ _BESIDE = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
     r"|encoder|chat_template)\.json|merges\.txt|vocab\.(txt|bpe)|chat_template\.jinja|[\w.-]+\.model"
 )
+PATIENCE = 20.0
+"""Seconds that the Hub has for an answer."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def fetch(hub: HubId, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(hub.name, revision=hub.revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:  # the library's errors, and those of the network
+    except Exception as error:  # the library's errors, and those of whoever speaks HTTP for it
         raise fault(hub, error) from None
 
 
@@ -90,10 +92,12 @@ def fetch_model(hub: HubId) -> Path:
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
-        names = HfApi().list_repo_files(hub.name, revision=hub.revision)
+        # One question, asked once: list_repo_files repeats its own for half a minute.
+        found = HfApi().model_info(hub.name, revision=hub.revision, timeout=PATIENCE)
+        names = [file.rfilename for file in found.siblings or []]
     except RevisionNotFoundError as error:
         raise fault(hub, error) from None
-    except (OSError, ValueError) as error:  # not reached, not known, not allowed
+    except Exception as error:  # not reached, not known, not allowed; of many libraries
         held = cached(hub)
         if held is None:
             raise fault(hub, error) from None

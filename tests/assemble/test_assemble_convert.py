@@ -501,8 +501,8 @@ def test_llama_cpp_writes_what_a_model_pretrained_here_writes(family: str, tmp_p
     old: dict[str, Any] = {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "bias": True}
     yunque.pretrain(
         str(tmp_path / "text.txt"), tmp_path / "run", tokenizer="bpe-gpt2:400", steps=60,
-        learning_rate=5e-3, context_length=48, num_layers=2, num_heads=2, hidden_size=64, qk_norm=False,
-        batch_size=8, eval_every=60, threads=1, device="cpu", precision="fp32",
+        learning_rate=5e-3, context_length=48, num_layers=2, num_heads=2, hidden_size=64,
+        qk_norm=False, batch_size=8, eval_every=60, threads=1, device="cpu", precision="fp32",
         **(old | {"qkv_bias": True} if family == "gpt2" else {}),
     )  # fmt: skip
     yunque.convert(tmp_path / "run", tmp_path / "out", to="gguf")

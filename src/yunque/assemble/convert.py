@@ -273,7 +273,9 @@ def to_gguf(
         try:
             save_gguf(source.decoder, file, own, kind, card.title)
         except InputError as fault:  # the user knows the source's files, not our copy
-            raise InputError(str(fault).replace(str(own), str(source.folder))) from None
+            theirs = str(source.folder)
+            told = str(fault).replace(str(own), theirs).replace(str(file), theirs)
+            raise InputError(told) from None
         remove_folder(own)
 
         def opened() -> Speaker:

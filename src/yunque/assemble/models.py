@@ -311,8 +311,14 @@ def model_path(name: str | Path) -> Path:
         hub = None if path.exists() else hub_id(str(name))
         if hub:
             return fetch_model(hub)
-        what = "a file, expected a folder or a .gguf" if path.exists() else "no such folder"
-        raise InputError(f"{name}: {what}. MODEL is a run folder, a model folder or a Hub id.")
+        if path.exists():
+            beside = (path.parent / "config.json").is_file()
+            way = f" Give the folder that it lies in: {path.parent}" if beside else ""
+            raise InputError(f"{name}: a file, expected a folder or a .gguf.{way}")
+        raise InputError(
+            f"{name}: no such folder. MODEL is a run folder, a model folder, a .gguf file or a Hub "
+            "id (OWNER/NAME)."
+        )
     for folder in (path / "best", path / "last", path):
         described = (folder / "config.json").is_file() or is_adapter(folder)
         if described or is_openai(folder):

@@ -530,7 +530,7 @@ def load_backend(path: Path, settings: Mapping[str, Any]) -> tuple[Backend, dict
     raise InputError(
         f"{path}: no tokenizer here; expected a tokenizer.json or a SentencePiece .model, or a "
         "folder with one of them, with encoder.json and vocab.bpe, or with vocab.json and "
-        "merges.txt."
+        "merges.txt. A model needs its own: copy the file from where the model is published."
     )
 
 

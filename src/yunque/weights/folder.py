@@ -195,8 +195,9 @@ def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
     if str(name).removesuffix("Fast") != "Qwen2Tokenizer":
         raise InputError(
             "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
-            f"Qwen2's tokenizer only; this one is {name}. Set qkv_bias to false (Llama), or to "
-            "false with qk_norm true (Qwen3)."
+            f"Qwen2's tokenizer only; this one is {name}. For a new model set qkv_bias to false "
+            "(Llama), or to false with qk_norm true (Qwen3); a model with its own Qwen2 tokenizer "
+            'needs "tokenizer_class": "Qwen2Tokenizer" in its tokenizer_config.json.'
         )
 
 

@@ -541,6 +541,12 @@ def load_transformers(
                 output_loading_info=True,
             )
     except Exception as error:  # the library raises what its many layers raise
+        if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
+            raise InputError(
+                f"{folder}: model_type is {described.get('model_type')!r}: transformers knows it, "
+                "but not as a model that continues text (it may translate, classify or fill "
+                "gaps). Give a causal language model."
+            ) from None
         reason = str(error).strip().split("\n")[0][:300]
         raise InputError(
             f"{folder}: model_type is {described.get('model_type')!r}, which the Decoder does not "
