@@ -112,3 +112,36 @@ def test_code_is_refused_whoever_would_compute(tmp_path: Path) -> None:
         )
         with pytest.raises(InputError, match=r"config\.json: auto_map: .*runs none"):
             load(tmp_path, device="cpu")
+
+
+def test_what_is_no_model_that_writes_is_said_in_words(tmp_path: Path) -> None:
+    import transformers
+
+    shape = transformers.T5Config(
+        d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=11
+    )
+    transformers.T5ForConditionalGeneration(shape).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model_type is 't5': .*Give a causal language model"):
+        load(tmp_path, device="cpu")
+    weights = tmp_path / "model.safetensors"
+    with pytest.raises(InputError, match=r"expected a folder.* Give the folder that it lies in"):
+        load(weights, device="cpu")
+
+
+def test_a_refusal_of_gguf_names_the_source_and_no_file_of_ours(tmp_path: Path) -> None:
+    import transformers
+
+    from yunque.assemble.convert import convert
+
+    tokenizer = train_tokenizer("bpe-gpt2:270", lambda: iter(["la la la"]), "<|endoftext|>")
+    shape = transformers.MistralConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=32, sliding_window=8,
+    )  # fmt: skip
+    source = tmp_path / "source"
+    transformers.MistralForCausalLM(shape).save_pretrained(source)
+    tokenizer.save(source)
+    with pytest.raises(InputError, match="sliding_window is 8") as caught:
+        convert(source, tmp_path / "out", to="gguf")
+    assert str(caught.value).startswith(f"{source}: llama.cpp cannot hold this model")
+    assert not (tmp_path / "out").exists()
