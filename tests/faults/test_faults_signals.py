@@ -263,6 +263,7 @@ def shard_bytes(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 def test_f26_a_folder_that_cannot_be_written_is_told_before_step_1(tmp_path: Path) -> None:
