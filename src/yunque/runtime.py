@@ -145,7 +145,7 @@ class Runtime:
 
 
 def start(machine: MachineConfig) -> Runtime:
-    """Choose device and precision, set threads and memory, join the process group where there is one.
+    """Choose device and precision, set threads and memory, join the process group if there is one.
 
     Raises:
         InputError: the device or precision cannot be had here.
@@ -192,8 +192,9 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # TypeError: Windows
         return False
-    options = (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD)
-    return all([set_option(option, KEPT_BYTES) == 1 for option in options])
+    trim = set_option(MALLOC_TRIM_THRESHOLD, KEPT_BYTES)
+    mapped = set_option(MALLOC_MMAP_THRESHOLD, KEPT_BYTES)
+    return bool(trim == mapped == 1)
 
 
 class Interrupt:

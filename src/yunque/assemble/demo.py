@@ -209,6 +209,9 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
     return DemoResult(result, tutor_exam(model.decoder, model.tokenizer, FINAL_EXAM))
 
 
-def tutor_marks(model: LanguageModel, tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """The exam of an evaluation as a row of the run log."""
-    return tutor_exam(model, tokenizer).marks()
+def tutor_marks(step: int, model: LanguageModel, tokenizer: Tokenizer) -> Mapping[str, Any] | None:
+    """The exam of an evaluation as a row of the run log.
+
+    None before the first update: random weights get nothing right, at great length.
+    """
+    return tutor_exam(model, tokenizer).marks() if step else None

@@ -736,10 +736,10 @@ class Run:
         first = int(carries[0]) if len(carries) else 1
         return [int(id) for id in ids[: max(1, first)]]
 
-    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any]] | None:
+    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any] | None] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
         if self.recipe.sources == (TUTOR,):
-            return lambda step: tutor_marks(model, self.data.tokenizer)
+            return lambda step: tutor_marks(step, model, self.data.tokenizer)
         exam = self.exam
         if exam is None:
             return None
