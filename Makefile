@@ -1,5 +1,6 @@
 # make demo    set up what is missing and train the small maths tutor
 # make test    set up what is missing and run the tests (at most 10 minutes on 2 cores)
+# make faults  kill, fill, flip and cut: `make faults SEED=7` repeats what a seed drew
 # make proofs  the longer proofs; make check: style and types; make pictures: README's pictures
 
 PYTHON ?= python3
@@ -11,13 +12,18 @@ STAMP := $(VENV)/.ready
 TORCH ?= torch==2.13.0
 RUN ?= runs/demo
 
-.PHONY: demo test proofs check pictures clean
+.PHONY: demo test faults proofs check pictures clean
 
 demo: $(STAMP)
 	$(BIN)/yunque demo --out $(RUN)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+SEED ?= $(shell date +%s)
+
+faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --faults --seed=$(SEED)
 
 proofs: $(STAMP)
 	$(BIN)/python -m pytest -m slow

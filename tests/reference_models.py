@@ -7,6 +7,9 @@ equal tokens mean equal models.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,38 @@ FAMILIES = ("gpt2", "phi", "llama", "mistral", "qwen2", "qwen3")
 
 WINDOW = 6
 """Tokens that our small Mistral looks at."""
+
+
+def shapes(**sizes: Any) -> tuple[ModelConfig, ModelConfig, ModelConfig]:
+    """Tiny shapes of Llama's, GPT-2's and Phi's kind: two layers, grouped heads but for GPT-2."""
+    given = {"context_length": 32, "hidden_size": 32, "intermediate_size": 48, **sizes}
+    llama = ModelConfig(
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        qk_norm=False,
+        tie_embeddings=False,
+        dropout=0.0,
+        **given,
+    )
+    gpt2 = dataclasses.replace(
+        llama,
+        num_kv_heads=4,
+        positions="learned",
+        norm="layernorm",
+        mlp="gelu",
+        bias=True,
+        qkv_bias=True,
+    )
+    phi = dataclasses.replace(
+        gpt2,
+        positions="rotary",
+        num_kv_heads=2,
+        head_bias=True,
+        parallel_residual=True,
+        rotary_fraction=0.5,
+    )
+    return llama, gpt2, phi
 
 
 def pair(

@@ -18,17 +18,19 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "hub": {"errors", "files"},
     "runlog": {"errors", "files"},
+    "memory": {"config"},
     "runtime": GROUND,
     "data": GROUND | {"batch", "files", "hub"},
     "model": GROUND,
-    "adapt": GROUND | {"files"},
+    "adapt": GROUND | {"files", "runtime"},
     "weights": GROUND | {"files", "model"},
     "generate": GROUND | {"model"},
+    "forecast": GROUND | {"files"},
     "evaluate": GROUND | {"batch"},
     "exam": GROUND | {"marking"},
     "marking": {"errors"},
     "train": GROUND | {"batch", "runtime", "files", "runlog"},
-    "reports": GROUND | {"files", "runlog"},
+    "reports": GROUND | {"exam", "files", "runlog"},
     "screen": GROUND | {"runlog"},
     "doctor": GROUND | {"files"},
     "assemble": GROUND
@@ -37,11 +39,14 @@ ALLOWED: dict[str, set[str]] = {
         "batch",
         "data",
         "evaluate",
+        "doctor",
         "exam",
         "files",
+        "forecast",
         "generate",
         "hub",
         "marking",
+        "memory",
         "model",
         "reports",
         "runlog",
@@ -55,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 """room → rooms that it may import. docs/architecture.md draws the same arrows."""
 
-STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog"}
+STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog", "memory"}
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "accelerate", "rich"}
 HEAVY_OPTIONAL = {"transformers", "datasets", "bitsandbytes", "peft", "plotly"}
 NO_TORCH = {"reports", "screen", "cli", *STANDARD_LIBRARY_ONLY}

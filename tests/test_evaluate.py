@@ -190,7 +190,7 @@ def test_one_token_has_no_prediction_and_none_is_an_error() -> None:
 
 
 def test_the_logits_of_one_chunk_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(evaluate, "CHUNK_ELEMENTS", 4 * 3)
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     sizes: list[int] = []
 
@@ -205,11 +205,12 @@ def test_the_logits_of_one_chunk_are_held_at_a_time(monkeypatch: pytest.MonkeyPa
     ids = IDS * 3
     whole = token_losses(Bigram(), ids, 7, batch_size=1)
     assert torch.equal(token_losses(Watched(), ids, 7, batch_size=2), whole)
-    assert sizes == [4, 4, 4, 2, 4, 2]
+    # One row of each batch tells how many logits a row has.
+    assert sizes == [1, 4, 4, 4, 2, 1, 4, 2]
     score(Watched(), text_windows(ids, 7))
     explain(Watched(), ids, "abc".__getitem__, 7)
     assert max(sizes) == 4
-    assert sum(sizes) == 3 * 20
+    assert sum(sizes) == 3 * 20 + 6
 
 
 def test_the_mode_and_the_gradients_are_as_before() -> None:

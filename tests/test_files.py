@@ -130,7 +130,7 @@ def test_a_folder_killed_while_it_was_removed_does_not_come_back(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.shutil, "rmtree", killed)
+        patch.setattr(files, "clear", killed)
         with pytest.raises(Killed):
             files.remove_folder(folder)
     assert len(os.listdir(tmp_path)) == 1

@@ -7,6 +7,7 @@ The verbs are functions too; each is imported when first used:
     yunque.resume(run)                yunque.report(log)
     yunque.load(model)                a model with generate, evaluate and explain
     yunque.convert(model, out)        the model in an open format, certified
+    yunque.plan(recipe)               memory, time and disk before anything runs
 """
 
 from __future__ import annotations
@@ -17,17 +18,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from yunque.assemble.convert import convert
     from yunque.assemble.models import load
+    from yunque.assemble.planning import plan
     from yunque.assemble.runs import finetune, pretrain, resume
     from yunque.assemble.sources import prepare
     from yunque.reports.report import report
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "convert", "finetune", "load", "prepare", "pretrain", "report", "resume"]
+__all__ = [
+    "__version__",
+    "convert",
+    "finetune",
+    "load",
+    "plan",
+    "prepare",
+    "pretrain",
+    "report",
+    "resume",
+]
 
 _HOMES = {
     "convert": "yunque.assemble.convert",
     "finetune": "yunque.assemble.runs",
     "load": "yunque.assemble.models",
+    "plan": "yunque.assemble.planning",
     "prepare": "yunque.assemble.sources",
     "pretrain": "yunque.assemble.runs",
     "report": "yunque.reports.report",

@@ -25,6 +25,7 @@ VERBS = (
     "explain",
     "convert",
     "report",
+    "plan",
     "doctor",
 )
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 
 SEPARATOR = "<|endoftext|>"
 TUTOR = "yunque:tutor"
@@ -45,6 +45,7 @@ Watch = Literal["loss", "exam"]
 Method = Literal["full", "lora", "qlora"]
 Variant = Literal["lora", "rslora", "dora"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
+Weights = Literal["full", "int8"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,16 @@ class DataConfig:
     """Text to tokens."""
 
     tokenizer: str = "bpe:4096"
-    """char, byte, word, word:SIZE, bpe:SIZE, unigram:SIZE (trained on the training text); the path
-    of a tokenizer.json, of a SentencePiece .model, or of a folder with one of them or with GPT-2's
-    encoder.json and vocab.bpe; or a Hub id (owner/name)."""
+    """char, byte, word, word:SIZE, bpe:SIZE, bpe-gpt2:SIZE (text split as GPT-2 does, which GGUF
+    files need), unigram:SIZE (trained on the training text); the path of a tokenizer.json, of a
+    SentencePiece .model, or of a folder with one of them or with GPT-2's encoder.json and
+    vocab.bpe; or a Hub id (owner/name)."""
     separator: str = SEPARATOR
     """Token between documents. Where it stands in a .txt file, a new document begins."""
+    add_tokens: tuple[str, ...] = ()
+    """Further control tokens: never split where a chat template writes them, plain text where
+    somebody else does. A base gets rows for them (fine-tuning with --method full only), each the
+    mean of its rows."""
     val: float = 0.1
     """Fraction of the text held out for validation (of the characters of a single text, of the
     documents of a folder). 0: none."""
@@ -318,7 +324,12 @@ class MachineConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
-    """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, else fp32."""
+    """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, fp16 on other
+    NVIDIA GPUs, else fp32."""
+    memory: str = ""
+    """Memory that the run may take, as 4GB; auto: that of the GPU. What is needed is worked out
+    before the first update, and micro-batch, checkpointing, quantised ends and the length of rows
+    are chosen so that it fits; the batch stays as asked for. Empty: no bound."""
     threads: int = 0
     """CPU threads. 0: PyTorch's choice, one a core (or what OMP_NUM_THREADS says)."""
 
@@ -434,9 +445,14 @@ def flat_names() -> dict[str, str]:
 def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     """One sentence: the name is not known, and which known one is nearest."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(names))}."
+    near = nearest(name, names)
+    hint = f" Did you mean {near!r}?" if near else f" Known: {', '.join(sorted(names))}."
     return f"unknown {what} {name!r}.{hint}"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The known name that is spelt most like `name`; "" where none is much like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=cutoff)), "")
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -557,6 +573,12 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         rule(both < 1, "val + test", both, "must leave text to train on; lower one of them.")
     rule(bool(data.separator), "separator", data.separator, "must not be empty.")
     rule(data.stride >= 0, "stride", data.stride, "0 (the context length) or more tokens.")
+    rule(
+        all(text and not text[0].isspace() and not text[-1].isspace() for text in data.add_tokens),
+        "add_tokens",
+        data.add_tokens,
+        "texts without white space at their ends, none empty.",
+    )
 
     for name in ("context_length", "num_layers", "num_heads", "hidden_size"):
         rule(getattr(model, name) >= 1, name, getattr(model, name), "1 or more.")
@@ -738,12 +760,9 @@ def adapt_faults(adapt: AdaptConfig) -> list[str]:
 
 def raise_faults(faults: list[str]) -> None:
     """Raise one InputError that lists all faults; do nothing where there are none."""
-    if not faults:
-        return
     if len(faults) == 1:
         raise InputError(faults[0])
-    lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-    raise InputError(f"{len(faults)} things to mend:\n{lines}")
+    raise_all(f"{len(faults)} things to mend", faults)
 
 
 def read_tree(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Every message says what was got, what was expected and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -44,3 +44,10 @@ def placed(where: str) -> Iterator[None]:
         yield
     except InputError as fault:
         raise InputError(f"{where}: {fault}") from None
+
+
+def raise_all(what: str, faults: Sequence[str]) -> None:
+    """Raise one InputError that lists every fault below `what`; do nothing where there is none."""
+    if faults:
+        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
+        raise InputError(f"{what}:\n{lines}")

@@ -26,8 +26,8 @@ from yunque.errors import InputError
 
 Result = TypeVar("Result")
 
-CHUNK_ROWS = 512
-"""Positions whose logits are held at once: 100 MB with GPT-2's vocabulary in float32."""
+CHUNK_ELEMENTS = 1 << 23
+"""Logits held at once: 32 MiB in float32, whatever the vocabulary."""
 
 
 class LanguageModel(Protocol):
@@ -222,7 +222,7 @@ def _chunks(
     windows: Iterable[Batch],
     read: Callable[[Tensor, Tensor], Result],
 ) -> Iterator[Result]:
-    """`read(logits (rows, V) in float32, targets (rows,))` for each `CHUNK_ROWS` positions.
+    """`read(logits (rows, V) in float32, targets (rows,))` for some positions at once.
 
     The logits go to a function, not to a loop, so that none outlive their chunk.
     """
@@ -231,8 +231,9 @@ def _chunks(
         batch = batch.to(device)
         hidden = model(batch.inputs, **batch.layout).flatten(0, 1)  # (B·T, C)
         flat = batch.targets.flatten()  # (B·T,)
-        for begin in range(0, len(flat), CHUNK_ROWS):
-            rows = slice(begin, begin + CHUNK_ROWS)
+        step = max(1, CHUNK_ELEMENTS // model.head(hidden[:1]).shape[-1])
+        for begin in range(0, len(flat), step):
+            rows = slice(begin, begin + step)
             yield read(model.head(hidden[rows]).float(), flat[rows])
 
 

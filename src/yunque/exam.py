@@ -82,6 +82,8 @@ def sit(
     questions: Sequence[Question],
     batch_size: int = 128,
     progress: Callable[[int, int], None] | None = None,
+    batch_tokens: int = 0,
+    reply_tokens: int = 0,
 ) -> ExamResult:
     """Ask every question once and mark the replies.
 
@@ -89,6 +91,8 @@ def sit(
         ask: prompts (token ids, of any lengths) → the replies as text, without the prompts.
         batch_size: prompts in one call; those of like length go together, to spare padding.
         progress: called with the number of questions answered and of all questions.
+        batch_tokens: most tokens of one call, each row as long as its longest prompt and
+            `reply_tokens`; at least one prompt is asked. 0: no bound.
 
     Raises:
         InputError: there are no questions, or a key cannot be checked.
@@ -99,13 +103,19 @@ def sit(
         check_key(question)
     replies = [""] * len(questions)
     order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt))
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
+    done = 0
+    while done < len(order):
+        batch = order[done : done + batch_size]
+        if batch_tokens:
+            sizes = [len(questions[index].prompt) + reply_tokens for index in batch]
+            rows = (n for n, size in enumerate(sizes, 1) if n * size <= batch_tokens)
+            batch = batch[: max(rows, default=1)]
         texts = ask([list(questions[index].prompt) for index in batch])
         for index, text in zip(batch, texts, strict=True):
             replies[index] = text
+        done += len(batch)
         if progress:
-            progress(first + len(batch), len(order))
+            progress(done, len(order))
     return marked(questions, replies)
 
 

@@ -3,6 +3,9 @@
 Under a name stands the old file or folder or the new one, never a part. A file changes in one
 rename. A folder needs two, and after a kill between them neither stands: `remove_stages`, called
 under the run lock before anything is read, puts the old one back.
+
+Whatever changes the disk goes through `perform`, one numbered operation at a time. Tests put
+another function in its place, which counts, refuses, tears, crashes or records them.
 """
 
 from __future__ import annotations
@@ -17,15 +20,18 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
-from io import FileIO
+from collections.abc import Callable, Iterator
+from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeVar
 
 from yunque.errors import InputError, StorageError
 
 STAGE_PREFIX = ".tmp-"
 LOCK_NAME = ".lock"
+BUFFER = 1 << 20
+Kind = Literal["mkdir", "open", "write", "truncate", "fsync", "rename", "unlink", "rmdir"]
+Result = TypeVar("Result")
 _ASIDE = re.compile(re.escape(STAGE_PREFIX) + r"old-(.+)-[0-9a-f]{8}")
 
 if sys.platform == "win32":
@@ -44,6 +50,33 @@ else:
     def lock_file(handle: FileIO) -> None:
         """Lock an open file for this process alone, or raise OSError at once."""
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def perform(kind: Kind, path: Path, action: Callable[..., Result], *arguments: object) -> Result:
+    """Do one operation on the disk: the only way in which this project changes it."""
+    return action(*arguments)
+
+
+class Writing(FileIO):
+    """A file whose every write is an operation. `fsync` of a folder has the folder as its path."""
+
+    def __init__(self, path: Path, mode: str):
+        self.path = path
+        perform("open", path, super().__init__, path, mode)
+
+    def write(self, content: Any, /) -> int:
+        return perform("write", self.path, super().write, content)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        return perform("truncate", self.path, super().truncate, size)
+
+    def sync(self) -> None:
+        """Force to the disk what was written.
+
+        Raises:
+            OSError: the disk refused; what it holds is not known.
+        """
+        perform("fsync", self.path, os.fsync, self.fileno())
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -69,7 +102,7 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        perform("fsync", folder, os.fsync, handle)
     finally:
         os.close(handle)
 
@@ -80,8 +113,15 @@ def make_folder(folder: Path) -> Path:
     Raises:
         StorageError: it cannot be created, or a file stands in its place.
     """
+    missing = []
+    for one in (folder, *folder.parents):
+        if one.is_dir():
+            break
+        missing.append(one)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for one in reversed(missing):
+            perform("mkdir", one, lambda one=one: one.mkdir(exist_ok=True))
+            sync_folder(one.parent)  # else what is later written into it could vanish with it
     except FileExistsError:
         raise StorageError(f"{folder}: a file stands where a folder is needed.") from None
     except OSError as error:
@@ -99,21 +139,55 @@ def staged_file(path: Path) -> Iterator[IO[bytes]]:
     make_folder(path.parent)
     stage = beside(path, "new")
     try:
-        with stage.open("xb") as handle:
+        with new_file(stage) as handle:
             yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(stage, path)
+        perform("rename", path, os.replace, stage, path)
         sync_folder(path.parent)
     except StorageError:
-        stage.unlink(missing_ok=True)
+        clear(stage)
         raise
     except OSError as error:
-        stage.unlink(missing_ok=True)
+        clear(stage)
         raise storage_error(error, path, "write") from None
     except BaseException:
-        stage.unlink(missing_ok=True)
+        clear(stage)
         raise
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file under a name that is free, on the disk when the block has ended.
+
+    For files of a staged folder, which gets its name when all of them are written.
+
+    Raises:
+        OSError: opening or writing failed; what was written is still there.
+    """
+    raw = Writing(path, "xb")
+    buffered = BufferedWriter(raw, BUFFER)
+    try:
+        yield buffered
+        buffered.flush()
+        raw.sync()
+    finally:
+        # Without another attempt to write what the disk refused, as closing the buffer would make.
+        raw.close()
+
+
+def clear(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, as far as the system lets us.
+
+    What cannot be removed is out of sight under its staging name, and the next run tries again.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            for inside in list(path.iterdir()):
+                clear(inside)
+            perform("rmdir", path, path.rmdir)
+        else:
+            perform("unlink", path, lambda: path.unlink(missing_ok=True))
+    except OSError:
+        return
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -178,7 +252,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     make_folder(folder.parent)
     stage = beside(folder, "new")
     try:
-        stage.mkdir()
+        perform("mkdir", stage, stage.mkdir)
         yield stage
         for root, _, names in os.walk(stage):
             for name in names:
@@ -186,13 +260,13 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             sync_folder(Path(root))
         swap_in(stage, folder)
     except StorageError:
-        shutil.rmtree(stage, ignore_errors=True)
+        clear(stage)
         raise
     except OSError as error:
-        shutil.rmtree(stage, ignore_errors=True)
+        clear(stage)
         raise storage_error(error, folder, "write") from None
     except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
+        clear(stage)
         raise
 
 
@@ -205,28 +279,28 @@ def swap_in(stage: Path, folder: Path) -> None:
     aside = beside(folder, "old") if folder.exists() else None
     try:
         if aside is not None:
-            os.rename(folder, aside)
-        os.rename(stage, folder)
+            perform("rename", aside, os.rename, folder, aside)
+        perform("rename", folder, os.rename, stage, folder)
     except BaseException:
         if aside is not None and aside.exists() and not folder.exists():
-            os.rename(aside, folder)
+            perform("rename", folder, os.rename, aside, folder)
         raise
     sync_folder(folder.parent)
     if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+        clear(aside)
 
 
 def sync_file(path: Path) -> None:
     """Force a written file to the disk."""
     # Opened for writing: Windows refuses to flush a file that is open for reading only.
-    with path.open("r+b") as handle:
-        os.fsync(handle.fileno())
+    with Writing(path, "r+b") as handle:
+        handle.sync()
 
 
 def remove_file(path: Path) -> None:
     """Remove a file of ours where there is one."""
     try:
-        path.unlink(missing_ok=True)
+        perform("unlink", path, lambda: path.unlink(missing_ok=True))
     except OSError as error:
         raise storage_error(error, path, "remove") from None
 
@@ -235,12 +309,12 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder: first out of sight by a rename, then its files."""
     aside = beside(folder, "gone")
     try:
-        os.rename(folder, aside)
+        perform("rename", aside, os.rename, folder, aside)
     except FileNotFoundError:
         return
     except OSError as error:
         raise storage_error(error, folder, "remove") from None
-    shutil.rmtree(aside, ignore_errors=True)
+    clear(aside)
 
 
 def remove_stages(folder: Path) -> None:
@@ -255,18 +329,16 @@ def remove_stages(folder: Path) -> None:
         match = _ASIDE.fullmatch(aside.name)
         if match and aside.is_dir() and not (folder / match.group(1)).exists():
             try:
-                os.rename(aside, folder / match.group(1))
+                target = folder / match.group(1)
+                perform("rename", target, os.rename, aside, target)
                 sync_folder(folder)
             except OSError as error:
                 raise storage_error(error, aside, "put it back under its name") from None
     for left in folder.glob(f"{STAGE_PREFIX}*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        clear(left)
 
 
-def open_to_append(path: Path) -> FileIO:
+def open_to_append(path: Path) -> Writing:
     """Open a file for reading and for lines at its end, created where there is none.
 
     Unbuffered: a line that a full disk refused must not be tried again when the file is closed.
@@ -275,32 +347,36 @@ def open_to_append(path: Path) -> FileIO:
         StorageError: it cannot be opened.
     """
     try:
-        return path.open("a+b", buffering=0)
+        return Writing(path, "a+b")
     except OSError as error:
         raise storage_error(error, path, "open") from None
 
 
-def append_line(handle: FileIO, line: str) -> None:
+def append_line(handle: Writing, line: str) -> None:
     """Append one line in one write, so that a crash tears at most the last line.
 
     Raises:
-        StorageError: the disk is full or broken; the last line may be torn.
+        StorageError: the disk is full or broken; nothing of the line is left where the system
+            lets us take it back.
     """
     rest = line.encode("utf-8") + b"\n"
+    begin = handle.seek(0, os.SEEK_END) if handle.seekable() else None
     try:
         while rest:  # A second turn only where the disk filled up within the line.
             rest = rest[handle.write(rest) :]
     except OSError as error:
-        raise storage_error(error, Path(str(handle.name)), "write a line") from None
+        with contextlib.suppress(OSError):
+            if begin is not None:
+                handle.truncate(begin)
+        raise storage_error(error, handle.path, "write a line") from None
 
 
 def truncate_file(path: Path, size: int) -> None:
     """Cut a file back to its first `size` bytes."""
     try:
-        with path.open("r+b") as handle:
+        with Writing(path, "r+b") as handle:
             handle.truncate(size)
-            handle.flush()
-            os.fsync(handle.fileno())
+            handle.sync()
     except OSError as error:
         raise storage_error(error, path, "cut back") from None
 
@@ -318,26 +394,99 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def refuse_full_disk(folder: Path, needed: int, what: str) -> None:
+    """Say before writing that there is no room, rather than fail in the middle.
+
+    Raises:
+        StorageError: fewer than `needed` bytes are free; path and figures are named.
+    """
+    free = free_bytes(folder)
+    if free < needed:
+        raise StorageError(
+            f"{folder}: no room for {what}: {needed:,} bytes are needed, {free:,} are free. "
+            "Free some space, then `yunque resume`."
+        )
+
+
+def boot_id() -> str:
+    """What is another after every start of the machine, where the system tells; else ""."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> str:
+    """When a process began, in ticks since the start of the machine; "" where none is known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    # The name in brackets may hold anything; field 22 is the twentieth behind it.
+    return text.rpartition(")")[2].split()[19]
+
+
+def owner_lives(owner: dict[str, Any]) -> bool:
+    """Whether the process that a lock names may still run; a reused number is another process."""
+    if owner.get("host") != socket.gethostname():
+        return True  # nobody can tell from here
+    if owner.get("boot") != boot_id():
+        return False
+    pid = owner.get("pid")
+    return isinstance(pid, int) and owner.get("started") == started(pid) != ""
+
+
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+"""Disks that know no locks, as some network disks, answer with one of these."""
+
+
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process alone; freed by the system even after a kill.
 
+    The file names process, host and boot. On a disk without locks these decide, and only there two
+    processes that begin in the same moment could both believe to be the owner.
+
     Raises:
         InputError: another process holds it (its pid and host are named).
+        StorageError: the folder cannot be written.
     """
     path = make_folder(folder) / LOCK_NAME
     with open_to_append(path) as handle:
+        handle.seek(0)
+        owner = lock_owner(handle.read(1000))
         try:
             lock_file(handle)
-        except OSError:
-            handle.seek(0)
-            owner = handle.read(200).decode("utf-8", "replace").strip() or "another process"
+            taken = False
+        except OSError as error:
+            taken = error.errno not in NO_LOCKS or (bool(owner) and owner_lives(owner))
+        if taken:
+            who = "another process"
+            if owner:
+                who = f"process {owner['pid']} on {owner['host']}"
             raise InputError(
-                f"{folder}: in use by {owner}. Wait for it, stop it, or choose another --out."
-            ) from None
+                f"{folder}: in use by {who}. Wait for it, stop it, or choose another --out."
+            )
         handle.truncate(0)
-        append_line(handle, f"process {os.getpid()} on {socket.gethostname()}")
+        pid = os.getpid()
+        ours = {
+            "pid": pid,
+            "host": socket.gethostname(),
+            "boot": boot_id(),
+            "started": started(pid),
+        }
+        append_line(handle, json.dumps(ours))
         try:
             yield
         finally:
-            handle.truncate(0)
+            with contextlib.suppress(OSError):  # the lock goes with the process, not with the text
+                handle.truncate(0)
+
+
+def lock_owner(text: bytes) -> dict[str, Any]:
+    """Who a lock file names; empty where it names nobody."""
+    try:
+        owner = json.loads(text)
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) and {"pid", "host"} <= owner.keys() else {}

@@ -2,14 +2,16 @@
 
 | event | keys besides step, epoch, tokens_seen, seconds |
 |---|---|
-| start | format, run, parameters, settings that a reader of the log needs |
+| start | format, run, parameters, settings that a reader of the log needs; ngram_1 … ngram_5: \
+losses of n-gram models on the validation tokens, counted on ngram_tokens training tokens |
 | step | train_loss learning_rate grad_norm tokens_per_second memory_bytes |
 | eval | train_loss val_loss (null where there is no validation set); general_loss of a tuned base |
 | sample | prompt text |
 | exam | right total kinds; lost gained p_value verdict: against the exam of step 0 |
 | checkpoint | path |
 | warning | id text |
-| stop | reason |
+| stop | reason; where samples were written, how much of them stands in the training data: \
+copied_tokens of copied_of, copied_samples of samples, copied_longest …; the same of held-out text |
 
 `step` is the number of optimizer updates done; `train_loss` of a step row is the loss of the
 batch of that update, taken before the update. Losses are nats per token. `seconds` is monotonic
@@ -22,7 +24,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -100,10 +102,22 @@ class RunLog:
         if not stat.S_ISREG(os.fstat(self._handle.fileno()).st_mode):
             return
         try:
-            os.fsync(self._handle.fileno())
+            self._handle.sync()
             sync_folder(self.path.parent)
         except OSError as error:
             raise storage_error(error, self.path, "write to the disk") from None
+
+    def cut(self, size: int) -> None:
+        """Take back the rows behind `size`.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            self._handle.truncate(size)
+            self._handle.seek(size)
+        except OSError as error:
+            raise storage_error(error, self.path, "cut back") from None
 
     def close(self) -> None:
         self._handle.close()
@@ -152,3 +166,30 @@ def read(path: Path) -> Iterator[Row]:
                     "Expected one JSON object with an 'event'."
                 ) from None
             yield Row(number, event, values)
+
+
+def chosen_step(rows: Iterable[Mapping[str, Any]], by_exam: bool) -> int | None:
+    """The step whose model a run keeps: the first with the lowest loss, or with most answers right.
+
+    The loss is the validation loss, where a row has none the training loss.
+
+    Args:
+        rows: the values of the eval rows; by the exam, of the exam rows.
+    """
+    watched = []
+    for values in rows:
+        if by_exam:
+            right, total = finite(values.get("right")), finite(values.get("total"))
+            value = 1.0 - right / total if right is not None and total else None
+        else:
+            val = values.get("val_loss")
+            value = finite(values.get("train_loss") if val is None else val)
+        if value is not None:
+            watched.append((value, int(values["step"])))
+    return min(watched)[1] if watched else None
+
+
+def finite(value: object) -> float | None:
+    """A number that is one and finite."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else None  # type: ignore[arg-type]

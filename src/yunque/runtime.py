@@ -10,9 +10,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,14 +74,38 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
+def fast_half(device: torch.device) -> torch.dtype:
+    """The 16-bit type that a device computes well in, float32 where it has none.
+
+    Every CUDA GPU multiplies in float16; those before compute capability 8.0 (GTX 10xx to RTX
+    20xx, T4, V100) only imitate bf16, and PyTorch calls that supported.
+    """
+    if bf16_is_fast(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def kept_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type in which frozen weights are kept: as they are stored, where the device computes so.
+
+    Sixteen bits of the other kind stand for those that it imitates; a device without either keeps
+    float32, as a CPU without bf16 instructions does.
+    """
+    if stored == torch.float32:
+        return stored
+    half = fast_half(device)
+    return stored if stored == torch.float16 and device.type == "cuda" else half
+
+
 def pick_precision(name: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16; auto takes bf16 where it is fast, else fp32.
+    """fp32, bf16 or fp16; auto takes the 16 bits that the device computes well in, else fp32.
 
     Raises:
         InputError: fp16 was asked for on a CPU.
     """
     if name == "auto":
-        return "bf16" if bf16_is_fast(device) else "fp32"
+        names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+        return names[fast_half(device)]
     if name == "fp16" and device.type == "cpu":
         raise InputError("precision is 'fp16': CPUs train in fp32 or bf16; use one of these.")
     return name
@@ -127,10 +153,35 @@ class Runtime:
             return flag
         return bool(self.total(torch.tensor(float(flag))).item())
 
+    def gather(self, text: str) -> list[str]:
+        """The text of every process, in their order; nothing is pickled."""
+        if self.world == 1:
+            return [text]
+        own = torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.world)]
+        torch.distributed.all_gather(sizes, torch.tensor([len(own)], device=self.device))
+        longest = max(int(size.item()) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: len(own)] = own.to(self.device)
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, padded)
+        pairs = zip(parts, sizes, strict=True)
+        return [bytes(part[: int(n.item())].tolist()).decode("utf-8") for part, n in pairs]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+    def device_bytes(self) -> int:
+        """The size of the GPU's memory.
+
+        Raises:
+            InputError: the device is no CUDA GPU.
+        """
+        if self.device.type != "cuda":
+            raise InputError("memory is 'auto', which is for CUDA GPUs: give a size, as 4GB.")
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     def memory_bytes(self) -> int | None:
         """Peak memory so far, of the GPU if there is one, else of this process; None: unknown."""
@@ -143,6 +194,25 @@ class Runtime:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if os.uname().sysname == "Darwin" else peak * 1024
 
+    def resident_bytes(self) -> int | None:
+        """Memory that is taken now, of the GPU if there is one, else of this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        try:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError, ValueError):
+            return self.memory_bytes()  # the peak so far, where the system says no more
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def memory_size(self) -> int | None:
+        """Memory that there is, of the GPU or of the computer; None: the system does not say."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            return None
+
 
 def start(machine: MachineConfig) -> Runtime:
     """Choose device and precision, set threads and memory, join the process group if there is one.
@@ -151,6 +221,8 @@ def start(machine: MachineConfig) -> Runtime:
         InputError: the device or precision cannot be had here.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if "WORLD_SIZE" in os.environ:
+        end_with_the_launcher()
     keep_freed_memory()
     if machine.threads:
         torch.set_num_threads(machine.threads)
@@ -175,6 +247,18 @@ def start(machine: MachineConfig) -> Runtime:
     return Runtime(state.device, precision, state.process_index, state.num_processes)
 
 
+def end_with_the_launcher() -> None:
+    """Be told by SIGTERM when the launcher dies, for nobody else would end its processes (Linux).
+
+    A run without a launcher outlives its shell, as `nohup` promises.
+    """
+    if sys.platform != "linux":
+        return
+    set_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM, 0, 0, 0)
+
+
 KEPT_BYTES = 2**31 - 1
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -192,9 +276,9 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # TypeError: Windows
         return False
-    trim = set_option(MALLOC_TRIM_THRESHOLD, KEPT_BYTES)
-    mapped = set_option(MALLOC_MMAP_THRESHOLD, KEPT_BYTES)
-    return bool(trim == mapped == 1)
+    options = (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD)
+    done = [set_option(option, KEPT_BYTES) == 1 for option in options]  # both, whatever the first
+    return all(done)
 
 
 class Interrupt:

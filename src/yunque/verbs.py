@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,14 +28,16 @@ from yunque.config import (
     ModelConfig,
     OptimConfig,
     TrainConfig,
+    Weights,
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import duration, number, scientific
+from yunque.words.writing import data_size, duration, number, scientific
 
 if TYPE_CHECKING:
-    from yunque.assemble.models import Model
+    from yunque.assemble.models import Model, Onto
     from yunque.assemble.runs import RunResult
+    from yunque.reports.report import Report as TrainingReport
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class Prepare:
     def __call__(self) -> int:
         from yunque.assemble.sources import doubts, prepare
         from yunque.screen.ledger import ledger_lines, print_examples
+        from yunque.words.ledger import left_aside
 
         if not self.out:
             raise InputError("no folder for the tokens: give --out DIR.")
@@ -149,12 +152,10 @@ class Prepare:
             lines.append(say("cli.prepared_reused", lang))
         elif facts["rebuilt_because"]:
             lines.append(f"  {facts['rebuilt_because'][lang]}")
-        counts = {key: number(facts[key], lang) for key in ("files", "documents", "characters")}
+        counts = {key: facts[key] for key in ("files", "documents", "characters")}
         tokens = ", ".join(f"{split} {number(n, lang)}" for split, n in facts["tokens"].items())
         lines += [
-            say(
-                "cli.prepared_text", lang, megabytes=number(facts["bytes"] / 1e6, lang, 1), **counts
-            ),
+            say("cli.prepared_text", lang, size=data_size(facts["bytes"], lang), **counts),
             say(
                 "cli.prepared_tokens",
                 lang,
@@ -165,9 +166,10 @@ class Prepare:
             ),
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
+        lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
         lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
         if not facts["reused"]:
-            speed = number(facts["megabytes_per_second"], lang, 1)
+            speed = data_size(1e6 * facts["megabytes_per_second"], lang)
             lines.append(
                 say("cli.prepared_speed", lang, seconds=duration(facts["seconds"]), speed=speed)
             )
@@ -291,20 +293,46 @@ class Resume:
     The order of the data, dropout and the learning rate are functions of the seed and the step,
     so the finished run has the same losses and weights as one that was never interrupted.
 
+    With --verify nothing is continued or written: some updates are made again from a checkpoint,
+    and the log is confirmed (exit code 0) or refuted (1), bit for bit.
+
     For example:
       yunque resume runs/quijote
+      yunque resume runs/quijote --verify --steps 50
     """
 
     run: Positional[str]
     """The run folder."""
+    verify: bool = False
+    """Make some updates again and hold them against the log; the run is left as it is."""
+    steps: int = 20
+    """Updates that --verify makes again."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
+        if self.verify:
+            return self.verified()
         from yunque.assemble.runs import resume
 
         with contextlib.closing(show(self.output)) as screen:
             result = resume(self.run, screen=screen, lang=self.output.language)
         return tell_run(result, self.output)
+
+    def verified(self) -> int:
+        """Replay, and tell what came of it."""
+        from yunque.assemble.replay import replay
+
+        lang = self.output.language
+        done = replay(self.run, self.steps)
+        numbers = {"steps": done.steps, "first": done.begun_at + 1, "tensors": done.tensors}
+        lines = [say("cli.replayed" if done.confirmed else "cli.refuted", lang, **numbers)]
+        lines += [
+            say("cli.difference", lang, **dataclasses.asdict(one)) for one in done.differences[:10]
+        ]
+        if done.changed and not done.confirmed:
+            lines.append(say("cli.changed", lang, what="; ".join(done.changed)))
+        say_all(self.output, done.to_json(), lines)
+        return 0 if done.confirmed else 1
 
 
 def tell_run(result: RunResult, output: Output) -> int:
@@ -330,11 +358,14 @@ def tell_run(result: RunResult, output: Output) -> int:
     return code
 
 
-def opened(model: str, device: str, output: Output) -> Model:
+def opened(
+    model: str, device: str, full_base: bool, output: Output, weights: Weights = "full"
+) -> Model:
     """MODEL; where transformers computes it, that is said on standard error."""
     from yunque.assemble.models import load
 
-    found = load(model, device=device)
+    onto: Onto = "full" if full_base else "trained"
+    found = load(model, device=device, onto=onto, weights=weights)
     if found.by_transformers and not output.quiet:
         family = found.module.config.family
         print(say("cli.by_transformers", output.language, family=family), file=sys.stderr)
@@ -391,12 +422,17 @@ class Generate:
     chat: bool = False
     """Put the prompt into the model's chat template, as a user's message."""
     settings: GenerateConfig = field(default_factory=GenerateConfig)
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.full_base, self.output, self.weights)
         live = not self.output.json and self.settings.samples == 1
         lead = "" if self.chat else self.prompt
         started = False
@@ -455,8 +491,13 @@ class Chat:
     system: str = ""
     """System prompt: what the model is told before the first question."""
     settings: GenerateConfig = field(default_factory=GenerateConfig)
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -464,7 +505,7 @@ class Chat:
         from yunque.screen.chat import chat_console
 
         chat = new_chat(self.system, self.settings, self.save)
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.full_base, self.output, self.weights)
         console = chat_console(self.output.json, self.output.quiet)
         talk = Talk(model, chat, console, save=self.save, lang=self.output.language)
         code = talk.run()
@@ -483,8 +524,8 @@ class Evaluate:
 
     An exam is a file of questions whose answers a program can check (.jsonl .json .csv .tsv
     .parquet; question and answer, or conversations whose last turn is the key). Each question is
-    asked once, with greedy decoding, in the model's chat template; a model without one gets the
-    question as plain text and a line feed.
+    asked once, with greedy decoding, in the model's chat template; a model without one is asked
+    in plain words (User: …, Assistant:), as when it is fine-tuned.
 
     For example:
       yunque evaluate runs/quijote other-text.txt
@@ -501,8 +542,13 @@ class Evaluate:
     """File (.jsonl) for every question with the model's reply, the key and the mark."""
     max_new_tokens: int = 256
     """Longest reply to a question of the exam, in tokens; replies end at the end token."""
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    weights: Weights = "full"
+    """full, or int8: faster on CPUs, with results that are not exactly the model's."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -514,7 +560,7 @@ class Evaluate:
             raise InputError("--exam-out holds the replies to an exam: give --exam FILE too.")
         lang, lines = self.output.language, []
         items = read_exam(self.exam) if self.exam else []
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.full_base, self.output, self.weights)
         value: dict[str, Any] = dict.fromkeys(
             ("loss", "perplexity", "bits_per_byte", "tokens", "bytes", "exam")
         )
@@ -569,6 +615,9 @@ class Explain:
     """Best alternatives shown for each token."""
     out: str = ""
     """Also write an HTML page coloured by loss."""
+    full_base: bool = False
+    """Put an adapter that was trained on a quantised base (QLoRA) on the base in the precision of
+    its files: another model than the one that was trained and examined."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     output: Output = field(default_factory=Output)
@@ -576,7 +625,7 @@ class Explain:
     def __call__(self) -> int:
         if self.alternatives < 0:
             raise InputError(f"alternatives is {self.alternatives}: 0 or more.")
-        model = opened(self.model, self.device, self.output)
+        model = opened(self.model, self.device, self.full_base, self.output)
         tokens = model.explain(self.text, self.alternatives)
         lang = self.output.language
         if self.out:
@@ -619,6 +668,10 @@ class Convert:
     """hf: a folder that transformers opens; gguf: a file for llama.cpp."""
     merge: bool = False
     """Put the changes of an adapter into a copy of its base model."""
+    merge_onto: Literal["full", "dequantised"] = "full"
+    """Of an adapter that was trained on a quantised base (QLoRA): full: the base in the precision
+    of its files; dequantised: the weights that it was trained on. Either way the answer says how
+    far both are from the model that was trained."""
     dtype: Literal["", "float32", "bfloat16", "float16", "q8_0"] = ""
     """Number format of the weights; q8_0 for gguf only. Empty: as the source is stored."""
     shard_size: str = ""
@@ -634,6 +687,7 @@ class Convert:
             self.out,
             to=self.to,
             merge=self.merge,
+            merge_onto=self.merge_onto,
             dtype=self.dtype,
             shard_size=self.shard_size,
             lang=lang,
@@ -641,7 +695,11 @@ class Convert:
         figures = {id: scientific(done.certificate.figure(id), lang) for id in ("logits", "kl")}
         reader = done.certificate.reader
         line = say("cli.certified", lang, reader=reader, folder=done.folder, **figures)
-        say_all(self.output, done.to_json(), [line])
+        lines = [line]
+        if done.drifts:
+            drifts = {name: scientific(value, lang) for name, value in done.drifts.items()}
+            lines.append(say(f"cli.merged_{self.merge_onto}", lang, **drifts))
+        say_all(self.output, done.to_json(), lines)
         return 0
 
 
@@ -657,12 +715,21 @@ class Report:
     For example:
       yunque report runs/quijote
       yunque report trainer_state.json --out report.html
+      yunque report --compare runs/a runs/b --out compared.html
+      yunque report runs/quijote --watch
     """
 
-    log: Positional[str]
+    log: Positional[str] = ""
     """Run folder or log file."""
+    compare: tuple[str, ...] = ()
+    """Runs or logs to set side by side, two or more; each is held against the first."""
     out: str = ""
-    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs."""
+    """File for the page (.html, .md, .png or .json). Empty: the run folder; none for other logs,
+    and none for a comparison."""
+    watch: bool = False
+    """Show the page on this machine alone, and renew it while the run goes on."""
+    port: int = 0
+    """Where the page of --watch is shown. 0: any port that is free."""
     columns: str = ""
     """Columns of a table whose names do not tell, as step=it,train_loss=my_loss."""
     output: Output = field(default_factory=Output)
@@ -672,6 +739,15 @@ class Report:
 
         pairs = [pair.partition("=") for pair in self.columns.split(",") if pair]
         columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        if self.compare:
+            paths = [path for path in (self.log, *self.compare) if path]
+            return self.side_by_side(
+                [report(Path(p), self.output.language, columns) for p in paths]
+            )
+        if not self.log:
+            raise InputError("report: got no LOG, expected a run folder or a log.")
+        if self.watch:
+            return self.show_live(lambda: report(Path(self.log), self.output.language, columns))
         made = report(Path(self.log), self.output.language, columns)
         target = self.out or (self.log if Path(self.log).is_dir() else "")
         written = write(made, Path(target)) if target else []
@@ -679,6 +755,75 @@ class Report:
         lines += [say("cli.page_written", self.output.language, path=path) for path in written]
         say_all(self.output, made.json, lines)
         return 0 if made.is_training_log else 2
+
+    def show_live(self, read: Callable[[], TrainingReport]) -> int:
+        from yunque.reports.watch import server
+
+        lang = self.output.language
+        with server(Path(self.log), read, lang, self.port) as served:
+            url = f"http://127.0.0.1:{served.server_address[1]}/"
+            line = say("cli.watching", lang, path=self.log, url=url)
+            say_all(self.output, {"url": url}, [line])
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                served.serve_forever(poll_interval=0.2)
+        return 0
+
+    def side_by_side(self, runs: Sequence[TrainingReport]) -> int:
+        from yunque.reports.compare import compare
+        from yunque.reports.compare_page import terminal, to_json, write
+
+        made, lang = compare(runs), self.output.language
+        written = [write(made, Path(self.out), lang)] if self.out else []
+        lines = [terminal(made, lang)]
+        lines += [say("cli.page_written", lang, path=path) for path in written]
+        say_all(self.output, to_json(made), lines)
+        return 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take before it runs: memory by part, time, disk, electricity; does it fit?
+
+    RECIPE is a recipe file or a run folder; flags go over it, and without one they are the recipe.
+    Also said: what to change, cheapest first, with what it gives in memory and costs in time, and a
+    second opinion on the recipe. The first forecast measures this machine for some seconds; the
+    measurement is kept, and every run that ends makes the next forecast better.
+
+    For example:
+      yunque plan --preset gpt2-124m --batch-size 8 --steps 10000
+      yunque plan recipes/sancho-mini.toml
+      yunque plan --base phi-2.8b --method qlora --max-length 390 --on "GTX 1050 Ti 4GB"
+    """
+
+    recipe: Positional[str] = ""
+    """A recipe file (.toml) or a run folder, before the flags. Empty: the flags are the recipe."""
+    base: str = ""
+    """The MODEL that is fine-tuned, or the name of a preset for its shape alone. Empty: that of
+    the recipe, else training from scratch."""
+    sources: tuple[str, ...] = ()
+    """What is trained on; the sizes of the files give the number of passes."""
+    on: str = ""
+    """Another machine, by its published figures: 'GTX 1050 Ti 4GB', h200… Empty: this one."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    output: Output = field(default_factory=Output)
+
+    def __call__(self) -> int:
+        from yunque.assemble.planning import plan, planned_recipe
+        from yunque.assemble.recipes import later_length
+
+        start = planned_recipe(self.recipe, self.base, self.adapt.method, self.model.preset)
+        asked = dataclasses.replace(start, sources=tuple(self.sources), **shared(self))
+        recipe = later_length(start, asked)
+        with contextlib.closing(show(self.output)) as screen:
+            made = plan(recipe, on=self.on, screen=screen, lang=self.output.language)
+        say_all(self.output, made.to_json(), made.lines(self.output.language))
+        return 0
 
 
 @dataclass(frozen=True)
@@ -711,12 +856,13 @@ VERBS: dict[str, type[Any]] = {
     "explain": Explain,
     "convert": Convert,
     "report": Report,
+    "plan": Plan,
     "doctor": Doctor,
 }
 
 
 def parse(verb: str, arguments: Sequence[str]) -> Any:
-    """Flags → the verb's dataclass; for `pretrain` the preset and the recipe give the defaults.
+    """Flags → the verb's dataclass; the preset and the recipe give the defaults.
 
     Raises:
         InputError: the recipe or the preset cannot be used.
@@ -741,6 +887,13 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
             exam=base.exam,
             **shared(base, but="model"),
         )
+    if verb == "plan":
+        from yunque.assemble.planning import planned_recipe
+
+        first = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+        named = [flag(arguments, name) for name in ("--base", "--method", "--preset")]
+        base = planned_recipe(first, *named)
+        default = Plan(base=base.base, sources=base.sources, recipe=first, **shared(base))
     kind = VERBS[verb]
     return tyro.cli(
         kind,

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from yunque.adapt.lora import add_lora, apply_method, drift, load_adapter, merge, save_adapter
 from yunque.adapt.quantize import (
+    PART,
     HostEmbedding,
     dequantize,
     dequantized,
+    four_bits,
     is_quantized,
     parameter_count,
     quantize,
@@ -87,6 +89,25 @@ def test_four_bits_are_nf4_by_blocks_of_64(inputs: int, outputs: int) -> None:
     assert torch.equal(dequantized(layer), torch.cat(expected).view(outputs, inputs))
     assert layer.weight.numel() == (inputs * outputs + 1) // 2
     assert parameter_count(layer) == inputs * outputs + outputs
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_four_bits_in_parts_are_those_of_bitsandbytes(double: bool, dtype: torch.dtype) -> None:
+    functional = pytest.importorskip("bitsandbytes").functional
+    weight = torch.randn(5 * 64, 3 * 512, generator=torch.Generator().manual_seed(2)).to(dtype)
+    assert weight.numel() > 2 * PART
+    packed, state = four_bits(weight, double)
+    theirs, expected = functional.quantize_4bit(
+        weight, blocksize=64, quant_type="nf4", compress_statistics=double
+    )
+    assert torch.equal(packed, theirs)
+    assert (state.dtype, state.shape) == (dtype, weight.shape)
+    ours, other = state.as_dict(packed=False), expected.as_dict(packed=False)
+    assert ours.keys() == other.keys()
+    for name, value in other.items():
+        same = torch.equal(value, ours[name]) if torch.is_tensor(value) else value == ours[name]
+        assert same, name
 
 
 def test_eight_bits_are_rows_of_127_steps() -> None:

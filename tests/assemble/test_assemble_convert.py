@@ -15,7 +15,7 @@ import torch
 
 import yunque
 from yunque import cli
-from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of, stored_dtype
+from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of
 from yunque.assemble.models import load
 from yunque.config import ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
@@ -24,7 +24,7 @@ from yunque.errors import ExportError, InputError
 from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Prompt
 from yunque.weights.export import read_back
-from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder
+from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder, stored_dtype
 from yunque.weights.readback import foreign_tensors, transformers_speaker
 
 TEXT = "\n".join(f"línea {n}: el herrero golpea {n * 13 % 17} veces, hello" for n in range(120))
@@ -468,6 +468,30 @@ def test_the_number_format_is_that_of_the_source(exported: Path, tmp_path: Path)
     yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
     assert stored_dtype(tmp_path / "half") == "bfloat16"
     assert stored_dtype(exported / "source") == "float32"
+
+
+def test_a_model_pretrained_here_goes_into_a_gguf_file(tmp_path: Path) -> None:
+    """With the tokenizer that is there for it; one that llama.cpp cannot hold is named."""
+    gguf = pytest.importorskip("gguf")
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    settings: dict[str, Any] = {
+        "context_length": 16, "num_layers": 1, "num_heads": 2, "hidden_size": 16,
+        "qk_norm": False, "batch_size": 2, "steps": 2, "eval_every": 2, "threads": 1,
+        "device": "cpu", "precision": "fp32",
+    }  # fmt: skip
+    for spec in ("bpe-gpt2:330", "byte"):
+        out = tmp_path / spec.split(":")[0]
+        yunque.pretrain(str(tmp_path / "text.txt"), out, tokenizer=spec, **settings)
+    done = yunque.convert(tmp_path / "bpe-gpt2", tmp_path / "out", to="gguf")
+    assert done.certificate.passed
+    assert done.certificate.figure("tensors") == 0.0
+    read = gguf.GGUFReader(tmp_path / "out" / "model-f32.gguf")
+    assert read.get_field("tokenizer.ggml.pre").contents() == "gpt-2"
+    ours = load(tmp_path / "bpe-gpt2").decoder.token_embedding.weight
+    theirs = next(one for one in read.tensors if one.name == "token_embd.weight")
+    assert torch.equal(torch.from_numpy(theirs.data.copy()), ours.detach())
+    with pytest.raises(InputError, match=r"Train with such a tokenizer .*bpe-gpt2:4096"):
+        yunque.convert(tmp_path / "byte", tmp_path / "no", to="gguf")
 
 
 def gpt2_like(tokenizer: Tokenizer) -> Tokenizer:

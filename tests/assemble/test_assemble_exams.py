@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,14 @@ from shared_data import shared
 
 from yunque.assemble.exams import ExamItem, questions_of, read_exam
 from yunque.assemble.models import load
+from yunque.assemble.origins import origin_of
 from yunque.cli import main
-from yunque.config import ModelConfig
+from yunque.config import ModelConfig, Recipe
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
 from yunque.data.conversations import Message
 from yunque.data.tokenizer import train_tokenizer
 from yunque.errors import InputError
-from yunque.exam import Question, mark
+from yunque.exam import Question, mark, sit
 from yunque.marking.answers import key_fault
 from yunque.model.decoder import Decoder
 from yunque.weights.folder import save_folder
@@ -187,7 +190,9 @@ def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"question": "?"}, "the answer is None"),
+        ({"question": "?"}, "no answer in the columns question. Expected answer"),
+        ({"question": "?", "anser": "4"}, "no answer .* Is 'anser' meant as 'answer'"),
+        ({"qestion": "?", "answer": "4"}, "no question .* Is 'qestion' meant as 'question'"),
         ({"question": "?", "answer": None}, "the answer is None"),
         ({"question": "?", "answer": True}, "the answer is True"),
         ({"question": "", "answer": "4"}, "question is '', expected the text"),
@@ -268,7 +273,7 @@ def test_replies_are_the_greedy_ones(tmp_path: Path, chat: bool) -> None:
     told: list[tuple[int, int]] = []
     result = model.exam(items, max_new_tokens=12, progress=lambda n, of: told.append((n, of)))
     for item, (question, reply, _) in zip(items, result.replies, strict=True):
-        prompt = item.question if chat else f"{item.question}\n"
+        prompt = item.question if chat else f"User: {item.question}\nAssistant:"
         alone = model.generate(prompt, chat=chat, temperature=0.0, max_new_tokens=12)
         assert reply == alone.texts[0] != ""
         assert question.text == item.question
@@ -277,12 +282,72 @@ def test_replies_are_the_greedy_ones(tmp_path: Path, chat: bool) -> None:
     assert told == [(3, 3)]
 
 
-def test_plain_text_where_there_is_no_template(tmp_path: Path) -> None:
+def test_a_base_without_template_is_asked_as_in_its_fine_tuning(tmp_path: Path) -> None:
     model = load(parrot(tmp_path, chat=False), device="cpu")
     talk = (Message("system", "Be brief."), Message("user", "2 + 2?"))
     item = ExamItem(talk, "4", "number", "number")
     (question,) = questions_of([item], model.tokenizer)
-    assert bytes(question.prompt) == b"Be brief.\n2 + 2?\n"
+    assert bytes(question.prompt) == b"Be brief.\n\nUser: 2 + 2?\nAssistant:"
+    base = origin_of(Recipe(base=str(tmp_path)))
+    assert base.tokenizer is not None
+    (again,) = questions_of([item], base.tokenizer)
+    assert again.prompt == question.prompt
+
+
+@pytest.mark.parametrize(("most", "calls"), [(0, [3, 2]), (24, [3, 1, 1]), (1, [1] * 5)])
+def test_a_batch_of_the_exam_holds_no_more_tokens_than_allowed(most: int, calls: list[int]) -> None:
+    """Rows of the longest prompt, a reply of 4 with each."""
+    sizes = [4, 9, 2, 8, 3]
+    questions = [Question(tuple(range(n)), str(n), "sum", check="number") for n in sizes]
+    asked: list[list[int]] = []
+
+    def ask(prompts: list[list[int]]) -> list[str]:
+        asked.append([len(prompt) for prompt in prompts])
+        return [str(len(prompt)) for prompt in prompts]
+
+    result = sit(ask, questions, 3, batch_tokens=most, reply_tokens=4)
+    assert [len(rows) for rows in asked] == calls
+    assert (result.right, [n for rows in asked for n in rows]) == (5, [2, 3, 4, 8, 9])
+
+
+SHARED = """
+from yunque import runtime
+from yunque.assemble.exams import shared_sitting
+from yunque.config import MachineConfig
+from yunque.exam import Question, sit
+
+where = runtime.start(MachineConfig(device="cpu"))
+questions = [Question((n, n), str(n), "sum", check="number") for n in range(5)]
+
+def part(own):
+    replies = lambda prompts: [f"¡{prompt[0]}!" for prompt in prompts]
+    result = sit(replies, own)
+    print("asked", where.rank, len(own), flush=True)
+    return result
+
+marks = shared_sitting(part, questions, where)
+print("marks", where.rank, marks.right, [reply for _, reply, _ in marks.replies], flush=True)
+alone = shared_sitting(part, questions[:1], where)
+print("alone", where.rank, alone.right, flush=True)
+"""
+
+
+def test_two_processes_share_an_exam(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(SHARED, encoding="utf-8")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, *launch, str(tmp_path / "shared.py")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = [f"¡{n}!" for n in range(5)]
+    lines = sorted(line for line in done.stdout.splitlines() if line)
+    assert lines == sorted(
+        ["asked 0 3", "asked 1 2", "asked 0 1", "alone 0 1", "alone 1 1"]
+        + [f"marks {rank} 5 {expected}" for rank in (0, 1)]
+    )
 
 
 def test_a_question_that_fills_the_context_is_refused(tmp_path: Path) -> None:
@@ -346,7 +411,7 @@ def test_evaluate_says_when_there_is_no_template(
     words = ("evaluate", folder, "--exam", exam, "--max-new-tokens", "4", "--device", "cpu")
     code, _, told = answer(capsys, *words, "--lang", "en")
     assert code == 0
-    assert "no chat template: each question is asked as plain text" in told
+    assert "no chat template: each question is asked in plain words" in told
 
 
 def test_evaluate_wants_something_to_evaluate(

@@ -30,6 +30,7 @@ from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import train_tokenizer
 from yunque.errors import InputError
 from yunque.model import decoder
+from yunque.screen import SilentScreen
 
 OPTIONS: dict[str, Any] = {
     "steps": 6,
@@ -460,3 +461,23 @@ def test_a_merged_adapter_is_certified_against_the_unmerged_model(
     assert 'base_model: "run"' in card
     with pytest.raises(InputError, match="nothing to merge"):
         convert(tmp_path / "whole", tmp_path / "again", merge=True)
+
+
+def test_a_run_that_is_given_little_memory_says_what_it_chose(
+    base: Path, chats: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Listening(SilentScreen):
+        def phase(self, text: str) -> None:
+            said.append(text)
+
+    options = {**OPTIONS, "micro_batch_size": 0, "steps": 1, "eval_every": 1, "memory": "1MB"}
+    done = finetune(base, str(chats), tmp_path / "run", screen=Listening(), **options)
+    recipe = tomllib.loads((done.run / "recipe.toml").read_text(encoding="utf-8"))
+    assert recipe["train"]["batch_size"] == 4
+    assert 1 <= recipe["train"]["micro_batch_size"] < 4
+    assert any(text.startswith("Memory: 0.00 of 0.00 GB") for text in said)
+    assert any("an update still has 4" in text for text in said)
+    with pytest.raises(InputError, match="memory is '10KB': even one row"):
+        finetune(base, str(chats), tmp_path / "no", **{**options, "memory": "10KB"})

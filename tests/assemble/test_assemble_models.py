@@ -51,6 +51,15 @@ def state(folder: Path, name: str, eos: object) -> None:
     (folder / name).write_text(json.dumps({**content, "eos_token_id": eos}), encoding="utf-8")
 
 
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path: Path) -> None:
+    mine = saved(tmp_path / "mine")
+    other = train_tokenizer("byte", lambda: iter([TEXT]), "<|endoftext|>")
+    other.save(tmp_path / "mine")
+    sizes = f"its tokenizer has 257 ids and the model a vocabulary of {mine.vocab_size}"
+    with pytest.raises(InputError, match=sizes):
+        load(tmp_path / "mine", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

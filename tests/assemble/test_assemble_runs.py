@@ -25,6 +25,7 @@ from yunque.config import Recipe
 from yunque.data.prepare import open_prepared
 from yunque.errors import InputError
 from yunque.model.decoder import Decoder
+from yunque.reports.report import report
 from yunque.runlog import read
 from yunque.runtime import Runtime
 from yunque.screen import SilentScreen
@@ -298,6 +299,28 @@ def test_looking_more_often_changes_no_training_loss(text: Path, tmp_path: Path)
         str(text), tmp_path / "seldom", **{**SMALL, "eval_every": 12, "sample_tokens": 0}
     )
     assert rows(often.run, "step") == rows(seldom.run, "step")
+
+
+def test_a_run_holds_its_yardsticks_and_what_its_samples_copy(text: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "steps": 40, "sample_tokens": 120, "learning_rate": 0.02}
+    run = pretrain(str(text), tmp_path / "run", **options).run
+    (start,), (stop,) = rows(run, "start"), rows(run, "stop")
+    data = open_prepared(run / "data")
+    assert [start[f"ngram_{n}"] for n in range(1, 6)] == data.facts["ngrams"]["losses"]
+    assert start["ngram_tokens"] == data.splits["train"].length
+    # A token is a character here, so Python's own `in` says what was copied.
+    train, texts = data.splits["train"], [row["text"] for row in rows(run, "sample")]
+    known = data.tokenizer.decode(train.read(0, train.length).tolist(), skip_special=False)
+    spans = [t[a:b] for t in texts for a in range(len(t)) for b in range(a, len(t) + 1)]
+    longest = max((len(s) for s in spans if s in known), default=0)
+    assert stop["copied_longest"] == (longest if longest >= stop["copied_shortest"] else 0)
+    assert stop["samples"] == len(texts)
+    assert stop["copied_of"] == sum(map(len, texts))
+    assert stop["held_out_pieces"] % 4 == 0
+    held = report(run).analysis.finding("copied_text")
+    assert held is not None
+    assert held.numbers["copied_longest"] == stop["copied_longest"]
+    assert report(run).analysis.finding("ngram_yardstick") is not None
 
 
 def test_early_stopping_keeps_the_best_and_says_why(text: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yunque.data.checks import check_data, check_sizes
+from yunque.data.checks import Check, check_data, check_sizes
 from yunque.words.data import WORDS
 
 GOOD: dict[str, Any] = {
@@ -52,10 +52,20 @@ def test_numbers_and_mends_are_in_the_sentence() -> None:
         **GOOD | {"train_tokens": 1024, "vocab_size": 50_257, "batch_size": 32}
     )
     assert "1,024 training tokens do not fill one batch of 32 x 256 = 8,192" in batch.text("en")
-    assert "set batch_size to 4 or less" in batch.text("en")
-    assert "baja batch_size a 4 o menos" in batch.text("es")
+    assert "give --batch-size 4 or less" in batch.text("en")
+    assert "usa --batch-size 4 o menos" in batch.text("es")
     assert "50,257 entries" in vocabulary.text("en")
     assert "0.0 for each" in vocabulary.text("en")
+
+
+def test_one_of_one_is_not_counted_out() -> None:
+    near = {"count": 1, "val": "a:1", "train": "a:2"}
+    one, many = Check("data.near_copies", near | {"total": 1}), near | {"total": 1234, "count": 2}
+    assert one.text("en").startswith("The one validation document also stands in the training")
+    assert one.text("es").startswith("El único documento de validación está también en el")
+    text = Check("data.near_copies", many).text
+    assert text("en").startswith("2 of 1,234 validation documents also stand in the training")
+    assert text("es").startswith("2 de los 1234 documentos de validación están también en el")
 
 
 def test_both_languages_use_the_same_numbers() -> None:

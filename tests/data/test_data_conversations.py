@@ -374,3 +374,10 @@ def test_the_shared_files_have_the_shapes_that_they_are_known_for() -> None:
         "mgsm_es_001-125_messages.jsonl": ("messages", 125, 0, 125, 125),
         "mgsm_es_001-125_sharegpt.json": ("sharegpt", 125, 0, 125, 125),
     }
+
+
+def test_a_misspelt_column_is_recognised_in_the_message() -> None:
+    with pytest.raises(InputError, match=r"columns question, anser. Is 'anser' meant as 'answer'?"):
+        recognise({"question": "?", "anser": "4"}, {})
+    with pytest.raises(InputError, match=r"no column 'qest' .*Did you mean 'quest'?"):
+        recognise({"quest": "?", "a": "4"}, {"question": "qest", "answer": "a"})

@@ -237,7 +237,10 @@ def test_empty_answers_and_missing_turns_are_named(tmp_path: Path) -> None:
     (found,) = doubts(rows, tmp_path)
     assert "data.jsonl:4:" in found
     assert "assistant" in found
+    assert found.endswith("leave such records out (and have them listed) with --skip-bad.")
     assert doubts(rows, tmp_path, skip_bad=True) == ["data.bad_records"]
+    (found,) = doubts(rows[3:4], tmp_path, skip_bad=True)
+    assert "no text is left: 1 bad records left out, the first:" in found
 
 
 def test_all_labels_masked_is_named(tmp_path: Path) -> None:
@@ -298,6 +301,48 @@ def test_near_copies_across_the_split_are_named(tmp_path: Path) -> None:
         for m in (row["messages"] for row in rows)
     ]
     assert doubts(rows + copies, tmp_path, val=0.3) == ["data.near_copies"]
+
+
+def test_copies_with_other_numbers_are_told_apart_from_arithmetic(tmp_path: Path) -> None:
+    rows = clean(6)
+    changed = [json.loads(json.dumps(row)) for row in rows]
+    for number, (row, copy) in enumerate(zip(rows, changed, strict=True)):
+        row["messages"][1]["content"] += f" Hoja {number + 10}."
+        copy["messages"][1]["content"] += f" Hoja {number + 50}."
+    assert doubts(rows + changed, tmp_path, val=0.3) == ["data.number_copies"]
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    counted = facts["doubts"]
+    assert (counted["copies"], counted["near_copies"]) == (0, 0)
+    assert counted["number_copies"] == counted["number_doubts"] > 5
+    # The same ones upper-cased are near copies, and nothing else.
+    for row, copy in zip(rows, changed, strict=True):
+        copy["messages"] = [
+            {**message, "content": message["content"].upper()} for message in row["messages"]
+        ]
+    assert doubts(rows + changed, tmp_path, val=0.3) == ["data.near_copies"]
+
+
+def sums(number: int) -> list[dict[str, Any]]:
+    """Arithmetic: bare sums, sums in words, and stories of a few forms; no two alike."""
+    rng = np.random.default_rng(number)
+    kinds = (
+        "{a} + {b}",
+        "What is {a} plus {b}?",
+        "Ana tiene {a} manzanas rojas y verdes, y su "
+        "hermana mayor le trae del mercado de la plaza {b} más. ¿Cuántas manzanas tiene Ana?",
+    )
+    pairs = sorted({(int(a), int(b)) for a, b in rng.integers(0, 100, (60, 2))})
+    asked = [
+        (kinds[number % 3] if number % 4 else kinds[i % 3], a, b) for i, (a, b) in enumerate(pairs)
+    ]
+    return [talk(form.format(a=a, b=b), f"{a + b}") for form, a, b in asked]
+
+
+def test_arithmetic_raises_no_alarm(tmp_path: Path) -> None:
+    found = [doubts(sums(number), tmp_path, val=0.3) for number in range(6)]
+    assert found == [[]] * 6
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    assert facts["doubts"]["number_copies"] > 10
 
 
 def test_validation_that_stands_in_the_training_text_is_named(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_documents_ask_for_at_least_one_in_each(tmp_path: Path) -> None:
         "test": 1,
     }
     few = put(tmp_path, "b.txt", f"a{SEP}a{SEP}a")
-    with pytest.raises(InputError, match=r"3 documents \(1 different\).*split_by=text"):
+    with pytest.raises(InputError, match=r"3 documents \(1 different\).*--val 0.*--split-by text"):
         prepare([few], config, tmp_path / "few")
 
 

@@ -21,6 +21,7 @@ from yunque.data.sources import (
     find_sources,
     hub_data,
     hub_revision,
+    left_aside,
     read_parts,
     records_of,
 )
@@ -93,6 +94,20 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
     assert "no.txt: no such file" in str(caught.value)
     with pytest.raises(InputError, match="no sources"):
         find_sources([])
+
+
+def test_what_a_folder_holds_besides_is_counted(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.PDF", "c.pdf", "d.docx", "Makefile", ".hidden", "LICENSE.txt"):
+        put(tmp_path, name, "x")
+    expected = {".pdf": 2, ".docx": 1, "LICENSE.txt": 1, "Makefile": 1}
+    assert left_aside([str(tmp_path)]) == expected
+    # Once, however often it is reached; and what is named is read.
+    twice = [str(tmp_path), str(tmp_path / "*"), str(tmp_path / "LICENSE.txt")]
+    assert left_aside(twice) == {".pdf": 2, ".docx": 1, "Makefile": 1}
+    assert left_aside([str(tmp_path / "a.txt"), "owner/name"]) == {}
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"it holds \.pdf \(2\), \.docx \(1\), LICENSE\.txt \(1\)"):
+        find_sources([str(tmp_path)])
 
 
 def test_documents_and_their_lines(tmp_path: Path) -> None:

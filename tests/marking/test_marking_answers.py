@@ -15,6 +15,7 @@ from yunque.marking.number_words import spoken_numbers
 TABLE: list[tuple[str, str, Check, tuple[str, ...], bool]] = [
     *[(reply, key, "number", (), good) for reply, key, good in verdicts.NUMBERS],
     *[(reply, key, "number", (), good) for reply, key, good in verdicts.LATER],
+    *[(reply, key, "number", (), good) for reply, key, good in verdicts.NASTY],
     *[(reply, key, "exact", (), good) for reply, key, good in verdicts.EXACT],
     *[(reply, key, "choice", options, good) for reply, key, options, good in verdicts.CHOICES],
     *[(reply, key, "regex", (), good) for reply, key, good in verdicts.PATTERNS],

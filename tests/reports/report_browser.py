@@ -72,14 +72,14 @@ class Browser:
         *whole, self.rest = (self.rest + os.read(self.read_end, 1 << 20)).split(b"\0")
         return [json.loads(one) for one in whole]
 
-    def open(self, page: Path, width: int, dark: bool) -> None:
+    def open(self, page: Path | str, width: int, dark: bool) -> None:
         """Show a page at a width, in a theme; returns once it is drawn."""
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[theme])
         self.events.clear()
-        self.send("Page.navigate", url=page.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         end = time.monotonic() + 30
         drawn = "document.readyState === 'complete' && !!document.querySelector('.main-svg')"
         while not self.value(drawn):

@@ -376,6 +376,45 @@ def memory(f: File, n: Row) -> Row:
     return {"bytes": top["memory_bytes"], "step": top["step"]}
 
 
+def yardstick(f: File, n: Row) -> Row:
+    start = next(r for r in f.rows.values() if r.get("event") == "start")
+    low_step, low = lowest(f.val)
+    found: Row = {"tokens": start["ngram_tokens"], "best": low, "best_step": low_step}
+    for order in range(1, 6):
+        loss = start[f"ngram_{order}"]
+        found[f"loss_{order}"] = loss
+        below = None
+        for step, value, _ in f.val:
+            below = None if value >= loss else step if below is None else below
+            if step == low_step:
+                break
+        found[f"step_{order}"] = below
+    return {key: value for key, value in found.items() if key in n}
+
+
+def copied(f: File, n: Row) -> Row:
+    stop = [r for r in f.rows.values() if r.get("event") == "stop"][-1]
+    found: Row = {key: stop[key] for key in n if key in stop}
+    found["part"] = stop["copied_tokens"] / stop["copied_of"]
+    if "held_out_part" in n:
+        found["held_out_part"] = stop["held_out_copied_tokens"] / stop["held_out_of"]
+    return found
+
+
+def forecast(f: File, n: Row) -> Row:
+    told = next(r for r in f.rows.values() if r.get("event") == "start")["forecast"]
+    spent = [r for r in f.rows.values() if r.get("event") == "stop"][-1]["seconds"]
+    most = max(r["memory_bytes"] for r in f.rows.values() if "memory_bytes" in r)
+    return {
+        "forecast_seconds": told["seconds"],
+        "spent_seconds": spent,
+        "times": spent / told["seconds"],
+        "forecast_bytes": told["memory_bytes"],
+        "bytes": most,
+        "memory_times": most / told["memory_bytes"],
+    }
+
+
 def short(f: File, n: Row) -> Row:
     return {"loss_rows": len(f.train), "val_rows": len(f.val)}
 
@@ -404,6 +443,9 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "worse_than_base": worse,
     "throughput": speed,
     "memory": memory,
+    "copied_text": copied,
+    "ngram_yardstick": yardstick,
+    "forecast": forecast,
     "too_short_to_judge": short,
     "no_validation": lambda f, n: {"loss_rows": len(f.train)},
 }
@@ -432,9 +474,9 @@ def said(token: str, numbers: Row) -> bool:
             continue
         key = name.rpartition(".")[2]
         times = [known]
-        if key in ("part", "saved", "saved_fraction"):
+        if key in ("part", "held_out_part", "saved", "saved_fraction"):
             times = [100 * known]
-        elif key == "bytes":
+        elif key in ("bytes", "forecast_bytes"):
             times = [known / 1e9, known / 1e6]
         elif key.endswith("_seconds"):  # 1 d 0 h, 12 min 50 s: the parts of a duration.
             whole = round(known)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from report_browser import Browser
 from report_runs import write_run
 from tuned_runs import LEDGER, write_tuned
 
+from yunque.reports import watch
+from yunque.reports.compare import compare
+from yunque.reports.compare_page import write as write_comparison
 from yunque.reports.report import report, write
 
 pytestmark = pytest.mark.slow
@@ -102,3 +107,63 @@ def test_a_foreign_log_with_hostile_names(browser: Browser, tmp_path: Path) -> N
     assert "<img src=x onerror=alert(1)>" in browser.value("document.body.innerText")
     assert "\u202e" not in browser.value("document.documentElement.outerHTML")
     assert browser.complaints() == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1200, True), (360, False)])
+def test_the_comparison_is_shown_without_a_complaint(
+    browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    bad = "<img src=x onerror=alert(1)>\u202e"
+    runs = [
+        report(write_run(tmp_path / f"{bad}{name}", best=best, exam=True))
+        for name, best in (("a", 160), ("b", 300))
+    ]
+    page = write_comparison(compare(runs), tmp_path / "page.html", "es")
+    browser.open(page, width, dark)
+    browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    assert browser.value("document.querySelectorAll('.main-svg').length") >= 5
+    assert browser.value("document.querySelectorAll('img').length") == 0
+    assert "<img src=x onerror=alert(1)>" in browser.value("document.body.innerText")
+    for button in ("[data-to=en]", "[data-axis=hours]", "[data-toggle=log]"):
+        browser.value(f"document.querySelector('{button}').click()")
+    assert browser.value("document.title").startswith("Comparación")
+    assert browser.value("document.documentElement.lang") == "en"
+    assert browser.value("document.getElementById('plot-loss').data.length") == 4
+    assert browser.complaints() == []
+
+
+def test_the_watched_page_renews_itself(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "REST", 0.0)
+    run = write_run(tmp_path / "run", exam=True)
+    whole = (run / "log.jsonl").read_bytes()
+    rows = whole.splitlines(keepends=True)
+    (run / "log.jsonl").write_bytes(b"".join(rows[:150]))
+    with watch.server(run, lambda: report(run), "en") as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/"
+            browser.open(url, 1200, False)
+            browser.value("document.querySelector('article details').open = true")
+            browser.value("document.querySelector('[data-to=es]').click()")
+            shown = "Math.max(...document.getElementById('plot-loss').data[0].x)"
+            assert browser.value(shown) < 150
+            browser.value("Plotly.relayout('plot-loss', {'xaxis.range': [10, 20]}) && undefined")
+            (run / "log.jsonl").write_bytes(whole)
+            end = time.monotonic() + 20
+            while browser.value(shown) != 400:
+                assert time.monotonic() < end, "the page does not renew itself"
+                time.sleep(0.2)
+            assert browser.value("document.documentElement.lang") == "es"
+            place = "document.getElementById('plot-loss')._fullLayout.xaxis.range.join()"
+            assert browser.value(place) == "10,20"
+            assert browser.value("document.querySelector('article details').open")
+            live = browser.value("document.getElementById('live').innerText")
+            assert live.startswith("La ejecución ha terminado")
+            assert [c for c in browser.complaints() if not c.startswith(url)] == []
+        finally:
+            server.shutdown()
+            thread.join()

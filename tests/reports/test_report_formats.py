@@ -174,3 +174,13 @@ def test_the_seed_log_of_the_story_is_told_in_full() -> None:
         250.0,
     )
     assert round(numbers["mean_is_not_last_loss"]["mean"], 4) == 0.2402
+
+
+def test_times_that_are_written_as_dates(tmp_path: Path) -> None:
+    """trackio writes the moment of a row, not the seconds since the start."""
+    path = tmp_path / "trackio.csv"
+    lines = [f"{i},{4 - i / 30},2025-01-01T{i // 60:02d}:{i % 60:02d}:30" for i in range(91)]
+    path.write_text("\n".join(["step,train/loss,timestamp", *lines]) + "\n")
+    made = report(path)
+    assert made.json["facts"]["hours"] == 1.5
+    assert made.log.steps[-1].seconds == 5400

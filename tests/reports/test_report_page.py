@@ -15,7 +15,9 @@ import pytest
 from report_runs import write_run
 
 from yunque.errors import InputError
-from yunque.reports.page import STYLE
+from yunque.reports.frame import STYLE
+from yunque.reports.markup import glossed
+from yunque.reports.page import fifths
 from yunque.reports.report import report, write
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report_overfitting.json"
@@ -165,10 +167,49 @@ def test_a_file_that_is_no_log_has_its_own_report(tmp_path: Path) -> None:
 
 
 def test_notebook_form_is_small_and_has_no_script(tmp_path: Path) -> None:
-    shown = report(write_run(tmp_path / "run"))._repr_html_()
+    shown = report(write_run(tmp_path / "run", best=160, kept=False))._repr_html_()
+    assert "<b>[problem]</b> From about step" in shown
+    assert "<br><i>Use a checkpoint near step 160" in shown
+    assert 'alt="The curves"' in shown
     assert "data:image/png;base64," in shown
     assert "<script" not in shown
     assert len(shown) < 500_000
+
+
+def test_cards_have_their_picture_and_their_exact_numbers(parsed: Reader) -> None:
+    made = [a for tag, a in parsed.tags if tag == "article"]
+    pictures = [a for tag, a in parsed.tags if a.get("class") == "spark"]
+    assert len(made) >= 6
+    assert len(made) - 1 <= len(pictures) <= len(made)  # memory is in no curve of the report
+    assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
+    assert "onset_step" in parsed.text
+
+
+def test_words_of_the_glossary_open_their_explanation(parsed: Reader) -> None:
+    opened = {a["popovertarget"] for _, a in parsed.tags if "popovertarget" in a}
+    there = {a["id"] for _, a in parsed.tags if "popover" in a}
+    assert {"term-validation", "term-overfitting", "term-step", "term-loss"} <= opened <= there
+    assert '<button type="button" class="term" popovertarget="term-validation">validation loss' in (
+        glossed({"en": "The validation loss, the validation loss.", "es": "La pérdida."})
+    )
+    assert glossed({"en": "<loss> losss", "es": ""}).count("<button") == 1
+
+
+def test_the_fall_by_fifths(tmp_path: Path) -> None:
+    rows = "".join(f"{s},{100 - s}\n" for s in range(101))
+    (tmp_path / "log.csv").write_text("step,loss\n" + rows)
+    found = fifths(report(tmp_path / "log.csv").log)
+    assert re.findall(r"(\d+\.0)%", found) == ["20.0", "40.0", "60.0", "80.0", "100.0"]
+    assert re.findall(r"<td>(\d+)</td><td>-", found) == ["20", "40", "60", "80", "100"]
+
+
+def test_exams_are_drawn_with_their_interval(parsed: Reader) -> None:
+    (data,) = [json.loads(one) for one in parsed.scripts if one.startswith("{")]
+    (exam,) = [figure["data"] for figure in data["figures"] if figure["id"] == "exam"]
+    # 100 of 200: Wilson's interval at 95 % is 43.14 % to 56.86 %.
+    at = exam[0]["y"].index(50.0)
+    assert exam[0]["customdata"][at] == pytest.approx([43.136, 56.864], abs=1e-3)
+    assert exam[0]["error_y"]["array"][at] == pytest.approx(6.864, abs=1e-3)
 
 
 def same(got: Any, expected: Any, where: str = "report") -> None:

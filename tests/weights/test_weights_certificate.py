@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference_models import shapes
 
 from yunque.config import ModelConfig
 from yunque.errors import InputError
@@ -179,16 +180,8 @@ def test_sizes_that_are_none(text: str) -> None:
         parse_size(text)
 
 
-TINY = ModelConfig(
-    vocab_size=61,
-    context_length=16,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    hidden_size=32,
-    intermediate_size=48,
-    qk_norm=False,
-    dropout=0.0,
+TINY = dataclasses.replace(
+    shapes(vocab_size=61, context_length=16)[0], tie_embeddings=ModelConfig().tie_embeddings
 )
 
 

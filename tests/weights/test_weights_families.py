@@ -4,56 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
+from reference_models import shapes
+from torch import Tensor
 
 from yunque.config import ModelConfig
 from yunque.errors import InputError
 from yunque.model.decoder import Decoder
 from yunque.weights.families import (
     ARCHITECTURES,
+    EMBEDDING,
+    HEAD,
     check_ours,
+    check_tied_head,
     foreign_config,
-    from_foreign,
+    match,
     model_config,
     module_names,
     our_shapes,
     places,
+    raise_misfit,
+    split,
+    table,
     to_foreign,
 )
 
-TINY = ModelConfig(
-    preset="",
-    vocab_size=13,
-    context_length=8,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    hidden_size=16,
-    intermediate_size=24,
-    qk_norm=False,
-    tie_embeddings=False,
-    dropout=0.0,
-)
-GPT2 = dataclasses.replace(
-    TINY,
-    num_kv_heads=4,
-    positions="learned",
-    norm="layernorm",
-    mlp="gelu",
-    bias=True,
-    qkv_bias=True,
-)
-PHI = dataclasses.replace(
-    GPT2,
-    positions="rotary",
-    num_kv_heads=2,
-    head_bias=True,
-    parallel_residual=True,
-    rotary_fraction=0.5,
-)
+TINY, GPT2, PHI = shapes(vocab_size=13, context_length=8, hidden_size=16, intermediate_size=24)
 SHAPES = {
     "gpt2": GPT2,
     "gpt2-tied": dataclasses.replace(GPT2, tie_embeddings=True),
@@ -89,6 +69,22 @@ SHAPES = {
     "qwen3-window": dataclasses.replace(TINY, qk_norm=True, sliding_window=3, head_dim=6),
     "qwen3": dataclasses.replace(TINY, qk_norm=True, tie_embeddings=True, rope_theta=500.0),
 }
+
+
+def from_foreign(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The way back of `to_foreign`, by the same rules as `load_folder`, in memory."""
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    names, faults = match(config, given)
+    raise_misfit("the given tensors", faults)
+    state: dict[str, Tensor] = {}
+    for place in places(config):
+        state.update(split(place, tensors[names[place.foreign]]))
+    if config.tie_embeddings:
+        if table(config).head in names:
+            head = tensors[names[table(config).head]]
+            check_tied_head("the given tensors", head, state[EMBEDDING])
+        state[HEAD] = state[EMBEDDING]
+    return state
 
 
 def random_state(config: ModelConfig) -> dict[str, torch.Tensor]:

@@ -10,42 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from reference_models import shapes
 
 from yunque.config import ModelConfig
 from yunque.errors import InputError, StorageError
 from yunque.model.decoder import Decoder
 from yunque.weights.folder import INDEX, WEIGHTS, load_folder, save_folder
 
-TINY = ModelConfig(
-    preset="nano",
-    vocab_size=61,
-    context_length=32,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    hidden_size=32,
-    intermediate_size=48,
-    qk_norm=False,
-    tie_embeddings=False,
-    dropout=0.0,
-)
-GPT2 = dataclasses.replace(
-    TINY,
-    num_kv_heads=4,
-    positions="learned",
-    norm="layernorm",
-    mlp="gelu",
-    bias=True,
-    qkv_bias=True,
-)
-PHI = dataclasses.replace(
-    GPT2,
-    positions="rotary",
-    num_kv_heads=2,
-    head_bias=True,
-    parallel_residual=True,
-    rotary_fraction=0.5,
-)
+TINY, GPT2, PHI = shapes(preset="nano", vocab_size=61)
 OURS = {
     "gpt2": GPT2,
     "gpt2-tied": dataclasses.replace(GPT2, tie_embeddings=True),

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
+from yunque.data.tokenizer import train_tokenizer
 from yunque.files import staged_file, write_json
+from yunque.model.decoder import Decoder
 from yunque.model.presets import PRESETS
 from yunque.weights.families import foreign_config, our_shapes, places
 from yunque.weights.folder import WEIGHTS, write_tensors
+from yunque.weights.gguf import save_gguf
 
 BOUND = 1.15
 MEASURE = """
@@ -26,11 +29,14 @@ import json, re, sys, time, torch
 def memory(name):
     return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 
-folder, dtype = sys.argv[1:]
+place, dtype, reader = sys.argv[1:]
+if reader == "transformers_model.load_transformers":
+    import transformers.models.gpt_neox.modeling_gpt_neox
+module, function = reader.split(".")
+module = __import__("yunque.weights." + module, fromlist=[function])
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins again from here
 before, began = memory("VmRSS"), time.perf_counter()
-from yunque.weights.folder import load_folder
-model = load_folder(__import__("pathlib").Path(folder), dtype=getattr(torch, dtype))
+model = getattr(module, function)(__import__("pathlib").Path(place), dtype=getattr(torch, dtype))
 peak, seconds = memory("VmHWM") - before, time.perf_counter() - began
 size = sum(p.numel() * p.element_size() for p in model.parameters())
 print(json.dumps({"peak": peak, "size": size, "seconds": seconds}))
@@ -68,10 +74,10 @@ def write_folder(folder: Path, config: ModelConfig, dtype: str, repeat_head: boo
         write_tensors(handle, content, weights, dtype)
 
 
-def measured(folder: Path, dtype: str) -> float:
+def measured(folder: Path, dtype: str, reader: str = "folder.load_folder") -> float:
     """Peak while loading, as a multiple of the weights in `dtype`."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(folder), dtype], capture_output=True, text=True
+        [sys.executable, "-c", MEASURE, str(folder), dtype, reader], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
@@ -97,6 +103,31 @@ def test_loading_holds_little_more_than_the_model(tmp_path: Path) -> None:
     )
     write_folder(tmp_path, small.resolved(0), "float32", repeat_head=True)
     assert measured(tmp_path, "float32") < BOUND
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+def test_a_gguf_file_loads_within_the_bound(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    file = tmp_path / f"{kind}.gguf"
+    tokenizer = train_tokenizer("bpe-gpt2:270", lambda: iter(["la la la la"]), "<|endoftext|>")
+    tokenizer.save(tmp_path / "tokenizer")
+    write_json(tmp_path / "tokenizer" / "generation_config.json", {})
+    save_gguf(Decoder(PRESETS["gpt2-124m"]), file, tmp_path / "tokenizer", kind, "m")
+    assert measured(file, "float32", "gguf.load_gguf") < BOUND
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_model_of_transformers_loads_within_the_bound(tmp_path: Path) -> None:
+    import transformers
+
+    shape = transformers.GPTNeoXConfig(
+        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072
+    )
+    transformers.GPTNeoXForCausalLM(shape).save_pretrained(tmp_path)
+    assert measured(tmp_path, "float32", "transformers_model.load_transformers") < BOUND
 
 
 @needs_proc

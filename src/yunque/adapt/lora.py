@@ -17,7 +17,6 @@ Factor for Fine-Tuning with LoRA"; Liu et al. 2024, "DoRA", section 4.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import warnings
@@ -40,7 +39,7 @@ from yunque.adapt.quantize import (
     stream_dtype,
 )
 from yunque.config import AdaptConfig, unknown_name
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.files import read_json, staged_folder, storage_error, write_bytes, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -70,13 +69,16 @@ def apply_method(
 ) -> nn.Module:
     """The model on `device`, ready to be trained as `settings.method` says, in place.
 
+    What was quantised as it was read stays as it is.
+
     Args:
         seed, names: as for `add_lora`.
 
     Raises:
         InputError, MissingPackageError: as `quantize` and `add_lora`.
     """
-    if settings.method == "qlora":
+    quantized = any(is_quantized(module) for module in model.modules())
+    if settings.method == "qlora" and not quantized:
         quantize(model, settings, device)
     else:
         model.to(device)
@@ -258,22 +260,6 @@ def use_adapters(model: nn.Module, adapters: Sequence[str], trainable: bool = Fa
     for adapter in adapters:
         for parameter in adapter_parameters(model, adapter):
             parameter.requires_grad_(trainable)
-
-
-@contextlib.contextmanager
-def without_adapters(model: nn.Module) -> Iterator[None]:
-    """The base alone inside the block; afterwards everything is as it was."""
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    layers = adapted_layers(model).values()
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        for parameter, flag in trained:
-            parameter.requires_grad_(flag)
 
 
 def save_adapter(
@@ -479,9 +465,7 @@ def read_tensors(file: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[st
         raise InputError(f"{file}: damaged or not a safetensors file ({error}).") from None
     except OSError as error:
         raise storage_error(error, file, "read") from None
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{file}: the adapter does not fit this model:\n{lines}")
+    raise_all(f"{file}: the adapter does not fit this model", faults)
     return tensors
 
 
@@ -574,9 +558,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
                 faults.append(f"{key} is {shown}: {expected}.")
         elif value:
             faults.append(f"{key} is {shown}: this setting is not supported.")
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{path}: this adapter cannot be opened:\n{lines}")
+    raise_all(f"{path}: this adapter cannot be opened", faults)
     return settings
 
 

@@ -19,18 +19,79 @@ Source: Dettmers et al. 2023, "QLoRA", section 3; Dettmers et al. 2022, "LLM.int
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from yunque.config import AdaptConfig
+from yunque.config import AdaptConfig, adapt_faults, raise_faults, typed, unknown_name
 from yunque.errors import InputError, MissingPackageError
+from yunque.files import read_json
+from yunque.runtime import fast_half
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+PART = 1 << 16
+"""Numbers that are rounded to 4 bits at once on CPUs; whole blocks of 64."""
+
+QUANTIZATION = "quantization.json"
+"""File beside an adapter: how the base was quantised that it was trained on."""
+KEPT = ("quantize_bits", "double_quantize", "compute_dtype", "quantize_head")
+"""What of the settings decides the numbers of a quantised base, and is kept beside its adapter."""
+
+
+def quantization_record(settings: AdaptConfig, head: str) -> dict[str, Any]:
+    """Content of `QUANTIZATION`: our settings, and the same in the words of transformers.
+
+    `transformers` holds the arguments of `BitsAndBytesConfig`, so that who opens the adapter with
+    PEFT can load its base as it was trained on.
+
+    Args:
+        head: the published name of the output head.
+    """
+    theirs: dict[str, Any] = {"load_in_8bit": True}
+    if settings.quantize_bits == 4:
+        kind = {"bf16": "bfloat16", "fp16": "float16"}.get(settings.compute_dtype, "float32")
+        theirs = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": settings.double_quantize,
+            "bnb_4bit_compute_dtype": kind,
+        }
+    theirs["llm_int8_skip_modules"] = [] if settings.quantize_head else [head]
+    return {**{name: getattr(settings, name) for name in KEPT}, "transformers": theirs}
+
+
+def read_quantization(folder: Path) -> AdaptConfig | None:
+    """How the base of an adapter was quantised; None where nothing says that it was.
+
+    Raises:
+        InputError: the file cannot be read, or holds what is not known.
+    """
+    path = folder / QUANTIZATION
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+    hints, faults, values = get_type_hints(AdaptConfig), [], {}
+    for name, value in content.items():
+        if name == "transformers":  # the same once more, for others
+            continue
+        if name not in KEPT:
+            faults.append(f"{path}: {unknown_name(name, KEPT, 'key')}")
+            continue
+        fault, values[name] = typed(value, hints[name])
+        faults += [f"{path}: {name}: {fault}"] if fault else []
+    raise_faults(faults)
+    settings = dataclasses.replace(AdaptConfig(method="qlora"), **values)
+    raise_faults([f"{path}: {fault}" for fault in adapt_faults(settings)])
+    return settings
 
 
 class HostEmbedding(nn.Embedding):
@@ -65,9 +126,7 @@ def compute_dtype(settings: AdaptConfig, device: torch.device) -> torch.dtype:
     """The type that quantised layers compute in."""
     if settings.compute_dtype != "auto":
         return DTYPES[settings.compute_dtype]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return fast_half(device) if device.type == "cuda" else torch.float32
 
 
 def quantize(
@@ -232,17 +291,48 @@ def put(model: nn.Module, name: str, tensor: Tensor, device: torch.device) -> No
     home = torch.device("cpu") if isinstance(module, HostEmbedding) else device
     if leaf == "weight" and is_quantized(module):
         bnb = bitsandbytes()
-        if hasattr(module, "compute_dtype"):
-            kind, more = bnb.nn.Params4bit, {"module": module, "quant_type": "nf4"}
-            more["compress_statistics"] = wanted.compress_statistics
+        if not hasattr(module, "compute_dtype"):
+            kept = bnb.nn.Int8Params(tensor.to("cpu"), requires_grad=False, has_fp16_weights=False)
+            parameter = kept.to(home)
         else:
-            kind, more = bnb.nn.Int8Params, {"has_fp16_weights": False}
-        # Quantised on the way to `home`, from wherever it lies.
-        parameter = kind(tensor.to("cpu"), requires_grad=False, **more).to(home)
+            more = {"quant_type": "nf4", "compress_statistics": wanted.compress_statistics}
+            if home.type == "cpu":
+                packed, state = four_bits(tensor.to(home), wanted.compress_statistics)
+                module.quant_state = state
+                more |= {"quant_state": state, "bnb_quantized": True}
+                tensor = packed
+            # Elsewhere it is quantised on the way to `home`, from wherever it lies.
+            parameter = bnb.nn.Params4bit(tensor, requires_grad=False, module=module, **more)
+            parameter = parameter.to(home)
     else:
         value = tensor.to(home)
         parameter = nn.Parameter(value, requires_grad=wanted.requires_grad)
     setattr(module, leaf, parameter)
+
+
+def four_bits(weight: Tensor, double: bool) -> tuple[Tensor, Any]:
+    """A weight on the CPU in NF4 with its state, bit for bit as bitsandbytes does it.
+
+    Its blocks are rounded some at a time: bitsandbytes takes several times the weight for all of
+    them together, and the heap of a process keeps what it once was.
+    """
+    functional = bitsandbytes().functional
+    flat = weight.reshape(-1)
+    packed = torch.empty(((len(flat) + 1) // 2, 1), dtype=torch.uint8)
+    scales = torch.empty((len(flat) + 63) // 64)
+    for start in range(0, len(flat), PART):
+        part = flat[start : start + PART]
+        data, state = functional.quantize_4bit(part, blocksize=64, quant_type="nf4")
+        packed[start // 2 : start // 2 + len(data)] = data
+        scales[start // 64 : start // 64 + len(state.absmax)] = state.absmax
+    state.absmax, state.shape = scales, weight.shape
+    if double:
+        state.offset = scales.mean()
+        state.absmax, state.state2 = functional.quantize_blockwise(
+            scales - state.offset, blocksize=256
+        )
+        state.nested = True
+    return packed, state
 
 
 def check_works(settings: AdaptConfig, device: torch.device) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from yunque import __version__, runlog
 from yunque.adapt.lora import drift
 from yunque.adapt.lora import merge as merge_adapters
+from yunque.adapt.quantize import read_quantization
 from yunque.assemble.models import Model, base_of, base_path, is_adapter, load, model_path
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
@@ -42,10 +43,11 @@ from yunque.weights.export import (
     settle_weights,
 )
 from yunque.weights.families import HEAD
-from yunque.weights.folder import DTYPES, READABLE, parse_size, read_header, weight_files
+from yunque.weights.folder import DTYPES, parse_size, stored_dtype
 from yunque.weights.readback import foreign_tensors, shape_facts
 
 FORMATS = ("hf", "gguf")
+MergeOnto = Literal["full", "dequantised"]
 GGUF_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
 KEPT_SETTINGS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """What a source's generation_config.json may say of sampling; it goes into the export's."""
@@ -75,6 +77,9 @@ class Converted:
     to: str
     dtype: str
     certificate: Certificate
+    drifts: Mapping[str, float] | None = None
+    """Of a merged adapter whose base was quantised in training: the base that it is merged onto
+    (full, dequantised) → the largest change of a logit from the model that was trained."""
 
     def to_json(self) -> dict[str, Any]:
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
@@ -85,6 +90,7 @@ class Converted:
             "files": [path.name for path in files],
             "bytes": sum(path.stat().st_size for path in files),
             "certificate": self.certificate.to_json(),
+            "drifts": self.drifts,
         }
 
 
@@ -94,6 +100,7 @@ def convert(
     *,
     to: str = "hf",
     merge: bool = False,
+    merge_onto: MergeOnto = "full",
     dtype: str = "",
     shard_size: str = "",
     lang: str = "en",
@@ -104,6 +111,8 @@ def convert(
         out: a folder, new or empty.
         to: hf (a folder that transformers opens) or gguf (a file for llama.cpp).
         merge: MODEL is an adapter, and its changes go into a copy of its base.
+        merge_onto: of an adapter that was trained on a quantised base: full (the base in the
+            precision of its files) or dequantised (the weights that it was trained on).
         dtype: float32, bfloat16 or float16, for gguf also q8_0. Empty: as the source is stored.
         shard_size: largest size of a file of weights, as 2GB or 500MB (hf). Empty: one file.
         lang: language of the model card, "en" or "es".
@@ -132,7 +141,18 @@ def convert(
             "model, give --merge."
         )
     largest = parse_size(shard_size) if shard_size else 0
-    source = load(path, device="cpu", precision="fp32")
+    if merge_onto == "dequantised" and not (merge and read_quantization(path)):
+        raise InputError(
+            f"{model}: merge_onto is 'dequantised', which is for --merge of an adapter that was "
+            "trained on a quantised base. Leave it out."
+        )
+    trained: Tensor | None = None
+    drifts: dict[str, float] | None = None
+    if merge and read_quantization(path):
+        trained = text_logits(load(path, device="cpu"))
+        other: MergeOnto = "full" if merge_onto == "dequantised" else "dequantised"
+        drifts = {other: merged_drift(load(path, device="cpu", onto=other), trained)}
+    source = load(path, device="cpu", precision="fp32", onto=merge_onto)
     source.decoder  # noqa: B018  (refuses what only transformers computes, before anything is made)
     weights_at = path
     if merge:
@@ -140,28 +160,36 @@ def convert(
     chosen = dtype or stored_dtype(weights_at)
     card = card_of(source, str(model), folder.name, chosen, to)
     before = [merged_check(source)] if merge else []
+    if trained is not None and drifts is not None:
+        drifts[merge_onto] = drift(trained, text_logits(source))
     if to == "hf":
         certificate = to_folder(source, folder, card, lang, largest, before)
     else:
         certificate = to_gguf(source, folder, card, lang, before)
-    return Converted(folder, to, chosen, certificate)
+    return Converted(folder, to, chosen, certificate, drifts)
+
+
+@torch.no_grad()
+def text_logits(source: Model) -> Tensor:
+    """The logits of a model over our texts, `(N, V)`."""
+    rows = [source.tokenizer.encode(text)[: source.decoder.config.context_length] for text in TEXTS]
+    found = [source.decoder(torch.tensor([row])) for row in rows if row]
+    return torch.cat([source.decoder.head(hidden)[0] for hidden in found])
+
+
+def merged_drift(source: Model, trained: Tensor) -> float:
+    """How far the adapter's model, merged here and in place, is from the one that was trained."""
+    merge_adapters(source.decoder)
+    return drift(trained, text_logits(source))
 
 
 def merged_check(source: Model) -> Check:
     """Merge the adapter of a model into its weights, in place: how far that moved the logits."""
-    rows = [source.tokenizer.encode(text)[: source.decoder.config.context_length] for text in TEXTS]
-
-    @torch.no_grad()
-    def logits() -> Tensor:
-        found = [source.decoder(torch.tensor([row])) for row in rows if row]
-        return torch.cat([source.decoder.head(hidden)[0] for hidden in found])  # (N, V)
-
-    unmerged = logits()
-    merge_adapters(source.decoder)
+    unmerged = text_logits(source)
     # The sum of base and adapter rounds every weight once more than reading a file does, and the
     # sums of a layer are then others: ten times the bound of two programs on equal weights.
     bound = 10 * LOGITS_BOUND * max(1.0, unmerged.abs().max().item())
-    figure = drift(unmerged, logits())
+    figure = merged_drift(source, unmerged)
     fault = f"merging the adapter moved a logit by {figure:.3g}, at most {bound:.3g}"
     return bounded("merge", figure, bound, fault)
 
@@ -178,16 +206,6 @@ def used_folder(folder: Path) -> list[str]:
             "certificate. Leave the ending off."
         ]
     return []
-
-
-def stored_dtype(folder: Path) -> str:
-    """The number format of a folder's weights, float32 where there is not one for all."""
-    if not folder.is_dir() or not list(folder.glob("*.safetensors")):
-        return "float32"
-    files, _ = weight_files(folder)
-    found = {entry.dtype for file in files for entry in read_header(file).values()}
-    names = {code: name for name, (_, code) in DTYPES.items()}
-    return names.get(found.pop(), "float32") if len(found & set(READABLE)) == 1 else "float32"
 
 
 def to_folder(
@@ -426,20 +444,6 @@ def stated_front(path: Path) -> dict[str, str]:
     return {key: value for key, value in values.items() if value != "unknown"}
 
 
-def best_step(rows: Sequence[runlog.Row], by_exam: bool) -> int:
-    """The step whose model a run kept: lowest loss, or most right answers; the first of equals."""
-    found = []
-    for row in rows:
-        values = row.values
-        if by_exam and row.event == "exam":
-            found.append((1.0 - values["right"] / values["total"], values["step"]))
-        if not by_exam and row.event == "eval":
-            loss = values["train_loss" if values.get("val_loss") is None else "val_loss"]
-            if loss is not None:
-                found.append((float(loss), values["step"]))
-    return int(min(found, default=(0.0, rows[-1].values["step"]))[1])
-
-
 def training_of(run: Path, kept: str) -> Training:
     """What a run's files say of the model that it kept as best/ or last/."""
     recipe = merge(Recipe(), read_tree(run / "recipe.toml"), str(run / "recipe.toml"))
@@ -448,7 +452,10 @@ def training_of(run: Path, kept: str) -> Training:
     last = rows[-1].values
     step, measured = last["step"], evals[-1] if evals else {}
     if kept == "best" and evals:
-        step = best_step(rows, recipe.train.watch == "exam")
+        by_exam = recipe.train.watch == "exam"
+        watched = [row.values for row in rows if row.event == ("exam" if by_exam else "eval")]
+        chosen = runlog.chosen_step(watched, by_exam)
+        step = step if chosen is None else chosen
         measured = next((row for row in evals if row["step"] == step), measured)
     exams = [row.values for row in rows if row.event == "exam" and row.values["step"] == step]
     report = read_json(run / "report.json") if (run / "report.json").is_file() else {}

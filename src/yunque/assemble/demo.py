@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yunque.assemble.exams import exam_json
+from yunque.assemble.exams import exam_json, shared_sitting
 from yunque.config import (
     TUTOR,
     DataConfig,
@@ -34,7 +34,8 @@ from yunque.words.writing import duration, number, percent
 
 if TYPE_CHECKING:
     from yunque.assemble.runs import RunResult
-    from yunque.screen import Screen
+    from yunque.runtime import Runtime
+from yunque.screen import Screen
 
 CONVERSATIONS = {"train": 40_000, "val": 600}
 EVALUATION_EXAM, FINAL_EXAM = 120, 300
@@ -96,7 +97,11 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
 
 
 def tutor_exam(
-    model: LanguageModel, tokenizer: Tokenizer, count: int = EVALUATION_EXAM
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    count: int = EVALUATION_EXAM,
+    where: Runtime | None = None,
+    batch_tokens: int = 0,
 ) -> ExamResult:
     """Sit an exam of problems that no training text holds, with greedy answers."""
     chat = chat_template_of(tokenizer)
@@ -111,7 +116,10 @@ def tutor_exam(
         made = generate(model, prompts, settings, [tokenizer.separator_id])
         return [tokenizer.decode(ids) for ids in made.token_ids]
 
-    return sit(ask, questions)
+    def part(own: Sequence[Question]) -> ExamResult:
+        return sit(ask, own, batch_tokens=batch_tokens, reply_tokens=ANSWER_TOKENS)
+
+    return part(questions) if where is None else shared_sitting(part, questions, where)
 
 
 @dataclass(frozen=True)
@@ -209,9 +217,13 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
     return DemoResult(result, tutor_exam(model.decoder, model.tokenizer, FINAL_EXAM))
 
 
-def tutor_marks(step: int, model: LanguageModel, tokenizer: Tokenizer) -> Mapping[str, Any] | None:
+def tutor_marks(
+    step: int, model: LanguageModel, tokenizer: Tokenizer, where: Runtime, batch_tokens: int
+) -> Mapping[str, Any] | None:
     """The exam of an evaluation as a row of the run log.
 
     None before the first update: random weights get nothing right, at great length.
     """
-    return tutor_exam(model, tokenizer).marks() if step else None
+    if step == 0:
+        return None
+    return tutor_exam(model, tokenizer, where=where, batch_tokens=batch_tokens).marks()

@@ -26,8 +26,8 @@ from typing import Any, NoReturn, cast
 
 from yunque.config import DataConfig, GenerateConfig, unknown_name
 from yunque.data.alignment import render_prompt
-from yunque.data.chat_template import chat_template_of
-from yunque.data.conversations import Conversation, Message, messages_of, seen
+from yunque.data.chat_template import PLAIN_CHAT_TEMPLATE, chat_template_of
+from yunque.data.conversations import Conversation, Message, messages_of, misspelt, seen
 from yunque.data.reader import Record
 from yunque.data.records import read_records, record_kind
 from yunque.data.rendered import encode_rendered
@@ -40,6 +40,7 @@ from yunque.generate.decode import generate
 from yunque.marking.answers import CHECKS, LETTERS, Check, is_plain_number, key_fault
 from yunque.marking.statements import boxed
 from yunque.model.protocol import LanguageModel
+from yunque.runtime import Runtime
 from yunque.words import say
 from yunque.words.writing import number, percent, visible
 
@@ -48,6 +49,7 @@ KEY = ("answer_number", "key", "clave", "answerKey", "answer", "respuesta", "sol
 KIND = ("kind", "category", "tipo", "categoría", "categoria", "subject", "type")
 CHOICES = ("choices", "options", "opciones")
 CONVERSATIONS = ("messages", "conversations", "instruction", "prompt")
+NAMES = (*QUESTION, *KEY, *KIND, *CHOICES, *CONVERSATIONS)
 ANSWER_TOKENS = 256
 BATCH_SIZE = 32
 LONGEST_KEY = 200
@@ -151,11 +153,15 @@ def asked(record: Record, where: str) -> tuple[tuple[Message, ...], Any]:
             fail(where, f"{name} is {question!r}, expected the text of a question.")
         system = fields.get("system")
         first = (Message("system", system),) if isinstance(system, str) and system.strip() else ()
+        if key is None and not any(k in fields for k in (*KEY, "regex")):
+            hint = misspelt(fields, NAMES)
+            fail(where, f"no answer in the columns {seen(fields)}.{hint} Expected answer.")
         return (*first, Message("user", question)), key
     if not any(name in fields for name in CONVERSATIONS):
         fail(
             where,
-            f"no question in the columns {seen(fields)}. Expected question and answer (or pregunta "
+            f"no question in the columns {seen(fields)}.{misspelt(fields, NAMES)} Expected "
+            f"question and answer (or pregunta "
             "and respuesta), messages, conversations, instruction and output, or prompt and "
             "completion.",
         )
@@ -273,23 +279,21 @@ def fail(where: str, what: str) -> NoReturn:
 
 
 def questions_of(items: Sequence[ExamItem], tokenizer: Tokenizer) -> list[Question]:
-    """The questions as token ids: in the model's chat template; without one, as plain text.
+    """The questions as token ids: in the model's chat template; without one, in the plain one.
 
-    Plain text is what the messages say, each on lines of its own, and a line feed after which the
-    reply begins.
+    The plain template is the one that a base without a template is fine-tuned with, so that the
+    base is asked alike before, during and after.
 
     Raises:
         InputError: the template does not take such messages.
     """
     found = []
-    template = None if tokenizer.chat_template is None else chat_template_of(tokenizer)
+    if tokenizer.chat_template is None:
+        tokenizer = tokenizer.with_template(PLAIN_CHAT_TEMPLATE)
+    template = chat_template_of(tokenizer)
     for item in items:
-        if template is None:
-            text = "".join(f"{message.content}\n" for message in item.messages)
-            ids = [int(id) for id in tokenizer.encode(text)]
-        else:
-            prompt = render_prompt(list(item.messages), template)
-            ids = [int(id) for id in encode_rendered(tokenizer, prompt)[0]]
+        prompt = render_prompt(list(item.messages), template)
+        ids = [int(id) for id in encode_rendered(tokenizer, prompt)[0]]
         found.append(
             Question(tuple(ids), item.answer, item.kind, item.question, item.check, item.choices)
         )
@@ -304,9 +308,15 @@ def sit_exam(
     *,
     max_new_tokens: int = ANSWER_TOKENS,
     batch_size: int = BATCH_SIZE,
+    batch_tokens: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    where: Runtime | None = None,
 ) -> ExamResult:
     """Ask a model every question, greedily, and mark its replies.
+
+    Args:
+        batch_tokens: most tokens of one batch, replies included. 0: no bound but `batch_size`.
+        where: the processes that share the questions; each gets all the marks.
 
     Raises:
         InputError: a question leaves no room for a reply in the model's context.
@@ -326,7 +336,28 @@ def sit_exam(
         made = generate(module, prompts, settings, end_ids)
         return [tokenizer.decode(ids) for ids in made.token_ids]
 
-    return sit(ask, questions, batch_size, progress)
+    def part(own: Sequence[Question]) -> ExamResult:
+        return sit(ask, own, batch_size, progress, batch_tokens, max_new_tokens)
+
+    return part(questions) if where is None else shared_sitting(part, questions, where)
+
+
+def shared_sitting(
+    sit_part: Callable[[Sequence[Question]], ExamResult],
+    questions: Sequence[Question],
+    where: Runtime,
+) -> ExamResult:
+    """The marks of an exam whose questions the processes of a run share out.
+
+    Args:
+        sit_part: lets this process's model sit some of them.
+    """
+    own = questions[where.rank :: where.world]
+    replies = [reply for _, reply, _ in sit_part(own).replies] if own else []
+    parts = [json.loads(text) for text in where.gather(json.dumps(replies))]
+    return marked(
+        questions, [parts[n % where.world][n // where.world] for n in range(len(questions))]
+    )
 
 
 def exam_json(result: ExamResult) -> dict[str, Any]:
@@ -401,7 +432,8 @@ class Exam:
         model: LanguageModel,
         tokenizer: Tokenizer,
         end_ids: Collection[int],
-        write: bool,
+        where: Runtime,
+        batch_tokens: int = 0,
     ) -> dict[str, Any]:
         """Let the model sit it: the marks, and from the second time on the change since step 0.
 
@@ -409,9 +441,12 @@ class Exam:
         and the other way round), p_value (exact, two-sided) and verdict (better, no different,
         worse).
         """
-        result = sit_exam(model, tokenizer, end_ids, self.items)
-        if write:
+        result = sit_exam(
+            model, tokenizer, end_ids, self.items, batch_tokens=batch_tokens, where=where
+        )
+        if where.main:
             write_replies(result, self.file(step))
+        where.wait()  # the replies of the base must lie there for all
         row = result.marks()
         if step > 0 and self.file(0).is_file():
             change = compare(self.replies(0, tokenizer), result)

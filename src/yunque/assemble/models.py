@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from torch import nn
 
 from yunque import evaluate, runtime
 from yunque.adapt.lora import load_adapter, read_adapter_config
+from yunque.adapt.quantize import dequantize, parameter_count, quantize, read_quantization
 from yunque.assemble.exams import ANSWER_TOKENS, ExamItem, sit_exam
 from yunque.assemble.sources import listed
 from yunque.config import (
+    AdaptConfig,
     DataConfig,
     GenerateConfig,
     MachineConfig,
+    Weights,
     raise_faults,
     typed,
     unknown_name,
@@ -39,9 +42,10 @@ from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
 from yunque.hub import fetch_model, hub_id
 from yunque.model.decoder import Decoder
+from yunque.model.int8 import to_int8
 from yunque.runtime import Runtime
 from yunque.weights.families import module_names
-from yunque.weights.folder import load_folder
+from yunque.weights.folder import DTYPES, load_folder, stored_dtype, stream_folder
 from yunque.weights.gguf import load_gguf
 from yunque.weights.gguf_tokenizer import gguf_tokenizer
 from yunque.weights.openai import is_openai, load_openai
@@ -87,7 +91,7 @@ class Model:
 
     def __repr__(self) -> str:
         shape = self.module.config
-        total = self.module.parameter_counts()["total"]
+        total = parameter_count(adaptable(self.module)[0])
         return (
             f"yunque model {self.folder}: {shape.family}, {total:,} parameters, "
             f"context {shape.context_length}, {self.tokenizer.vocab_size} tokens"
@@ -322,42 +326,139 @@ def model_path(name: str | Path) -> Path:
     )
 
 
-def load(name: str | Path, *, device: str = "auto", precision: str = "fp32") -> Model:
+Onto = Literal["trained", "full", "dequantised"]
+"""The base that an adapter is put on: quantised where it was trained so; in the precision of its
+files; or quantised and turned back into plain weights."""
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    onto: Onto = "trained",
+    weights: Weights = "full",
+) -> Model:
     """Open MODEL: a run folder, a folder of Hugging Face or OpenAI, a .gguf file, or a Hub id
     (OWNER/NAME[@REVISION]).
 
+    Args:
+        onto: the base of an adapter that was trained on a quantised one.
+        weights: int8 computes the linear layers in 8-bit integers, for speed on CPUs; the results
+            are then not exactly the model's.
+
     Raises:
-        InputError: not a model, a damaged one, or an architecture that nobody here computes.
+        InputError: not a model, a damaged one, or an architecture that nobody here computes; its
+            tokenizer has ids that the model does not; or int8 cannot be had here or for it.
+        MissingPackageError: the base of an adapter was quantised, and bitsandbytes is absent.
     """
     where = runtime.start(MachineConfig(device=device, precision=precision))  # type: ignore[arg-type]
     path = model_path(name)
-    module = open_model(path).to(where.device).eval()
-    return Model(path, module, *tokenizer_of(path), where)
+    module = open_model(path, where.device, onto=onto).to(where.device).eval()
+    tokenizer, end_ids = tokenizer_of(path)
+    check_fit(path, module.config.vocab_size, tokenizer)
+    model = Model(path, module, tokenizer, end_ids, where)
+    if weights == "int8":
+        if is_adapter(path):
+            raise InputError(
+                f"{name}: weights is 'int8', which an adapter's layers cannot be. Merge it first: "
+                f"yunque convert {name} OUT --merge."
+            )
+        to_int8(model.decoder)
+    return model
 
 
-def open_model(path: Path) -> Decoder | TransformersModel:
+def check_fit(path: Path, rows: int, tokenizer: Tokenizer) -> None:
+    """Hold the tokenizer's ids against the rows of the model's vocabulary.
+
+    Raises:
+        InputError: an id has no row.
+    """
+    if tokenizer.vocab_size > rows:
+        raise InputError(
+            f"{path}: its tokenizer has {tokenizer.vocab_size} ids and the model a vocabulary of "
+            f"{rows}: they do not belong together. Put the tokenizer files that the model was "
+            "trained with there."
+        )
+
+
+def open_model(
+    path: Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    onto: Onto = "trained",
+) -> Decoder | TransformersModel:
     """The model at a path: our Decoder where it holds it, else transformers'.
 
-    An adapter is put on its base, which is looked for where adapter_config.json says.
+    An adapter is put on its base, which is looked for where adapter_config.json says, and which is
+    quantised as it was in training unless `onto` says otherwise.
 
     Raises:
         InputError: as the loader of the format says; or config.json names code to run.
+        MissingPackageError: the base of an adapter was quantised, and bitsandbytes is absent.
     """
     if is_adapter(path):
-        base = open_model(base_path(path))
+        settings = read_quantization(path)
+        if settings is None or onto == "full":
+            base = open_model(base_path(path), device, dtype)
+        else:
+            base = open_quantized(base_path(path), settings, device)
         inner, names = adaptable(base)
+        if onto == "dequantised":
+            dequantize(inner)
         load_adapter(inner, path, names)
         return base
     if path.suffix == ".gguf":
-        return load_gguf(path)
+        return load_gguf(path, device, dtype)
     if is_openai(path):
-        return load_openai(path)
+        return load_openai(path, device, dtype)
+    if by_transformers(path):
+        return load_transformers(path, device, dtype)
+    return load_folder(path, device, dtype)
+
+
+def by_transformers(path: Path) -> bool:
+    """Whether a Hugging Face folder holds a model that the Decoder does not.
+
+    Raises:
+        InputError: config.json names code to run.
+    """
     described = read_json(path / "config.json")
-    if isinstance(described, dict):
-        refuse_code(described, path / "config.json")
-        if beyond_decoder(described):
-            return load_transformers(path)
-    return load_folder(path)
+    if not isinstance(described, dict):  # its reader says so
+        return False
+    refuse_code(described, path / "config.json")
+    return bool(beyond_decoder(described))
+
+
+def streams(path: Path) -> bool:
+    """Whether the weights at a path can be read one by one: a folder that the Decoder holds."""
+    return path.suffix != ".gguf" and not is_openai(path) and not by_transformers(path)
+
+
+def open_quantized(
+    path: Path, settings: AdaptConfig, device: str | torch.device = "cpu"
+) -> Decoder | TransformersModel:
+    """The model at a path with its linear layers in 4 or 8 bits, on `device`.
+
+    Of a folder that the Decoder holds, one weight after the other is read and quantised; any other
+    model is read whole first. What is not quantised is kept as `weight_dtype` says.
+
+    Raises:
+        InputError, MissingPackageError: as `open_model` and `quantize`.
+    """
+    dtype = weight_dtype(path, torch.device(device))
+    if streams(path):
+        model, tensors = stream_folder(path, dtype)
+        quantize(model, settings, device, tensors)
+        return model
+    whole = open_model(path, "cpu", dtype)
+    quantize(adaptable(whole)[0], settings, device)
+    return whole
+
+
+def weight_dtype(path: Path, device: torch.device) -> torch.dtype:
+    """The type in which the frozen weights of the model at a path are kept on a device."""
+    return runtime.kept_dtype(DTYPES[stored_dtype(path)][0], device)
 
 
 def is_adapter(folder: Path) -> bool:

@@ -19,17 +19,30 @@ import torch
 from torch import nn
 
 from yunque.adapt.lora import apply_method, save_adapter
-from yunque.adapt.quantize import parameter_count
-from yunque.assemble.models import adaptable, model_path, open_model, tokenizer_of
+from yunque.adapt.quantize import (
+    QUANTIZATION,
+    end_module,
+    parameter_count,
+    quantization_record,
+)
+from yunque.assemble.models import (
+    adaptable,
+    model_path,
+    open_model,
+    open_quantized,
+    streams,
+    tokenizer_of,
+    weight_dtype,
+)
 from yunque.config import ModelConfig, Recipe
-from yunque.data.chat_template import PLAIN_CHAT_TEMPLATE
+from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, PLAIN_CHAT_TEMPLATE
 from yunque.data.prepare import Prepared
-from yunque.data.tokenizer import Tokenizer
+from yunque.data.tokenizer import Tokenizer, add_tokens
 from yunque.errors import InputError
 from yunque.files import sha256, staged_folder, write_json
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
-from yunque.weights.folder import save_folder
+from yunque.weights.folder import open_folder, save_folder
 from yunque.weights.transformers_model import TransformersModel
 
 WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$|^(config|hparams)\.json$")
@@ -64,6 +77,13 @@ class Origin(Protocol):
 
     def parameters(self, model: Any) -> dict[str, int]:
         """Parameters by part, as they are: never packed bytes."""
+
+    def weight_bytes(self, where: Runtime) -> int:
+        """Bytes of a frozen number that is not quantised.
+
+        Raises:
+            InputError: the model's inside is not known, so its memory cannot be worked out.
+        """
 
 
 class Scratch:
@@ -107,12 +127,22 @@ class Scratch:
     def parameters(self, model: Decoder) -> dict[str, int]:
         return model.parameter_counts()
 
+    def weight_bytes(self, where: Runtime) -> int:
+        return 4
+
 
 class Finetuned:
     """A base that is trained further, in full or by adapters."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.base, self.method = recipe.base, recipe.adapt.method
+        self.base, self.adapt, self.method = recipe.base, recipe.adapt, recipe.adapt.method
+        self.add_tokens = recipe.data.add_tokens
+        if self.add_tokens and self.method != "full":
+            raise InputError(
+                f"add_tokens with --method {self.method}: an adapter leaves the embedding as it "
+                "is, and the rows of new tokens would never be learnt. Use --method full; or do "
+                "that first and put the adapter on its best/, without add_tokens."
+            )
         self.path = model_path(recipe.base)
         if (self.path / "adapter_config.json").is_file():
             raise InputError(
@@ -121,11 +151,21 @@ class Finetuned:
             )
 
     @cached_property
+    def own(self) -> tuple[Tokenizer, set[int]]:
+        """The base's tokenizer as it is, and the tokens that end a text by the base's files."""
+        return tokenizer_of(self.path)
+
+    @cached_property
     def opened(self) -> tuple[Tokenizer, frozenset[int]]:
-        tokenizer, ends = tokenizer_of(self.path)
+        tokenizer, ends = self.own
+        if self.add_tokens:
+            tokenizer = add_tokens(tokenizer, self.add_tokens)
         if tokenizer.chat_template is None:
-            # Without new tokens: theirs would be rows that no base has ever learnt.
-            tokenizer = tokenizer.with_template(PLAIN_CHAT_TEMPLATE)
+            # New tokens only where they were asked for: their rows are ones that no base has
+            # ever learnt.
+            turns = set(CHAT_TOKENS) <= set(self.add_tokens)
+            template = DEFAULT_CHAT_TEMPLATE if turns else PLAIN_CHAT_TEMPLATE
+            tokenizer = tokenizer.with_template(template)
         return tokenizer, frozenset({tokenizer.separator_id, *ends})
 
     @property
@@ -145,8 +185,12 @@ class Finetuned:
         return hashlib.sha256(digests.encode("utf-8")).hexdigest()
 
     @cached_property
-    def module(self) -> Decoder | TransformersModel:
-        return open_model(self.path)
+    def shape(self) -> Any:
+        """The shape of the base; the model itself is opened only where its file does not say."""
+        if streams(self.path):
+            return open_folder(self.path).config
+        # Tried on a few tokens as it is, before the data; on the device it goes in `build`.
+        return open_model(self.path).config
 
     def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
         """The shape of the base; rows no longer than they need be.
@@ -160,16 +204,20 @@ class Finetuned:
                 f"{data.folder}: prepared with another tokenizer than that of {self.base}. Give "
                 "the sources themselves."
             )
-        described = self.module.config
-        if data.tokenizer.vocab_size > described.vocab_size:
+        described = self.shape
+        before = self.own[0]
+        if before.vocab_size > described.vocab_size:
             raise InputError(
-                f"{self.base}: its tokenizer has {data.tokenizer.vocab_size} tokens, its embedding "
+                f"{self.base}: its tokenizer has {before.vocab_size} tokens, its embedding "
                 f"only {described.vocab_size} rows."
             )
+        # A vocabulary may be padded: new tokens first take the rows that no token has.
+        rows = max(described.vocab_size, data.tokenizer.vocab_size)
         if isinstance(described, ModelConfig):
             # The base's own dropout belongs to how it was trained.
             shape = dataclasses.replace(
                 described,
+                vocab_size=rows,
                 dropout=recipe.model.dropout,
                 attention_dropout=recipe.model.attention_dropout,
             )
@@ -178,7 +226,7 @@ class Finetuned:
                 recipe.model,
                 preset="",
                 context_length=described.context_length,
-                vocab_size=described.vocab_size,
+                vocab_size=rows,
             )
         shape = shape.resolved(shape.vocab_size)
         longest = longest_document(data) or STREAM
@@ -186,9 +234,24 @@ class Finetuned:
         return with_length(dataclasses.replace(recipe, model=shape), length)
 
     def build(self, recipe: Recipe, where: Runtime) -> Any:
-        """The base on the device, its adapters put on; the module is handed over, not kept."""
+        """The base on the device, its adapters put on.
+
+        Trained in full, its weights are float32; frozen, they are kept as they are stored, where
+        the device computes so.
+        """
         assert self.fingerprint  # of the weights as they are now read
-        model = self.__dict__.pop("module", None) or open_model(self.path)
+        model: Decoder | TransformersModel
+        if self.method == "qlora":
+            model = open_quantized(self.path, recipe.adapt, where.device)
+        elif self.method == "lora":
+            kept = weight_dtype(self.path, where.device)
+            model = open_model(self.path, where.device, kept)
+        else:
+            model = open_model(self.path, where.device)
+        known = set(self.own[0].backend.get_vocab().values())
+        new = sorted(set(self.tokenizer.backend.get_vocab().values()) - known)
+        if new:
+            model.add_rows(recipe.model.vocab_size, new, sorted(known))
         if isinstance(model, Decoder):
             model.set_dropout(recipe.model.dropout, recipe.model.attention_dropout)
         inner, names = adaptable(model)
@@ -202,8 +265,13 @@ class Finetuned:
         def beside(stage: Path) -> None:
             tokenizer.save(stage)
             write_json(stage / "generation_config.json", generation)
+            if self.method == "qlora":
+                write_json(stage / QUANTIZATION, quantization_record(self.adapt, head))
 
         inner, names = adaptable(model)
+        output = None if isinstance(model, Decoder) else end_module(inner, "output")
+        known = (name for name, module in inner.named_modules() if module is output)
+        head = next(known, "lm_head")  # as all of the Decoder's families publish it
         if self.method != "full":
             base = str(self.path.resolve()) if Path(self.base).exists() else self.base
             save_adapter(inner, folder, base, names, save_tokenizer=beside)
@@ -213,6 +281,14 @@ class Finetuned:
             with staged_folder(folder) as stage:
                 model.causal.save_pretrained(stage)
                 beside(stage)
+
+    def weight_bytes(self, where: Runtime) -> int:
+        if not isinstance(self.shape, ModelConfig):
+            raise InputError(
+                f"memory: {self.base} is computed by transformers, and what it needs is not "
+                "known. Leave memory out, and set micro_batch_size."
+            )
+        return weight_dtype(self.path, where.device).itemsize if self.method != "full" else 4
 
     def parameters(self, model: Any) -> dict[str, int]:
         inner, _ = adaptable(model)

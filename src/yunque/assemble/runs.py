@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from yunque.assemble.demo import tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
+from yunque.assemble.planning import forecast_run, learn, told
 from yunque.assemble.recipes import (
     FINETUNE_RATES,
     HIGHEST_RATES,
@@ -46,12 +47,17 @@ from yunque.config import (
 )
 from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
 from yunque.data.checks import Check, check_data, check_sizes
+from yunque.data.copies import SEARCHED_TOKENS, STRETCH_BYTES, copies, pieces
 from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
-from yunque.errors import InputError
+from yunque.errors import InputError, StorageError
+from yunque.forecast.lines import before_line
+from yunque.forecast.plan import Plan as Forecast
+from yunque.forecast.work import Workload
 from yunque.generate.decode import generate
+from yunque.memory import Plan, Work, fit, methods_that_fit
 from yunque.model.protocol import LanguageModel
 from yunque.reports.report import report, write
 from yunque.runlog import FORMAT, NAME, RunLog, read
@@ -61,12 +67,17 @@ from yunque.train import checkpoint
 from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
 from yunque.train.stopping import Stopping
+from yunque.weights.folder import parse_size
 from yunque.words import say
-from yunque.words.ledger import equations
+from yunque.words.ledger import equations, left_aside
+from yunque.words.writing import number
 
 DEFAULT_STEPS = 2_000
 MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
 EVALUATIONS = 20  # at most, of a run whose recipe does not say how often
+SEARCHED = 1 << 20  # tokens in which the first question is looked for
+EVALUATION_ROWS = 16  # more at once is no faster
+EXAM_TOKENS = 1024  # of a batch of the exam at least: a question and a long reply or a few
 SAMPLE = GenerateConfig(temperature=0.8)
 
 
@@ -192,6 +203,7 @@ def finetune(
     whole = dataclasses.replace(whole, base=found(whole.base), exam=found(whole.exam))
     if sources:
         whole = dataclasses.replace(whole, sources=tuple(listed(sources)))
+    whole = dataclasses.replace(whole, sources=tuple(map(found, whole.sources)))
     faults = []
     if not whole.base:
         faults.append("no model: name a run folder, a model folder or a Hub id.")
@@ -287,6 +299,19 @@ def refuse_used_folder(folder: Path) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A model and all that changes while it learns; what a checkpoint holds."""
+
+    model: Any
+    """A `LanguageModel` that is an `nn.Module`."""
+    spread: nn.Module
+    """The same, over all processes."""
+    optimizers: Optimizers
+    average: WeightAverage | None
+    scaler: torch.amp.GradScaler
+
+
 class Run:
     """One run being assembled: the parts that the loop needs, made in order."""
 
@@ -300,20 +325,24 @@ class Run:
         resuming: bool = False,
     ):
         self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
+        recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
+        self.base_memory = where.resident_bytes() or 0
         self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
             raise InputError(
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
-        recipe, tokens = located(recipe, folder)
         if where.main and not (resuming and is_prepared(tokens)):
             prepared_for(recipe, folder, screen, lang, self.origin.tokenizer)
         where.wait()
         self.data: Prepared = open_prepared(tokens)
         recipe = self.origin.settled(recipe, self.data)
+        self.plan = self.fitted(recipe) if recipe.machine.memory else None
+        if self.plan is not None:
+            recipe = as_planned(recipe, self.plan)
         train = self.data.splits["train"]
         length, seed = recipe.data.max_length, recipe.machine.seed
         batch_size = recipe.train.batch_size
@@ -356,34 +385,37 @@ class Run:
         """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
         recipe, folder = self.recipe, self.folder
         warnings = self.check()
+        if self.plan is not None:
+            for line in plan_lines(self.plan, recipe, self.lang):
+                self.screen.phase(line)
         if start_from is not None and (done := self.finished(start_from)):
             return done
-        model = self.origin.build(recipe, self.runtime)
-        spread = self.runtime.spread(model)
-        optimizers = Optimizers(model, recipe.optim)
-        decay = recipe.optim.average_decay
-        average = WeightAverage(model, decay) if decay else None
-        scaler = torch.amp.GradScaler(
-            self.runtime.device.type, enabled=self.runtime.precision == "fp16"
-        )
+        made = self.learner()
+        model, optimizers, average, scaler = made.model, made.optimizers, made.average, made.scaler
         state, log_bytes = State(self.stopping), 0
         if start_from is not None:
-            state, log_bytes = self.restore(start_from, model, optimizers, average, scaler)
+            state, log_bytes = self.restore(start_from, made)
         elif self.runtime.main:
             files.write_text(folder / "recipe.toml", to_toml(recipe))
             files.write_json(folder / "environment.json", environment(self.runtime, recipe))
             ledger = self.ledger()
             files.write_json(folder / "ledger.json", ledger)
-            for line in equations(ledger, self.lang):
+            for line in equations(ledger, self.lang) + left_aside(ledger["left_aside"], self.lang):
                 self.screen.phase(line)
+            if recipe.base and recipe.data.add_tokens:
+                added = recipe.data.add_tokens
+                numbers = {"count": len(added), "names": ", ".join(added)}
+                self.screen.phase(say("cli.added_tokens", self.lang, **numbers))
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
+        plan = self.forecast()
+        self.screen.phase(before_line(plan, self.lang))
 
         main = self.runtime.main
         log_path = folder / NAME if main else Path(os.devnull)
         with RunLog(log_path, log_bytes if main else None) as log, Interrupt() as interrupt:
-            facts = self.facts(model)
+            facts = {**self.facts(model), "forecast": told(plan), "base_memory": self.base_memory}
             if log_bytes == 0:
                 log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **facts)
             self.screen.start({**facts, "resumed_step": state.step})
@@ -393,31 +425,37 @@ class Run:
                     row = {"id": warning.key, "text": warning.text("en")}
                     log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
+            fingerprints = self.fingerprints()
+
             def save(state: State) -> str:
                 self.runtime.wait()
                 if not self.runtime.main:
                     return ""
                 path = checkpoint.path_of(folder, state.step)
-                row = self.row(state)
-                log.write("checkpoint", **row, path=str(path.relative_to(folder)))
-                log.sync()
+                row, size = self.row(state), log.size
                 optimizer = optimizers.state()
                 if average is not None:
                     optimizer |= {f"average|{k}": v for k, v in average.average.items()}
-                checkpoint.save(
-                    folder,
-                    state.step,
-                    trained(model),
-                    optimizer,
-                    {
-                        "state": {**vars(state), "stopping": None},
-                        "stopping": vars(state.stopping),
-                        "scaler": scaler.state_dict(),
-                        "log_bytes": log.size,
-                        "fingerprints": self.fingerprints(),
-                    },
-                    recipe.train.keep_checkpoints,
-                )
+                try:
+                    log.write("checkpoint", **row, path=str(path.relative_to(folder)))
+                    log.sync()
+                    checkpoint.save(
+                        folder,
+                        state.step,
+                        trained(model),
+                        optimizer,
+                        {
+                            "state": {**vars(state), "stopping": None},
+                            "stopping": vars(state.stopping),
+                            "scaler": scaler.state_dict(),
+                            "log_bytes": log.size,
+                        },
+                        fingerprints,
+                        recipe.train.keep_checkpoints,
+                    )
+                except StorageError:
+                    log.cut(size)  # the row speaks of a checkpoint that there is not
+                    raise
                 return str(path)
 
             job = Job(
@@ -427,7 +465,7 @@ class Run:
                 steps=self.steps,
                 windows=self.batches.windows,
                 runtime=self.runtime,
-                model=spread,
+                model=made.spread,
                 head=model.head,
                 optimizers=optimizers,
                 scaler=scaler,
@@ -444,18 +482,76 @@ class Run:
                 interrupt=interrupt,
                 resumed_step=state.step if start_from is not None else -1,
             )
-            state, reason = run(job, state)
+            with self.telling_where_to_go_on():
+                state, reason = run(job, state)
             if average is not None:
                 average.swap()
             self.keep(model, "last")
-            log.write("stop", **self.row(state), reason=reason)
+            copied = self.copied(log_path) if main and reason != "interrupted" else {}
+            log.write("stop", **self.row(state), reason=reason, **copied)
         result = self.result(state, reason, interrupt.signal)
         if self.runtime.main:
-            made = report(folder, self.lang)
-            write(made, folder)
-            result = dataclasses.replace(result, verdict=made.json["verdict"]["text"])
+            page = report(folder, self.lang)
+            write(page, folder)
+            if start_from is None:
+                learn(plan, [{"event": r.event, **r.values} for r in read(folder / NAME)])
+            result = dataclasses.replace(result, verdict=page.json["verdict"]["text"])
         self.screen.stop(reason, result.to_json())
         return result
+
+    def fitted(self, recipe: Recipe) -> Plan:
+        """How the run fits into the memory that it may take.
+
+        Raises:
+            InputError: it does not, with what would; or the size cannot be read.
+        """
+        asked, train = recipe.machine.memory, recipe.train
+        budget = self.runtime.device_bytes() if asked == "auto" else parse_size(asked)
+        share = train.batch_size // self.runtime.world
+        work = Work(
+            recipe.adapt.method if recipe.base else "full",
+            self.origin.weight_bytes(self.runtime),
+            4 if self.runtime.precision == "fp32" else 2,
+            min(train.micro_batch_size or share, share),
+            recipe.data.max_length,
+            train.gradient_checkpointing,
+            packs(recipe, self.data),
+        )
+        kind = self.runtime.device.type
+        plan = fit(recipe.model, work, recipe.adapt, recipe.optim, budget, device=kind)
+        if not plan.fits:
+            known = (recipe.model, work, recipe.adapt, recipe.optim, budget)
+            others = methods_that_fit(*known, device=kind) if recipe.base else []
+            way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
+            raise InputError(
+                f"memory is {asked!r}: even one row of {plan.work.length} tokens with gradient "
+                f"checkpointing needs {plan.parts.total / 1e9:.2f} GB, of which the weights "
+                f"{plan.parts.weights / 1e9:.2f}. {way}"
+            )
+        return plan
+
+    def learner(self) -> Learner:
+        """The model as the run begins, and what makes it learn."""
+        model = self.origin.build(self.recipe, self.runtime)
+        decay = self.recipe.optim.average_decay
+        fp16 = self.runtime.precision == "fp16"
+        return Learner(
+            model,
+            self.runtime.spread(model),
+            Optimizers(model, self.recipe.optim),
+            WeightAverage(model, decay) if decay else None,
+            torch.amp.GradScaler(self.runtime.device.type, enabled=fp16),
+        )
+
+    @contextlib.contextmanager
+    def telling_where_to_go_on(self) -> Iterator[None]:
+        """Put the last checkpoint behind the message of a disk that failed."""
+        try:
+            yield
+        except StorageError as error:
+            steps = checkpoint.all_steps(self.folder)
+            last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
+            raise StorageError(f"{error} {last}: `yunque resume {self.folder}`.") from None
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
@@ -494,6 +590,27 @@ class Run:
             exam=exam,
             validated=self.val is not None,
             main=self.runtime.main,
+        )
+
+    def forecast(self) -> Forecast:
+        """Memory, time and disk of this run."""
+        recipe = self.recipe
+        return forecast_run(
+            Workload(
+                shape=recipe.model,
+                train=recipe.train,
+                optim=recipe.optim,
+                method=recipe.adapt.method if recipe.base else "pretrain",
+                adapt=recipe.adapt,
+                length=recipe.data.max_length,
+                precision=self.runtime.precision,
+                steps=self.steps,
+                epoch_rows=self.batches.windows,
+                val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
+            ),
+            recipe.machine,
+            self.runtime,
+            self.base_memory,
         )
 
     def check(self) -> list[Check]:
@@ -563,6 +680,10 @@ class Run:
     def facts(self, model: LanguageModel) -> dict[str, Any]:
         """What the first row of the log and the screen say of the run."""
         recipe, splits = self.recipe, self.data.splits
+        counted = self.data.facts.get("ngrams") or {"losses": ()}
+        yardsticks = {f"ngram_{n}": loss for n, loss in enumerate(counted["losses"], 1)}
+        if yardsticks:
+            yardsticks["ngram_tokens"] = counted["train_tokens"]
         return {
             "format": FORMAT,
             "run": self.folder.name,
@@ -584,6 +705,7 @@ class Run:
             "precision": self.runtime.precision,
             "processes": self.runtime.world,
             "seed": recipe.machine.seed,
+            **yardsticks,
         }
 
     def ledger(self) -> dict[str, Any]:
@@ -608,6 +730,7 @@ class Run:
             **{name: account.to_json() for name, account in accounts.items()},
             "rows": self.batches.windows,
             "sources": facts["sources"],
+            "left_aside": facts.get("left_aside", {}),
             "doubts": facts["doubts"],
             "examples": facts["examples"],
         }
@@ -627,34 +750,27 @@ class Run:
             known["exam"] = files.sha256(Path(self.recipe.exam))
         return known
 
-    def restore(
-        self,
-        path: Path,
-        model: nn.Module,
-        optimizers: Optimizers,
-        average: WeightAverage | None,
-        scaler: torch.amp.GradScaler,
-    ) -> tuple[State, int]:
+    def restore(self, path: Path, made: Learner) -> tuple[State, int]:
         """Put a checkpoint's tensors in place; returns its state and the length of its log.
 
         Raises:
             InputError: recipe, tokenizer or data are not those of the checkpoint.
         """
-        tensors, optimizer, values = checkpoint.load(path)
         now = self.fingerprints()
-        for what, digest in values["fingerprints"].items():
+        for what, digest in checkpoint.fingerprints(path).items():
             if now[what] != digest:
                 raise InputError(
                     f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
                     "cannot go on as the same run. Undo the change, or start a new run."
                 )
-        put_back(model, tensors)
+        tensors, optimizer, values = checkpoint.load(path)
+        put_back(made.model, tensors)
         averages = {k: v for k, v in optimizer.items() if k.startswith("average|")}
-        optimizers.load({k: v for k, v in optimizer.items() if k not in averages})
-        if average is not None:
+        made.optimizers.load({k: v for k, v in optimizer.items() if k not in averages})
+        if made.average is not None:
             for key, value in averages.items():
-                average.average[key.removeprefix("average|")].copy_(value)
-        scaler.load_state_dict(values["scaler"])
+                made.average.average[key.removeprefix("average|")].copy_(value)
+        made.scaler.load_state_dict(values["scaler"])
         return state_of(values), int(values["log_bytes"])
 
     def measure(self, model: LanguageModel) -> tuple[float, float | None]:
@@ -685,19 +801,35 @@ class Run:
         if not count:
             raise InputError(
                 f"{self.data.splits[split].path}: no token carries loss, so there is nothing to "
-                "evaluate. Look at the roles and the answers of the records, or set val to 0."
+                "evaluate. Look at the roles and the answers of the records, or give --val 0."
             )
         return total / count
 
     def windows(self, split: str, limit: int) -> Iterable[Batch]:
         """What an evaluation reads of a split: laid out as in training, every target once."""
+        rows = min(EVALUATION_ROWS, self.micro_batch)
         if self.packed:
-            return PackedEvaluation(self.packings[split], limit)
-        return EvaluationWindows(self.data.splits[split], self.recipe.data.max_length, limit)
+            return PackedEvaluation(self.packings[split], limit, rows)
+        length = self.recipe.data.max_length
+        return EvaluationWindows(self.data.splits[split], length, limit, rows)
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows that one process holds at once: what fits in training fits in an evaluation."""
+        share = self.recipe.train.batch_size // self.runtime.world
+        return min(self.recipe.train.micro_batch_size or share, share)
+
+    @property
+    def exam_tokens(self) -> int:
+        """Tokens of a batch of the exam, replies included.
+
+        The keys and values of a token take a small part of what training keeps of it.
+        """
+        return max(EXAM_TOKENS, 2 * self.micro_batch * self.recipe.data.max_length)
 
     def sampler(self, model: LanguageModel) -> Callable[[], tuple[str, str]] | None:
         """A function that writes a text sample, or None where none is wanted."""
-        if not self.recipe.train.sample_tokens:
+        if not self.recipe.train.sample_tokens or not self.runtime.main:
             return None
         tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
         ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
@@ -726,33 +858,80 @@ class Run:
 
         return sample
 
+    def copied(self, log: Path) -> dict[str, int]:
+        """What of the samples in the log stands in the training data, for its last row.
+
+        Beside it the same of held-out text, in pieces as long as the samples.
+        """
+        rows = [row.values for row in read(log) if row.event == "sample"]
+        if not rows:
+            return {}
+        train, encode = self.data.splits["train"], self.data.tokenizer.encode
+        texts = [np.array(encode(row["text"]), dtype=np.int64) for row in rows]
+        shortest = max(4, round(STRETCH_BYTES / self.data.facts["bytes_per_token"]))
+        ours = copies(train, texts, shortest)
+        figures = {
+            "copied_tokens": ours.copied,
+            "copied_of": ours.tokens,
+            "copied_samples": ours.texts_with,
+            "samples": ours.texts,
+            "copied_longest": ours.longest,
+            "copied_longest_step": rows[ours.longest_text]["step"],
+            "copied_shortest": shortest,
+            "copied_searched": min(train.length, SEARCHED_TOKENS),
+        }
+        if self.val is not None:
+            parts = pieces(self.val, [len(text) for text in texts if len(text)])
+            other = copies(train, parts, shortest)
+            figures |= {
+                "held_out_copied_tokens": other.copied,
+                "held_out_of": other.tokens,
+                "held_out_copied_pieces": other.texts_with,
+                "held_out_pieces": other.texts,
+                "held_out_longest": other.longest,
+            }
+        return figures
+
     def first_question(self) -> list[int]:
         """The first held-out conversation up to where its answer begins."""
         split = self.val or self.data.splits["train"]
-        ids = split.read(0, min(split.length, self.recipe.data.max_length))
+        ids = split.read(0, min(split.length, SEARCHED))
         if split.mask is None:
             return [int(id) for id in ids[:1]]
         carries = np.flatnonzero(split.mask.read(0, len(ids)))
         first = int(carries[0]) if len(carries) else 1
-        return [int(id) for id in ids[: max(1, first)]]
+        # The answer may come after documents without one: its question begins where its own does.
+        ends: Any = [] if split.documents is None else split.documents[split.documents <= first]
+        begin = int(ends[-1]) if len(ends) else 0
+        room = self.recipe.model.context_length - 1
+        return [int(id) for id in ids[max(begin, first - room) : max(begin + 1, first)]]
 
     def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any] | None] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
         if self.recipe.sources == (TUTOR,):
-            return lambda step: tutor_marks(step, model, self.data.tokenizer)
+            return lambda step: tutor_marks(
+                step, model, self.data.tokenizer, self.runtime, self.exam_tokens
+            )
         exam = self.exam
         if exam is None:
             return None
 
         def sat(step: int) -> Mapping[str, Any]:
             with self.runtime.autocast():
-                return exam.row(step, model, self.data.tokenizer, self.end_ids, self.runtime.main)
+                return exam.row(
+                    step,
+                    model,
+                    self.data.tokenizer,
+                    self.end_ids,
+                    self.runtime,
+                    self.exam_tokens,
+                )
 
         return sat
 
     def general(self, model: LanguageModel) -> Callable[[], float] | None:
         """A function that measures the loss on a general text: where it rises, a base forgets."""
-        if not self.recipe.base:
+        if not self.recipe.base or not self.runtime.main:
             return None
         ids = [self.data.tokenizer.encode(text) for text in GENERAL_TEXTS]
 
@@ -776,6 +955,36 @@ class Run:
         self.runtime.wait()
 
 
+def as_planned(recipe: Recipe, plan: Plan) -> Recipe:
+    """The recipe with what was chosen so that it fits; the batch stays the same."""
+    train = dataclasses.replace(
+        recipe.train,
+        micro_batch_size=plan.work.rows,
+        gradient_checkpointing=plan.work.checkpointing,
+    )
+    data = dataclasses.replace(recipe.data, max_length=plan.work.length)
+    return dataclasses.replace(recipe, train=train, data=data, adapt=plan.adapt)
+
+
+def plan_lines(plan: Plan, recipe: Recipe, lang: str) -> list[str]:
+    """What was chosen so that a run fits into its memory, and why."""
+    parts = plan.parts.to_json()
+    total = parts.pop("total")
+    largest = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
+    named = ", ".join(
+        f"{say(f'cli.memory_{part}', lang)} {number(parts[part] / 1e9, lang, 2)}"
+        for part in largest
+    )
+    words = {"need": number(total / 1e9, lang, 2), "budget": number(plan.budget / 1e9, lang, 2)}
+    lines = [say("cli.memory_fits", lang, parts=named, **words)]
+    numbers = {
+        "rows": plan.work.rows,
+        "batch": recipe.train.batch_size,
+        "length": plan.work.length,
+    }
+    return lines + [say(f"cli.memory_{step}_chosen", lang, **numbers) for step in plan.steps]
+
+
 def packs(recipe: Recipe, data: Prepared) -> bool:
     """Whether a run packs documents; `auto` packs conversations.
 
@@ -786,18 +995,18 @@ def packs(recipe: Recipe, data: Prepared) -> bool:
     if asked == "on" and not apart:
         raise InputError(
             f"packing is 'on', but {data.folder} keeps no documents apart: its text is one stream. "
-            "Leave packing at 'auto', or give the documents as files or records of their own."
+            "Leave --packing at auto, or give the documents as files or records of their own."
         )
     packed = asked == "on" or (asked == "auto" and apart and bool(data.facts.get("conversations")))
     if packed and recipe.data.stride:
         raise InputError(
             f"stride is {recipe.data.stride}, but the documents are packed and there are no "
-            "windows: leave stride at 0, or set packing to 'off'."
+            "windows: leave --stride at 0, or give --packing off."
         )
     if not packed and recipe.data.over_long == "truncate":
         raise InputError(
             "over_long is 'truncate', but the documents are not packed, and windows leave nothing "
-            "out: set packing to 'on', or leave over_long at 'split'."
+            "out: give --packing on, or leave --over-long at split."
         )
     return packed
 

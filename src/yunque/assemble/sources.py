@@ -57,6 +57,7 @@ def write_ledger(made: Prepared, lang: str) -> None:
         facts["ledger"],
         facts["sources"],
         facts["examples"],
+        facts["left_aside"],
         [doubt.text(lang) for doubt in doubts(made)],
         lang,
         ", ".join(str(source["name"]) for source in facts["sources"][:3]) or made.folder.name,
@@ -90,7 +91,9 @@ def located(recipe: Recipe, run: Path) -> tuple[Recipe, Path]:
         return recipe, run / "data"
     folder = Path(recipe.sources[0]).resolve()
     made = read_json(folder / "data.json").get("settings", {})
-    made["tokenizer"] = open_prepared(folder).facts["tokenizer"]
+    facts = open_prepared(folder).facts
+    made["tokenizer"] = facts["tokenizer"]
+    made["add_tokens"] = tuple(facts.get("add_tokens", ()))
     default, faults = DataConfig(), []
     for name, value in made.items():
         asked = getattr(recipe.data, name)

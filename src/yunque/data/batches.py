@@ -214,7 +214,7 @@ class Batches:
             raise InputError(
                 f"{tokens.path}: {tokens.length} training tokens, but one window needs "
                 f"{context_length + 1} (context_length {context_length} + 1). Add text or lower "
-                "context_length."
+                "--context-length."
             )
         if tokens.mask is not None and not any_loss(tokens.mask):
             raise no_loss(tokens)

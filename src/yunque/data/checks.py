@@ -129,6 +129,9 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         warn("end_without_loss", count=conversations)
     if conversations and facts.get("pad_is_end"):
         warn("pad_is_end")
+    if doubts.get("unmet_tokens"):
+        names = doubts["unmet_tokens"]
+        warn("unmet_tokens", count=len(names), names=", ".join(names))
     if doubts.get("long_records"):
         places = ", ".join(doubts["long_records_at"])
         warn("long_record", count=doubts["long_records"], places=places)
@@ -143,6 +146,11 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         held, trained = doubts["near_copies_at"][0]
         total = facts["splits"]["val"]["documents"]
         warn("near_copies", count=near, total=total, val=held, train=trained)
+    numbers = doubts.get("number_doubts", 0)
+    if numbers:
+        held, trained = doubts["number_doubts_at"][0]
+        total = facts["splits"]["val"]["documents"]
+        warn("number_copies", count=numbers, total=total, val=held, train=trained)
     lines, seen = doubts.get("val_lines", 0), doubts.get("val_lines_in_train", 0)
     if (seen >= LEAST_LINES and seen > SHARED_LINES * lines) or (
         seen >= FEW_LINES and seen == lines

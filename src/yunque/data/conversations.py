@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NoReturn
 
-from yunque.config import unknown_name
+from yunque.config import nearest, unknown_name
 from yunque.data.reader import Record
 from yunque.errors import InputError
 
@@ -145,7 +145,12 @@ def recognise(fields: Mapping[str, Any], columns: Mapping[str, str], where: str 
     """
     for ours, theirs in columns.items():
         if ours in COLUMNS and theirs not in fields:
-            fail(where, f"no column {theirs!r} (named for {ours}); the columns are {seen(fields)}.")
+            near = nearest(theirs, map(str, fields))
+            hint = f" Did you mean {near!r}?" if near else ""
+            fail(
+                where,
+                f"no column {theirs!r} (named for {ours}); the columns are {seen(fields)}.{hint}",
+            )
     here = {name for name in COLUMNS if column(name, columns) in fields}
     fitting = [
         (shape, needed) for shape, sets in NEEDED.items() for needed in sets if here >= {*needed}
@@ -171,9 +176,19 @@ def recognise(fields: Mapping[str, Any], columns: Mapping[str, str], where: str 
     known = "; ".join(f"{shape}: {' or '.join(map(', '.join, s))}" for shape, s in NEEDED.items())
     return fail(
         where,
-        f"no known shape has the columns {seen(fields)}. Known are {known}. Name yours, for "
-        "example --columns prompt=q,completion=a (our name, then the name in the file).",
+        f"no known shape has the columns {seen(fields)}.{misspelt(fields, COLUMNS)} Known are "
+        f"{known}. Name yours, for example --columns prompt=q,completion=a (our name, then the "
+        "name in the file).",
     )
+
+
+def misspelt(fields: Mapping[str, Any], known: Sequence[str]) -> str:
+    """ " Is 'anser' meant as 'answer'?" of the first column that is nearly a known one, or ""."""
+    for name in map(str, fields):
+        near = nearest(name.strip(), known, cutoff=0.75)
+        if near and name != near:
+            return f" Is {name!r} meant as {near!r}?"
+    return ""
 
 
 def list_shape(items: Any, columns: Mapping[str, str], otherwise: Shape) -> Shape:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from yunque.data.sources import (
     find_sources,
     hub_data,
     hub_revision,
+    left_aside,
     read_parts,
     records_of,
 )
@@ -63,6 +65,7 @@ class Corpus:
 
     Attributes:
         names: what each source is called.
+        left_aside: ending → files of the folders that are not read.
         template: the chat template that renders conversations.
         control_tokens: what the tokenizer must know for it, beside its own.
 
@@ -76,6 +79,7 @@ class Corpus:
         self.config, self.tokenizer = config, tokenizer
         self.sources = find_sources(sources, config.encoding)
         self.names = [source.name for source in self.sources]
+        self.left_aside = left_aside(sources)
         self.columns = columns_of(config.columns)
         self.control_tokens: tuple[str, ...] = CHAT_TOKENS
         end = tokenizer.separator if tokenizer else config.separator
@@ -185,18 +189,32 @@ class Corpus:
 
     def of_record(self, number: int, record: Record, shape: Shape) -> Piece:
         """One record as a document."""
-        found = messages_of(record, self.columns, shape)
+        with self.skippable():
+            found = messages_of(record, self.columns, shape)
         if isinstance(found, str):
             return Piece(number, found, record.line, blank=not found.strip(), record=True)
         if not self._checked:
             self.template_doubts = check_template(self.chat)
             self._checked = True
         rendered = render(found, self.chat)
-        with placed(f"{record.source}:{record.line}"):
+        with self.skippable(), placed(f"{record.source}:{record.line}"):
             check_encodable(rendered, self.tokenizer)
         for note in rendered.notes:
             self.render_notes[note] = self.render_notes.get(note, 0) + 1
         return Piece(number, rendered.text, record.line, rendered=rendered, record=True)
+
+    @contextmanager
+    def skippable(self) -> Iterator[None]:
+        """Where a fault of one record is raised, say that such records may be left out."""
+        try:
+            yield
+        except InputError as fault:
+            if self.config.skip_bad:
+                raise
+            raise InputError(
+                f"{fault} Mend it, or leave such records out (and have them listed) with "
+                "--skip-bad."
+            ) from None
 
     def notes_of(self, number: int) -> dict[str, Any]:
         """How a source was read."""

@@ -13,9 +13,13 @@ import zlib
 
 KEY = b"yunque split 1"
 NEAR_KEY = b"yunque near 1"
+NUMBERS_KEY = b"yunque numbers 1"
 ACCENTS = re.compile("[̀-ͯ]")
 DIGITS_ALIKE = bytes.maketrans(b"0123456789", b"0000000000")
 WHITE_SPACE = b" \t\n\r\x0b\x0c"
+NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
+
+BYTES_PER_DIGIT = 30  # a text with more digits than one in so many bytes may be about its numbers
 
 NEAR_BYTES = 1 << 18  # a book's near key is that of its beginning: comparing more costs time
 
@@ -24,12 +28,13 @@ MOST_LINES = 1 << 20
 
 
 class DocumentKeys:
-    """The exact and the near key of one document, fed in stretches."""
+    """The keys of one document, fed in stretches: exact, near, and near but for the numbers."""
 
     def __init__(self) -> None:
         self._exact = hashlib.blake2b(key=KEY, digest_size=8)
-        self._near = hashlib.blake2b(key=NEAR_KEY, digest_size=8)
-        self._fed = 0  # bytes of the near key so far
+        self._form = hashlib.blake2b(key=NEAR_KEY, digest_size=8)
+        self._numbers = hashlib.blake2b(key=NUMBERS_KEY, digest_size=8)
+        self._fed = self._digits = 0  # bytes of the form so far, and digits among them
 
     def update(self, text: str) -> int:
         """Add a stretch of the document; return its size in bytes of UTF-8."""
@@ -42,9 +47,12 @@ class DocumentKeys:
             raw = ACCENTS.sub("", unicodedata.normalize("NFKD", text)).lower().encode("utf-8")
         else:
             raw = raw.lower()
-        part = raw.translate(DIGITS_ALIKE, WHITE_SPACE)[: NEAR_BYTES - self._fed]
-        self._near.update(part)
+        part = raw.translate(None, WHITE_SPACE)[: NEAR_BYTES - self._fed]
+        digits = part.translate(None, NO_DIGITS)
+        self._form.update(part.translate(DIGITS_ALIKE))
+        self._numbers.update(digits)
         self._fed += len(part)
+        self._digits += len(digits)
         return size
 
     def exact(self) -> int:
@@ -52,8 +60,17 @@ class DocumentKeys:
         return int.from_bytes(self._exact.digest(), "little")
 
     def near(self) -> int:
-        """Equal for texts that differ in case, white space, accents or digits only."""
-        return int.from_bytes(self._near.digest(), "little")
+        """Equal for texts that differ in case, white space or accents only."""
+        both = self._form.digest() + self._numbers.digest()
+        return int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "little")
+
+    def form(self) -> int:
+        """Equal for texts that differ in their digits too."""
+        return int.from_bytes(self._form.digest(), "little")
+
+    def about_numbers(self) -> bool:
+        """Whether the text has so many digits that it may be about them, as "2 + 3" is."""
+        return self._digits * BYTES_PER_DIGIT > self._fed
 
 
 class LineOverlap:

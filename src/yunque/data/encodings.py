@@ -587,7 +587,7 @@ def not_text(
     elif not ascii_only or any(map(is_utf8, HIGH_RUN.findall(data))):
         mend = (
             "Other characters of the file are UTF-8, so it mixes encodings or is damaged here: "
-            "mend the line, or leave such lines out with skip_bad."
+            "mend the line, or leave such lines out with --skip-bad."
         )
     else:
         mend = (

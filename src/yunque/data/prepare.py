@@ -1,7 +1,7 @@
 """SOURCES → TOKEN FILES: count, split, tokenize, write; and the ledger of every byte and token.
 
 The sources are read two or three times (count; train the tokenizer; encode), always as a stream,
-so memory does not grow with them: 24 bytes a document are kept, nothing else.
+so memory does not grow with them: 33 bytes a document are kept, nothing else.
 
     OUT/ train.bin val.bin test.bin        token ids, uint16 or uint32, little-endian
          train.mask.bin …                  where a loss mask is: a byte a token, 1 = carries loss
@@ -36,6 +36,7 @@ from yunque.data.documents import LINE_BITS, Corpus
 from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
+from yunque.data.ngrams import of_splits
 from yunque.data.rendered import encode_rendered, encode_rendered_many
 from yunque.data.split import (
     DUPLICATE,
@@ -48,6 +49,7 @@ from yunque.data.split import (
 from yunque.data.tokenizer import (
     Ids,
     Tokenizer,
+    add_tokens,
     load_tokenizer,
     loaded_tokenizer,
     parse_spec,
@@ -77,6 +79,7 @@ MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
 TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
 GROUP = 16  # blocks that are tokenized at once, for every thread
 GROUP_CHARACTERS = 1 << 21  # at most so much text at once, for every thread
+COPY_VERSIONS = 2  # texts that differ in their digits only; from three on they are a form
 LONG_RECORD = 1_000_000  # characters; hardly meant as one document
 EXAMPLES = 3  # records that are shown token by token, of each kind
 EXAMPLE_TOKENS = 300
@@ -94,7 +97,8 @@ class Prepared:
     bytes_per_token, vocab_size, vocab_size_asked, tokenizer, tokenizer_kind,
     tokenizer_trained_on_characters, unknown_tokens, forced_cuts, seconds, megabytes_per_second,
     reused, rebuilt_because, ledger (documents and bytes: what was read and where it went),
-    sources (the same for each file), doubts (what `checks` makes warnings of), examples.
+    sources (the same for each file), left_aside (ending → files of folders that are not read),
+    doubts (what `checks` makes warnings of), examples, ngrams (what `ngrams.of_splits` says).
 
     characters = those of the splits + blank_characters + separators_read * separator_length
     (+ those of dropped duplicates). Tokens of a split include its separators.
@@ -120,6 +124,8 @@ class Survey:
     bytes: int = 0  # the same as UTF-8
     exact: array[int] = field(default_factory=lambda: array("Q"))
     near: array[int] = field(default_factory=lambda: array("Q"))
+    form: array[int] = field(default_factory=lambda: array("Q"))
+    about_numbers: array[int] = field(default_factory=lambda: array("B"))
     places: array[int] = field(default_factory=lambda: array("Q"))  # source << 40 | line
     languages: dict[int, LanguageSurvey] = field(default_factory=dict)
     documents_by_source: dict[int, int] = field(default_factory=dict)
@@ -147,7 +153,7 @@ def prepare(
         StorageError: reading or writing failed.
     """
     tell = progress or (lambda what, fraction: None)
-    loaded = tokenizer or loaded_tokenizer(config.tokenizer)
+    loaded = tokenizer or loaded_with(config)
     corpus = Corpus(sources, config, loaded)
     return reuse_or_build(
         out,
@@ -175,7 +181,7 @@ def prepare_conversations(
         InputError, StorageError: as `prepare`.
     """
     tell = progress or (lambda what, fraction: None)
-    loaded = loaded_tokenizer(config.tokenizer)
+    loaded = loaded_with(config)
 
     def build_them() -> tuple[Tokenizer, dict[str, Any]]:
         made = splits()
@@ -185,7 +191,8 @@ def prepare_conversations(
                 yield from between(conversation.text, (config.separator, *CHAT_TOKENS))
 
         end = config.separator if loaded is None else loaded.separator
-        tokenizer = tokenizer_for(config.tokenizer, loaded, texts, end, CHAT_TOKENS, template)
+        controls = (*CHAT_TOKENS, *config.add_tokens)
+        tokenizer = tokenizer_for(config.tokenizer, loaded, texts, end, controls, template)
         total = sum(len(conversation.text) for part in made.values() for conversation in part)
         stream = (
             Stretch(split, conversation.text, True, 0, number, conversation)
@@ -199,6 +206,7 @@ def prepare_conversations(
             out,
             lambda done: tell("data.encoding", done / total),
             lambda block: f"{name}:{block.line}",
+            config.add_tokens,
         )
         sums = total_of(written["splits"].values())
         documents = Account("documents", sum(map(len, made.values())))
@@ -212,8 +220,10 @@ def prepare_conversations(
             "characters": total,
             "split_by": "documents",
             "tokenizer": config.tokenizer,
+            "add_tokens": list(config.add_tokens),
             "ledger": closed([documents, tokens_written(written)], name),
             "sources": [],
+            "left_aside": {},
             **written,
         }
         del facts["by_source"]
@@ -223,7 +233,7 @@ def prepare_conversations(
         key = json.dumps([name, template]).encode("utf-8")
         digest = hashlib.sha256(key).hexdigest()
         settings = {
-            "tokenizer": tokenizer_identity(config.tokenizer, loaded),
+            "tokenizer": tokenizer_identity(config, loaded),
             "separator": config.separator,
             "loss": config.loss,
         }
@@ -253,6 +263,8 @@ def reuse_or_build(
             return found
         remove_stages(out)
         tokenizer, facts = build()
+        tokens = token_files(out, facts)
+        facts["ngrams"] = of_splits(tokens, facts["vocab_size"])
         seconds = time.monotonic() - began
         facts["seconds"] = seconds
         facts["megabytes_per_second"] = facts["bytes"] / 1e6 / seconds
@@ -260,7 +272,7 @@ def reuse_or_build(
         record = {"kind": KIND, "format": FORMAT, "state": "complete", **request, "facts": facts}
         write_json(out / "data.json", record)
         facts["rebuilt_because"] = reason or None
-        return Prepared(out, tokenizer, token_files(out, facts), facts)
+        return Prepared(out, tokenizer, tokens, facts)
 
 
 def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> dict[str, Any]:
@@ -268,7 +280,7 @@ def describe(corpus: Corpus, config: DataConfig, loaded: Tokenizer | None) -> di
     names = "separator val test split_by encoding newlines normalise header skip_bad columns"
     names += " loss duplicates"
     settings = {
-        "tokenizer": tokenizer_identity(config.tokenizer, loaded),
+        "tokenizer": tokenizer_identity(config, loaded),
         **{name: getattr(config, name) for name in names.split()},
     }
     return request_of(settings, corpus.content())
@@ -281,14 +293,24 @@ def request_of(settings: dict[str, Any], content: list[dict[str, Any]]) -> dict[
     return {"settings": settings, "sources": content, "fingerprint": fingerprint}
 
 
-def tokenizer_identity(spec: str, loaded: Tokenizer | None) -> str:
-    """What the tokens depend on: the spec, or what is in the files where it is a path."""
+def loaded_with(config: DataConfig) -> Tokenizer | None:
+    """The tokenizer that a setting names, with the tokens to be added; None: one is to be trained.
+
+    Raises:
+        InputError: as `loaded_tokenizer` and `add_tokens`.
+    """
+    loaded = loaded_tokenizer(config.tokenizer)
+    return add_tokens(loaded, config.add_tokens) if loaded and config.add_tokens else loaded
+
+
+def tokenizer_identity(config: DataConfig, loaded: Tokenizer | None) -> str:
+    """What the tokens depend on: spec and added tokens, or what is in the files of a path."""
     if loaded is not None:
         # What counts is the tokenizer, not where it lies.
         roles = [loaded.chat_template, loaded.separator, sorted(loaded.named_tokens.items())]
         around = json.dumps([*roles, loaded.pad_is_end]).encode("utf-8")
         return f"sha256:{loaded.fingerprint}:{hashlib.sha256(around).hexdigest()[:16]}"
-    return spec
+    return " + ".join([config.tokenizer, *config.add_tokens])
 
 
 def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
@@ -338,19 +360,26 @@ def build(
     """Write the token files and the tokenizer; return the tokenizer and the facts."""
     whole_documents = config.split_by != "text"
     survey = count(corpus, whole_documents, lambda done: tell("data.counting", done))
+    bad = corpus.bad_records()
+    if not survey.characters and bad["count"]:
+        raise InputError(
+            f"{', '.join(corpus.names[:3])}: no text is left: {bad['count']} bad records left "
+            f"out, the first: {bad['examples'][0]}"
+        )
     if not survey.characters:
         raise InputError(
-            f"{', '.join(corpus.names[:3])}: nothing but white space; there is no text to learn."
+            f"{', '.join(corpus.names[:3])}: empty, or nothing but white space; there is no text "
+            f"to learn."
         )
     if survey.conversations and config.split_by == "text":
         raise InputError(
             f"split_by is text, but {survey.conversations} of the {survey.documents} documents "
-            "are conversations, which are held out whole. Use split_by=documents or auto."
+            "are conversations, which are held out whole. Use --split-by documents or auto."
         )
     if config.duplicates == "drop" and config.split_by == "text":
         raise InputError(
             "duplicates is drop, but split_by is text, which takes the text as one. Use "
-            "split_by=documents or auto, or keep duplicates."
+            "--split-by documents or auto, or --duplicates keep."
         )
     by_documents = config.split_by == "documents" or (
         whole_documents
@@ -391,7 +420,8 @@ def build(
     template = corpus.template if survey.conversations else None
     # Conversations were rendered with a loaded tokenizer's own end token, which must stay the end.
     end = loaded.separator if loaded and survey.conversations else config.separator
-    tokenizer = tokenizer_for(config.tokenizer, loaded, training_texts, end, controls, template)
+    special = (*controls, *config.add_tokens)
+    tokenizer = tokenizer_for(config.tokenizer, loaded, training_texts, end, special, template)
 
     # 2. The tokens. A lone text without separators stays as it is; else each document ends in one.
     layout = Layout(
@@ -406,6 +436,7 @@ def build(
         out,
         lambda done: tell("data.encoding", done / survey.characters),
         lambda block: corpus.place(block.source << LINE_BITS | block.line),
+        config.add_tokens,
     )
     counted = total_of(written["splits"].values(), written["dropped"])
     if counted["characters"] != survey.characters:
@@ -426,11 +457,11 @@ def build(
         + survey.separators * len(config.separator),
         "split_by": "documents" if by_documents else "text",
         "tokenizer": config.tokenizer,
+        "add_tokens": list(config.add_tokens),
         "tokenizer_trained_on_characters": trained_on,
         "vocab_size_asked": asked,
         **written,
     }
-    bad = corpus.bad_records()
     check_bytes(corpus, survey, str(out))
     documents, sizes = Account("documents"), Account("bytes")
     documents.read = survey.documents + survey.blank_documents + bad["count"]
@@ -445,6 +476,7 @@ def build(
     sizes.add("separators", survey.separators * separator_bytes)
     facts["ledger"] = closed([documents, sizes, tokens_written(written)], str(out))
     facts["sources"] = source_rows(corpus, survey, facts.pop("by_source"))
+    facts["left_aside"] = corpus.left_aside
     facts["doubts"] |= doubts_of(corpus, survey, codes, bad)
     return tokenizer, facts
 
@@ -528,6 +560,8 @@ def count(corpus: Corpus, keys: bool, tell: Callable[[float], None]) -> Survey:
             if keys:
                 survey.exact.append(digest.exact())
                 survey.near.append(digest.near())
+                survey.form.append(digest.form())
+                survey.about_numbers.append(digest.about_numbers())
                 survey.places.append(piece.source << LINE_BITS | piece.line)
                 digest = DocumentKeys()
     return survey
@@ -552,17 +586,19 @@ def write_tokens(
     out: Path,
     tell: Callable[[int], None],
     place: Callable[[Block], str],
+    added: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the tokenizer and the token files; return the facts that they alone give.
 
     Args:
         place: where a block comes from, for messages.
+        added: control tokens that were asked for, which should occur in the training tokens.
     """
     # From here on an older preparation in `out` is gone, and until the end there is no new one.
     write_json(out / "data.json", {"kind": KIND, "format": FORMAT, "state": "building"})
     tokenizer.save(out)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    writer = TokenWriter(tokenizer, layout, out, dtype, place)
+    writer = TokenWriter(tokenizer, layout, out, dtype, place, added)
     with writer:
         for block, ids, mask in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer, place):
             writer.write(block, ids, mask)
@@ -652,6 +688,7 @@ class TokenWriter:
         out: Path,
         dtype: str,
         place: Callable[[Block], str],
+        added: Sequence[str],
     ) -> None:
         self.tokenizer, self.layout, self.out, self.dtype = tokenizer, layout, out, dtype
         self.place = place
@@ -663,6 +700,7 @@ class TokenWriter:
         self._shown: list[tuple[int, dict[str, Any]]] = []  # place in its source, example
         self.end_ids: set[int] = set()
         self.overlap = LineOverlap()
+        self.unmet = {tokenizer.controls[text]: text for text in added}
         self._faulty: list[str] = []
         self._separator = packed(np.array([tokenizer.separator_id]), dtype)
         self._stack = contextlib.ExitStack()
@@ -709,6 +747,8 @@ class TokenWriter:
             return
         if block.split == "train":
             of_source["with_loss"] += tokens - masked
+            for id in [id for id in self.unmet if (ids == id).any()]:
+                del self.unmet[id]
         self._file(f"{block.split}.bin").write(packed(ids, self.dtype))
         if ends:
             self._file(f"{block.split}.bin").write(self._separator)
@@ -730,6 +770,7 @@ class TokenWriter:
             "without_loss": self.without_loss,
             "without_loss_at": self._faulty,
             "end_with_loss": self.end_with_loss,
+            "unmet_tokens": list(self.unmet.values()),
             "val_lines": lines,
             "val_lines_in_train": seen,
         }
@@ -826,23 +867,45 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
         "copies": 0,
         "near_copies": 0,
         "near_copies_at": [],
+        "number_copies": 0,
+        "number_doubts": 0,
+        "number_doubts_at": [],
     }
     doubts["long_records"] = len(survey.long_records)
     doubts["long_records_at"] = [corpus.place(place) for place in survey.long_records[:EXAMPLES]]
     if not survey.exact:
         return doubts
     doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))
-    if codes:
-        near = np.frombuffer(survey.near, np.uint64)
-        split = np.frombuffer(codes, np.uint8)
-        train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
-        crossing = np.flatnonzero(val & np.isin(near, near[train]))
-        doubts["near_copies"] = len(crossing)
-        for document in crossing[:EXAMPLES].tolist():
-            twin = int(np.flatnonzero(train & (near == near[document]))[0])
-            doubts["near_copies_at"].append(
-                [corpus.place(survey.places[document]), corpus.place(survey.places[twin])]
-            )
+    if not codes:
+        return doubts
+    near, form = np.frombuffer(survey.near, np.uint64), np.frombuffer(survey.form, np.uint64)
+    split = np.frombuffer(codes, np.uint8)
+    train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
+
+    def places(documents: npt.NDArray[np.int64], key: npt.NDArray[np.uint64]) -> list[list[str]]:
+        """Where some of these documents and their twins in the training set stand."""
+        pairs = []
+        for document in documents[:EXAMPLES].tolist():
+            twin = int(np.flatnonzero(train & (key == key[document]))[0])
+            pairs.append([corpus.place(survey.places[at]) for at in (document, twin)])
+        return pairs
+
+    same = val & np.isin(near, near[train])
+    numbers = val & np.isin(form, form[train]) & ~same
+    crossing = np.flatnonzero(same)
+    doubts["near_copies"] = len(crossing)
+    doubts["near_copies_at"] = places(crossing, near)
+    doubts["number_copies"] = int(numbers.sum())
+    # Other numbers make another sum. They make a copy where the text is not about them, and where
+    # it is no form that is filled in again and again: a copy comes once.
+    copied = np.frombuffer(survey.about_numbers, np.uint8) == 0
+    if doubts["number_copies"]:
+        _, first = np.unique(near, return_index=True)
+        forms, versions = np.unique(form[first], return_counts=True)
+        copied &= versions[np.searchsorted(forms, form)] <= COPY_VERSIONS
+    doubtful = np.flatnonzero(numbers & copied)
+    doubts["number_doubts"] = len(doubtful)
+    doubts["number_doubts_at"] = places(doubtful, form)
     return doubts
 
 

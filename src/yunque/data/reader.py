@@ -75,7 +75,7 @@ class Reader:
         if self.on_bad is None:
             raise InputError(
                 f"{self.source}:{line}: {reason}. Mend it, or leave such records out (and have "
-                "them listed) with skip_bad."
+                "them listed) with --skip-bad."
             )
         bad = bad_record(self.source, line, reason, content, size)
         self.notes.text_bytes -= bad.size

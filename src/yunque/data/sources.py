@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from yunque.config import DataConfig
+from yunque.config import DataConfig, raise_faults
 from yunque.data.encodings import (
     COMPRESSIONS,
     DEFAULT,
@@ -35,6 +36,8 @@ SUFFIXES = TEXT_SUFFIXES + RECORD_SUFFIXES
 ACCEPTED = f"{', '.join(SUFFIXES)}, plain or {', '.join(COMPRESSIONS)}"
 # What stands in a folder beside the data and is not meant as text to learn.
 ABOUT = re.compile(r"(readme|license|licence|changelog|notice)\b.*", re.IGNORECASE)
+
+ENDINGS = 6  # named in a message
 
 Kind = Literal["text", "records"]
 
@@ -118,20 +121,40 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
             raise
         except OSError as error:
             raise storage_error(error, path, "read") from None
-    if faults:
-        raise InputError("\n".join(faults))
+    raise_faults(faults)
     return list(found.values())
+
+
+def left_aside(sources: Sequence[str]) -> dict[str, int]:
+    """Ending → files of folders and globs that are no data of ours, the most frequent first.
+
+    A file whose name says that it is about the data, as README.md, goes by its name.
+    """
+    found: set[Path] = set()
+    for source in sources:
+        path = Path(source).expanduser()
+        if path.is_dir() or (not path.exists() and glob.has_magic(source)):
+            found |= {item.resolve() for item in candidates(source, path) if not is_data(item)}
+    read = {item.resolve() for item in map(Path, sources) if item.is_file()}
+    return endings(found - read)
+
+
+def endings(files: Iterable[Path]) -> dict[str, int]:
+    """Ending → how many, the most frequent first; the name of what would be read but for it."""
+    names = Counter(
+        item.name if kind_of(item) else item.suffix.lower() or item.name for item in files
+    )
+    return dict(sorted(names.items(), key=lambda row: (-row[1], row[0])))
 
 
 def files_of(source: str, path: Path) -> tuple[str, list[Path]]:
     """(fault or "", the files) of one source that is no Hub data set."""
     if path.is_dir():
-        found = list(path.rglob("*"))
-        made = {item for item in found if item.is_dir() and is_made(item)}
-        inside = sorted(
-            item for item in found if is_data(item, path) and made.isdisjoint(item.parents)
-        )
-        fault = f"{source}: no files to read in this folder (accepted: {ACCEPTED})."
+        found = candidates(source, path)
+        inside = [item for item in found if is_data(item)]
+        held = ", ".join(f"{name} ({n})" for name, n in list(endings(found).items())[:ENDINGS])
+        holds = f"; it holds {held}" if held else ""
+        fault = f"{source}: no files to read in this folder (accepted: {ACCEPTED}){holds}."
         return ("" if inside else fault), inside
     if path.is_file():
         if kind_of(path):
@@ -145,17 +168,31 @@ def files_of(source: str, path: Path) -> tuple[str, list[Path]]:
     if path.exists():
         return f"{source}: neither a regular file nor a folder.", []
     if glob.has_magic(source):
-        matched = sorted(map(Path, glob.glob(str(path), recursive=True)))
-        files = [item for item in matched if item.is_file() and kind_of(item)]
+        files = [item for item in candidates(source, path) if kind_of(item)]
         fault = f"{source}: this pattern matches no file to read (accepted: {ACCEPTED})."
         return ("" if files else fault), files
     return f"{source}: no such file or folder.", []
 
 
-def is_data(path: Path, folder: Path) -> bool:
+def candidates(source: str, path: Path) -> list[Path]:
+    """Every file that a folder or a glob offers, sorted: in folders nothing hidden or made here."""
+    if not path.is_dir():
+        matched = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        return [item for item in matched if item.is_file()]
+    found = list(path.rglob("*"))
+    made = {item for item in found if item.is_dir() and is_made(item)}
+    return sorted(
+        item
+        for item in found
+        if not any(part.startswith(".") for part in item.relative_to(path).parts)
+        and made.isdisjoint(item.parents)
+        and item.is_file()
+    )
+
+
+def is_data(path: Path) -> bool:
     """Whether a file in a folder is meant as data."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and not ABOUT.fullmatch(path.name) and bool(kind_of(path)) and path.is_file()
+    return not ABOUT.fullmatch(path.name) and bool(kind_of(path))
 
 
 def is_made(folder: Path) -> bool:

@@ -31,7 +31,8 @@ def text_bounds(characters: int, config: DataConfig) -> dict[str, tuple[int, int
         if asked and bounds[name][0] == bounds[name][1]:
             raise InputError(
                 f"{name}: no character left for it: {characters} characters, val {config.val}, "
-                f"test {config.test}. Give more text or change the fractions."
+                f"test {config.test}. Give more text, other fractions, or none "
+                "(--val 0)."
             )
     return bounds
 
@@ -57,8 +58,9 @@ def document_codes(hashes: array[int], config: DataConfig) -> bytes:
     ranked = np.sort(values[kept])
     need = 1 + (config.val > 0) + (config.test > 0)
     message = (
-        f"{len(values)} documents ({len(unique)} different) cannot be split into {need} sets with "
-        f"val {config.val} and test {config.test}; use split_by=text."
+        f"{len(values)} document{'s' * (len(values) != 1)} ({len(unique)} different) cannot be "
+        f"split into {need} sets with val {config.val} and test {config.test}. Give more, or hold "
+        "nothing out (--val 0); of plain text a part can be (--split-by text)."
     )
     if len(unique) < need:
         raise InputError(message)

@@ -184,7 +184,7 @@ def column_names(row: list[str], reader: Reader, line: int) -> list[str]:
     if twice:
         raise InputError(
             f"{reader.source}:{line}: two columns are called {twice[0]!r}. Give each column its "
-            'own name, or say header = "no" if the first row is data.'
+            "own name, or give --header no if the first row is data."
         )
     return names
 

@@ -411,7 +411,7 @@ def train_tokenizer(
     """Make a tokenizer from a text.
 
     Args:
-        spec: char, byte, word, word:SIZE, bpe:SIZE or unigram:SIZE.
+        spec: char, byte, word, word:SIZE, bpe:SIZE, bpe-gpt2:SIZE or unigram:SIZE.
         texts: gives the training text, in stretches, each time it is called.
         separator: text of the token between documents.
         special_tokens: further control tokens, for example the marks of a conversation.
@@ -428,9 +428,29 @@ def add_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
     """A tokenizer with further control tokens, behind the others; known ones keep their id.
 
     A model for it needs `vocab_size` rows in its embedding.
+
+    Raises:
+        InputError: a text is an ordinary token already: as a control token it could no longer be
+            written by anybody. Or the ids have gaps, and a new one would fall on an old one.
     """
     backend = Backend.from_str(tokenizer.backend.to_str())
+    before = backend.get_vocab(with_added_tokens=True)
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    new = [text for text in dict.fromkeys(texts) if text not in added]
+    ordinary = [text for text in new if text in before]
+    if ordinary:
+        raise InputError(
+            f"add_tokens holds {ordinary[0]!r}, an ordinary token of this tokenizer (id "
+            f"{before[ordinary[0]]}). Choose a text that nobody writes, as <|{ordinary[0]}|>."
+        )
     backend.add_special_tokens([special(text) for text in texts])
+    ids = set(before.values())
+    for text in new:
+        if backend.token_to_id(text) in ids:
+            raise InputError(
+                f"add_tokens: {text!r} would get the id {backend.token_to_id(text)}, which another "
+                "token has: the ids of this tokenizer have gaps. Leave add_tokens out."
+            )
     named = tokenizer.named_tokens
     if tokenizer.pad_is_end:
         named = {**named, "pad_token": tokenizer.separator}

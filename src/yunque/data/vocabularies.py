@@ -1,15 +1,17 @@
 """TEXT → VOCABULARY: the tokenizers that are trained here, each a `tokenizers` pipeline.
 
-| spec         | a token is                       | unknown text |
-|--------------|----------------------------------|--------------|
-| char         | a character of the training text | `<|unk|>`    |
-| byte         | a byte of UTF-8, id = its value  | cannot be    |
-| word:SIZE    | a word with the space before it, | `<|unk|>`    |
-|              | a digit, a punctuation mark      |              |
-| bpe:SIZE     | a frequent sequence of bytes     | cannot be    |
-| unigram:SIZE | a likely sequence of bytes       | cannot be    |
+| spec          | a token is                       | unknown text |
+|---------------|----------------------------------|--------------|
+| char          | a character of the training text | `<|unk|>`    |
+| byte          | a byte of UTF-8, id = its value  | cannot be    |
+| word:SIZE     | a word with the space before it, | `<|unk|>`    |
+|               | a digit, a punctuation mark      |              |
+| bpe:SIZE      | a frequent sequence of bytes     | cannot be    |
+| bpe-gpt2:SIZE | the same, split as GPT-2 does it | cannot be    |
+| unigram:SIZE  | a likely sequence of bytes       | cannot be    |
 
-SIZE is the whole vocabulary, special tokens included.
+SIZE is the whole vocabulary, special tokens included. llama.cpp knows ways of splitting by name:
+GPT-2's has one, ours has none, so that only the former goes into a GGUF file.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from yunque.data.blocks import SAFE_CUT
 from yunque.errors import InputError, MissingPackageError
 
 UNKNOWN = "<|unk|>"
-KINDS = ("char", "byte", "word", "bpe", "unigram")
-SPECS = ("char", "byte", "word", "word:8000", "bpe:4096", "unigram:8000")
-SIZED = ("bpe", "unigram")  # these cannot do without SIZE
+KINDS = ("char", "byte", "word", "bpe", "bpe-gpt2", "unigram")
+SPECS = ("char", "byte", "word", "word:8000", "bpe:4096", "bpe-gpt2:4096", "unigram:8000")
+SIZED = ("bpe", "bpe-gpt2", "unigram")  # these cannot do without SIZE
 
 CHAR_PATTERN = r"[\s\S]"
 WORD_PATTERN = r" ?[\p{L}\p{M}]+|\p{N}|[^\s\p{L}\p{M}\p{N}]|\s"
@@ -115,7 +117,14 @@ def train_backend(spec: str, texts: Texts, controls: list[str]) -> Backend:
             f"tokenizer {spec!r}: a vocabulary of {size} is too small; at least {least} "
             f"({parts}{len(controls)} special tokens: {', '.join(controls)})."
         )
-    train = {"char": char, "byte": byte, "word": word, "bpe": bpe, "unigram": unigram}[name]
+    train = {
+        "char": char,
+        "byte": byte,
+        "word": word,
+        "bpe": bpe,
+        "bpe-gpt2": bpe_gpt2,
+        "unigram": unigram,
+    }[name]
     return train(texts, controls, size)
 
 
@@ -173,9 +182,20 @@ def bpe(texts: Texts, controls: list[str], size: int | None) -> Backend:
 
     Source: Sennrich et al. 2016 (arXiv:1508.07909), on bytes as in GPT-2.
     """
+    return merged(byte_level_pieces(), texts, controls, size)
+
+
+def bpe_gpt2(texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """The same on GPT-2's pieces, in which numbers are not split into their digits."""
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    return merged(split, texts, controls, size)
+
+
+def merged(split: Any, texts: Texts, controls: list[str], size: int | None) -> Backend:
+    """Merges within the pieces that `split` makes of a text."""
     assert size is not None  # parse_spec demands it
     backend = Backend(models.BPE())
-    backend.pre_tokenizer = byte_level_pieces()
+    backend.pre_tokenizer = split
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,

@@ -86,7 +86,9 @@ def choose(
     logits: Tensor, settings: GenerateConfig, history: Tensor, generator: torch.Generator
 ) -> Tensor:
     """One token for each row, `(B,)`: drawn with `generator`, or the best at temperature 0."""
-    probabilities = next_token_probabilities(logits, settings, history)
     if settings.temperature == 0:
-        return probabilities.argmax(dim=-1)
+        if settings.repetition_penalty != 1:
+            logits = apply_repetition_penalty(logits, history, settings.repetition_penalty)
+        return logits.argmax(dim=-1)
+    probabilities = next_token_probabilities(logits, settings, history)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)

@@ -120,7 +120,14 @@ def is_number(reply: str, key: str) -> bool:
     """Whether the final answer of a reply is the number of the key."""
     wanted = key_number(key)
     found = final_number(reply, decimal_mark(plain(reply)))
-    if wanted is None or found is None or contradict(wanted.unit, found.unit):
+    if wanted is None or found is None:
+        return False
+    return agrees(wanted, found) or (found.restates is not None and agrees(wanted, found.restates))
+
+
+def agrees(wanted: Value, found: Value) -> bool:
+    """Whether a number of a reply is that of the key, its unit too."""
+    if contradict(wanted.unit, found.unit):
         return False
     key_figure = wanted.readings[0]
     if key_figure in found.readings:

@@ -79,6 +79,10 @@ DENOMINATORS: Mapping[str, int] = {
 }
 """No singular that is also an ordinal (the fifth day), except after "one" or "a"."""
 
+DECIMAL = {"point": ENGLISH, "coma": SPANISH}
+DOZEN = re.compile(r"(half an? |media |an? |una )?(?:dozen|docena)\b( and an? half\b| y media\b)?")
+"""Half a dozen, a dozen, a dozen and a half; three dozen stay three of a unit."""
+
 HALF = {"half", "medio", "media"}
 ARTICLES = {"a", "one", "un", "una", "uno"}
 NAMES = {*ENGLISH, *SPANISH, *SPANISH_HUNDREDS, *SCALES, "hundred"}
@@ -121,6 +125,11 @@ def spoken_numbers(text: str) -> list[Spoken]:
             value = 1 + Fraction(1, DENOMINATORS[more[1]])
             found.append(Spoken(value, more.start(), more.end()))
             place = more.end()
+            continue
+        if (dozen := DOZEN.match(text, match.start())) and dozen[1]:
+            eggs = 6 if dozen[1] in ("half a ", "half an ", "media ") else 12
+            found.append(Spoken(Fraction(eggs + 6 * bool(dozen[2])), dozen.start(), dozen.end()))
+            place = dozen.end()
             continue
         if not is_start(text, match):
             continue
@@ -166,6 +175,10 @@ def spoken_at(text: str, start: int) -> Spoken | None:
             return Spoken(Fraction(1, DENOMINATORS[words[1][0]]), start, words[1][1], weak=True)
         return None
     end = words[used - 1][1]
+    if used + 1 < len(words) and words[used][0] in DECIMAL:
+        decimals, taken = spoken_decimals(words[used][0], words[used + 1 :])
+        if taken:
+            return Spoken(Fraction(f"{value}.{decimals}"), start, words[used + taken][1])
     if used < len(words) and value and (words[used][0] in DENOMINATORS):
         ending = words[used][0]
         plural = ending.endswith("s")
@@ -173,6 +186,22 @@ def spoken_at(text: str, start: int) -> Spoken | None:
             return Spoken(Fraction(value, DENOMINATORS[ending]), start, words[used][1])
     weak = used == 1 and words[0][0] in ARTICLES
     return Spoken(Fraction(value), start, end, weak)
+
+
+def spoken_decimals(mark: str, words: list[tuple[str, int, str]]) -> tuple[str, int]:
+    """(the decimals that follow "point" or "coma", how many words they take).
+
+    Digit by digit in both languages; in Spanish also as a number: coma veinticinco.
+    """
+    digits, taken, table = "", 0, DECIMAL[mark]
+    while taken < len(words) and table.get(words[taken][0], 10) < 10:
+        digits += str(table[words[taken][0]])
+        taken += 1
+    if mark == "coma" and taken < len(words) and not digits.strip("0"):
+        value, used = whole(words[taken:])
+        if 10 <= value < 1000:
+            return f"{digits}{value}", taken + used
+    return digits, taken
 
 
 def whole(words: list[tuple[str, int, str]]) -> tuple[int, int]:

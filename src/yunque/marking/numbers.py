@@ -57,6 +57,11 @@ ONE_AFTER = re.compile(
     r"es|son|era|queda|quedan|solo|solamente|exactamente|tiene|tienen|necesita|necesitan|recibe|falta|sobra)\s+)$"
 )
 """What stands before "one" where it is a number, not a pronoun."""
+CLOCK_AFTER = re.compile(r" menos (?:cuarto|cinco|diez|veinte|veinticinco)\b(?! \w*\d)")
+CLOCK_BEFORE = re.compile(r"\blas? $")
+CLOCK_TO = re.compile(r"\b(?:(?:a quarter|quarter) (?:to|past)|half past) $")
+"""Son las tres menos cuarto; a quarter to three."""
+IN_MONEY = re.compile(r"[ ]{0,2}(?:euros?|dolares|pesos|pesetas)\b")
 HALF_AN = re.compile(r"half an? |media (?:hora|docena)\b")
 ONE_BEFORE = re.compile(r"[ ](?:of|by one|de|a uno)\b|\s*[^\W\d]+\s+[^\W\d]")
 """What follows "one" or "un" where it is none."""
@@ -81,6 +86,8 @@ class Value:
     """"not 5"."""
     decimal: Fraction | None = None
     """1.234 read as English has it, where `readings` has 1234."""
+    restates: Value | None = None
+    """The same in another unit just before: the 3.5 km of "3.5 km, that is, 3500 m"."""
     calculated: bool = False
     """The result of a calculation that stands before it: 3 + 2 = 5."""
 
@@ -150,6 +157,10 @@ def readings_of(match: re.Match[str], text: str, convention: str) -> tuple[Fract
     pair = text[match.start() - 1 : match.start()] == "(" and text[match.end() :][:1] == ")"
     if pair and re.fullmatch(r"\d+,\d+", digits) and not re.fullmatch(r"\d{1,3},\d{3}", digits):
         return ()  # a point (3,4) or a number in brackets
+    if re.fullmatch(r"\d+['’]\d\d?", digits) and IN_MONEY.match(
+        without_accents(text), match.end("digits")
+    ):
+        digits = re.sub(r"['’]", ",", digits)  # 12'50 euros, as by hand in Spain
     found = list(decimal_readings(digits, convention))
     if match["over"]:
         below = decimal_readings(match["over"], convention)[:1]
@@ -190,6 +201,8 @@ def decimal_readings(digits: str, convention: str = "") -> tuple[Fraction, ...]:
         return (Fraction(f"0.{groups[1]}"),) if len(groups) == 2 else ()
     if not marks:
         return (Fraction(int(digits)),)
+    if set(marks) == {","} and are_lakhs(groups):
+        return (Fraction(int("".join(groups))),)
     if len(set(marks)) == 1 and are_thousands(groups):
         whole = Fraction(int("".join(groups)))
         if len(marks) > 1 or marks[0] == "'":
@@ -210,6 +223,12 @@ def are_thousands(groups: Sequence[str]) -> bool:
     """Whether the groups of digits are those of a number written with thousands separators."""
     first, *rest = groups
     return len(first) <= 3 and not first.startswith("0") and all(len(g) == 3 for g in rest)
+
+
+def are_lakhs(groups: Sequence[str]) -> bool:
+    """Whether the groups are those of India: three digits at the end, pairs before them."""
+    first, *pairs, last = groups
+    return bool(pairs) and len(first) <= 2 and len(last) == 3 and all(len(p) == 2 for p in pairs)
 
 
 def decimal_mark(text: str) -> str:
@@ -251,6 +270,8 @@ def with_surroundings(
         percent, end = True, match.end()
     elif (
         OR_MORE.match(folded, end)
+        or (CLOCK_BEFORE.search(before) and CLOCK_AFTER.match(folded, end))
+        or CLOCK_TO.search(before)
         or ALGEBRA_AFTER.match(folded, end)
         or ALGEBRA_BEFORE.search(before)
     ):

@@ -49,7 +49,7 @@ NEGATION = re.compile(r"\b(?:no|not)\b", re.IGNORECASE)
 COLON = re.compile(
     r"\b(?:answer|respuesta|result|resultado)(?:\s+(?:final|correcta))?\s*:", re.IGNORECASE
 )
-SENTENCE_END = re.compile(r"[.!?…](?=\s|$)[\"'”»)]*|\n")
+SENTENCE_END = re.compile(r"(?<!i\.e)(?<!e\.g)[.!?…](?=\s|$)[\"'”»)]*|\n")
 BECAUSE = re.compile(r"\b(?:because|porque|ya que)\b", re.IGNORECASE)
 BRACKETS = re.compile(r"\(([^()]*)\)")
 REASON = re.compile(
@@ -58,9 +58,12 @@ REASON = re.compile(
     re.IGNORECASE,
 )
 NEITHER = re.compile(
-    r"(?:^|\s)(?:or|o|u|and|y|e|to|a|hasta|vs\.?|nor|ni|&|versus|between|entre)(?:\s|$)|^\s*[,;/]\s*$",
+    r"(?:^|(?<![-+*/×÷=])\s)(?:or|o|u|and|y|e|to|a|hasta|vs\.?|nor|ni|&|versus|between|entre)"
+    r"(?:\s(?![-+*/×÷=])|$)|^\s*[,;/]\s*$",
     re.IGNORECASE,
 )
+AT_LAST = re.compile(r"\b(?:finally|lastly|in the end|finalmente|por último|al final)\b", re.I)
+RESTATED = re.compile(r"\W*(?:that is|i\.e\.|in other words|o sea|es decir|esto es)\W*", re.I)
 AND = re.compile(r"^\W*(?:and|y|e)?\W*$", re.IGNORECASE)
 AFTERWARDS = re.compile(
     r"(?!.*\b(?:total|all|todo|so|thus|makes|gives)\b)[^\W\d]{0,3}(?:\s[^\s,;.=]+){0,5}?\s"
@@ -278,6 +281,10 @@ def settled(sentence: str, values: Sequence[Value]) -> Value | None:
     if len(values) == 1 or last.agrees(values[-2]):
         return last
     between = sentence[values[-2].end : last.start]
+    if RESTATED.fullmatch(between) and last.unit and values[-2].unit not in ("", last.unit):
+        return replace(last, restates=values[-2])
+    if AT_LAST.search(between):
+        return last
     lead = sentence[: values[-2].start]
     beside = len(re.findall(r"\w+", between)) <= 3
     if values[-2].calculated and not last.calculated and AFTERWARDS.fullmatch(between):

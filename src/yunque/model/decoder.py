@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from yunque.config import ModelConfig
+from yunque.model.int8 import Int8Linear
 from yunque.model.layers import Attention, Block, Dropout, LayerCache, ParallelBlock, make_norm
 from yunque.model.rotary import rotary_tables
+from yunque.model.vocabulary import add_rows
 
 
 class Cache:
@@ -147,6 +150,11 @@ class Decoder(nn.Module):
                 std = next((std for end, std in ends.items() if name.endswith(end)), 0.02)
                 parameter.normal_(0.0, std, generator=generator)
 
+    def add_rows(self, rows: int, new: Sequence[int], known: Sequence[int]) -> None:
+        """Grow to a vocabulary of `rows` tokens; the rest as `model.vocabulary.with_rows`."""
+        self.config = dataclasses.replace(self.config, vocab_size=rows)
+        add_rows(self.token_embedding, self.head, rows, new, known)
+
     def set_dropout(self, p: float, attention: float) -> None:
         """Drop with other probabilities than those the shape was made with, from now on."""
         self.config = dataclasses.replace(self.config, dropout=p, attention_dropout=attention)
@@ -168,13 +176,20 @@ class Decoder(nn.Module):
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part; a tied matrix is counted once, under `token_embedding`."""
         counts: dict[str, int] = {}
-        for name, parameter in self.named_parameters():  # yields a shared tensor once
+        sizes = [(name, one.numel()) for name, one in self.named_parameters()]  # a shared one once
+        for name, module in self.named_modules():
+            if isinstance(module, Int8Linear) and not (
+                name == "head" and self.config.tie_embeddings
+            ):
+                sizes.append((name, module.out_features * module.in_features))
+                sizes += [(name, module.out_features)] if module.bias is not None else []
+        for name, size in sizes:
             top, _, rest = name.partition(".")
             part = rest.split(".")[1] if top == "blocks" else top
             part = {"attention_norm": "norms", "mlp_norm": "norms", "final_norm": "norms"}.get(
                 part, part
             )
-            counts[part] = counts.get(part, 0) + parameter.numel()
+            counts[part] = counts.get(part, 0) + size
         counts["total"] = sum(counts.values())
         return counts
 

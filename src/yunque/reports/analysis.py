@@ -38,6 +38,7 @@ from yunque.reports.findings import (
     data_repeated,
     diverged,
     divergence_onset,
+    forecast,
     joined,
     make,
     memorisation_risk,
@@ -55,6 +56,7 @@ from yunque.reports.findings import (
 from yunque.reports.log import Log
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
+from yunque.reports.yardsticks import copied_text, ngram_yardstick
 from yunque.words.report import tell
 
 
@@ -122,6 +124,9 @@ def analyse(log: Log) -> Analysis:
         resumed_run(log),
         throughput(log),
         memory(log),
+        forecast(log),
+        ngram_yardstick(log, val),
+        copied_text(log),
     ]
     if stop is not None and stop["why"] == "training_loss" and not flat:
         stop = None
@@ -323,6 +328,9 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
         return [tell("report.verdict.overfitted_why", **over.numbers)]
     if first is None or id == "diverged" or has("too_short_to_judge"):
         return []
+    risk = has("memorisation_risk")
+    if risk and risk.severity == "problem" and id == "cannot_tell":
+        return [tell("report.verdict.memorised_why", passes=risk.numbers["passes"], **losses)]
     if has("no_validation") and id == "cannot_tell":
         return [tell("report.verdict.no_validation_why", **losses)]
     return [tell("report.verdict.train_why", **losses)]
@@ -344,7 +352,7 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
         "hours": facts["hours"] is None,
         "tokens": losses and all(row.tokens_seen is None for row in log.steps),
         "labels": losses and not log.exams,
-        "copied_text": bool(log.samples),
+        "copied_text": bool(log.samples) and copied_text(log) is None,
         "other_runs": bool(log.other_runs),
         "seed": True,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from yunque.reports.analysis import Analysis
 from yunque.reports.exams import with_accuracy
 from yunque.reports.log import Log, Record
+from yunque.reports.yardsticks import yardsticks
 from yunque.words import LANGUAGES, say
 from yunque.words.report import tell
 
@@ -88,6 +89,18 @@ def marks(log: Log, analysis: Analysis) -> list[tuple[Record, str]]:
     return list(found.values())
 
 
+def yardstick_lines(log: Log, analysis: Analysis) -> list[Line]:
+    """The n-gram models that a finding speaks of, each a level from first to last evaluation."""
+    found, ends = analysis.finding("ngram_yardstick"), log.evals
+    told = yardsticks(log) if found is not None else {}
+    return [
+        Line(name, f"report.{name}", MARK, tuple(replace(r, values={name: loss}) for r in rows))
+        for order, loss in told.items()
+        if found is not None and f"loss_{order}" in found.numbers
+        for name, rows in ((f"ngram_{order}", (ends[0], ends[-1])),)
+    ]
+
+
 def loss_label(log: Log) -> str:
     """Our own losses are nats per token; of a foreign log we do not know."""
     return "report.loss_unit" if log.format == "yunque" else "report.loss_plain"
@@ -126,7 +139,7 @@ def figures(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
     exam = line(with_accuracy(log), "accuracy", "report.accuracy", VAL)
     general = line(log.evals, "general_loss", "report.general_loss", VAL)
     wanted = [
-        ("loss", loss_label(log), lines),
+        ("loss", loss_label(log), [*lines, *yardstick_lines(log, analysis)]),
         *perplexities,
         ("exam", "report.accuracy", [exam]),
         ("general_loss", "report.general_loss", [general]),
@@ -135,7 +148,13 @@ def figures(log: Log, analysis: Analysis) -> list[dict[str, Any]]:
     ranges = stage_ranges(log, analysis)
     marked = [(position_of(row), tell(label)) for row, label in marks(log, analysis)]
     return [
-        figure(id, label, [one for one in these if one.rows], marked, ranges)
+        figure(
+            id,
+            label,
+            [trace(one, id, tell(one.label)) for one in these if one.rows],
+            marked,
+            ranges,
+        )
         for id, label, these in wanted
         if any(one.rows for one in these)
     ]
@@ -167,27 +186,11 @@ def position_of(row: Record) -> dict[str, float | None]:
 def figure(
     id: str,
     label: str,
-    lines: list[Line],
+    data: list[dict[str, Any]],
     marked: list[tuple[dict[str, Any], dict[str, str]]],
     ranges: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """One figure as a plotly specification."""
-    data = [
-        {
-            "type": "scatter",
-            "mode": "lines" if len(one.rows) > 40 else "lines+markers",
-            "x": one.x(),
-            "y": [perplexity(v) for v in one.y()] if id == "perplexity" else one.y(),
-            "line": {"width": 1 if one.thin or id in STEP_FIGURES else 2.5},
-            "marker": {"size": 4 if one.thin else 6},
-            "meta": {
-                "role": one.role,
-                "name": tell(one.label),
-                "x": {axis: [position(row, axis) for row in one.rows] for axis in AXES[1:]},
-            },
-        }
-        for one in lines
-    ]
     shown = marked if id in ("loss", "perplexity") else []
     meta = {
         "title": tell(label),
@@ -195,6 +198,35 @@ def figure(
         "stages": ranges if id in ("loss", "perplexity") else [],
     }
     return {"id": id, "data": data, "layout": {"meta": meta}}
+
+
+def trace(one: Line, id: str, name: dict[str, str], dash: str = "solid") -> dict[str, Any]:
+    """One line of the figure `id` as plotly draws it."""
+    drawn: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "lines" if len(one.rows) > 40 else "lines+markers",
+        "x": one.x(),
+        "y": [perplexity(v) for v in one.y()] if id == "perplexity" else one.y(),
+        "line": {"width": 1 if one.thin or id in STEP_FIGURES else 2.5, "dash": dash},
+        "marker": {"size": 4 if one.thin else 6},
+        "meta": {
+            "role": one.role,
+            "name": name,
+            "x": {axis: [position(row, axis) for row in one.rows] for axis in AXES[1:]},
+        },
+    }
+    if one.field == "accuracy":  # The interval belongs to the point: without it chance is news.
+        low, high = ([row.number(k) or 0.0 for row in one.rows] for k in ("low", "high"))
+        drawn["customdata"] = [list(pair) for pair in zip(low, high, strict=True)]
+        drawn["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [h - y for h, y in zip(high, one.y(), strict=True)],
+            "arrayminus": [y - v for v, y in zip(low, one.y(), strict=True)],
+            "thickness": 1,
+            "width": 3,
+        }
+    return drawn
 
 
 def perplexity(loss: float) -> float | None:
@@ -214,6 +246,9 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
     picture = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(picture)
     left, right = picture.subplots(1, 2, width_ratios=(3, 2))
+    for one in yardstick_lines(log, analysis):
+        name = say(one.label, lang)
+        left.plot(one.x(), one.y(), color=COLOURS[MARK], label=name, linewidth=0.6, linestyle="-.")
     for one in loss_lines(log):
         if one.rows:
             style = {"linewidth": 0.8} if one.thin else {"linewidth": 2.0, "marker": "."}

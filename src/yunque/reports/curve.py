@@ -72,7 +72,7 @@ class Curve:
         # lowest one fall towards it, one after the other, the lowest one is no luck.
         last = self.values[max(0, low - 4) : low + 1]
         if len(last) == 5 and np.all(np.diff(last) < 0) and last[0] - last[-1] > 4 * spread:
-            first = low
+            first = low - 4 + int(np.flatnonzero(last <= last[-1] + slack)[0])
         return first, begin + bottom
 
 

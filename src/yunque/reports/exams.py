@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -13,6 +15,7 @@ from yunque.reports.log import Log, Record, whole
 SURE = 0.05
 """The level of the paired test, and of the intervals."""
 Z = NormalDist().inv_cdf(1 - SURE / 2)
+ANSWERS_LIMIT_BYTES = 50_000_000
 FORGOT_NATS = 0.05
 """The general text is short: no smaller change of its loss is judged."""
 
@@ -141,11 +144,13 @@ def best_kept(log: Log) -> Record | None:
 
 
 def with_accuracy(log: Log) -> tuple[Record, ...]:
-    """The exams with their right answers in percent, for a curve."""
-    return tuple(
-        dataclasses.replace(row, values={**row.values, "accuracy": 100 * accuracy(row)})
-        for row in sat(log)
-    )
+    """The exams with their right answers in percent and the interval (low, high), for a curve."""
+    found = []
+    for row in sat(log):
+        low, high = wilson(*(exam_score(row) or (0.0, 1.0)))
+        drawn = {"accuracy": 100 * accuracy(row), "low": 100 * low, "high": 100 * high}
+        found.append(dataclasses.replace(row, values={**row.values, **drawn}))
+    return tuple(found)
 
 
 def forgetting(log: Log) -> tuple[str, dict[str, Any]] | None:
@@ -168,3 +173,25 @@ def forgetting(log: Log) -> tuple[str, dict[str, Any]] | None:
         "change": abs(last - first),
         "judged": FORGOT_NATS,
     }
+
+
+def answers(log: Log, row: Record) -> dict[str, bool] | None:
+    """Question → whether it was answered rightly, as RUN/exam holds it for an exam of the run.
+
+    None where the file is absent, damaged, asks a question twice or does not agree with the row.
+    """
+    file = Path(log.path).parent / "exam" / f"step-{row.step:08d}.jsonl"
+    if log.format != "yunque" or not file.is_file() or file.stat().st_size > ANSWERS_LIMIT_BYTES:
+        return None
+    found: dict[str, bool] = {}
+    lines = 0
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            asked = [one["question"], one["key"], one.get("check"), one.get("choices")]
+            found[json.dumps(asked)] = bool(one["right"])
+            lines += 1
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    whole_exam = exam_score(row) == (sum(found.values()), len(found))
+    return found if whole_exam and lines == len(found) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -539,3 +540,32 @@ def memory(log: Log) -> Finding | None:
         return None
     row = c.rows[int(np.argmax(c.values))]
     return make("memory", "info", evidence((row, c.name)), bytes=int(c.values.max()), step=row.step)
+
+
+def forecast(log: Log) -> Finding | None:
+    """The time and the memory that were forecast before the run, against what it took."""
+    told = None if log.start is None else log.start.values.get("forecast")
+    if log.start is None or log.stop is None or not isinstance(told, Mapping):
+        return None
+    if log.stop.values.get("reason") != "steps":
+        return None  # A forecast is one of the whole run.
+    asked = Record(log.start.row, 0, None, None, None, told)
+    seconds, most = asked.number("seconds"), curve(log.steps, "memory_bytes")
+    room, spent = asked.number("memory_bytes"), log.stop.seconds
+    proof, numbers = evidence((log.start, "forecast")), dict[str, Any]()
+    said: list[Text] = []
+    if seconds and spent:
+        numbers |= {"forecast_seconds": seconds, "spent_seconds": spent, "times": spent / seconds}
+        said.append(tell("report.forecast.time", **numbers))
+        proof += evidence((log.stop, "seconds"))
+    if room and len(most.values) and most.values.max() > 0:
+        row = most.rows[int(np.argmax(most.values))]
+        top = float(most.values.max())
+        more = {"forecast_bytes": room, "bytes": top, "memory_times": top / room}
+        said.append(tell("report.forecast.memory", **more))
+        numbers |= more
+        proof += evidence((row, "memory_bytes"))
+    if not said:
+        return None
+    advice = tell("report.forecast.advice")
+    return Finding("forecast", "info", numbers, proof, joined(said), advice)

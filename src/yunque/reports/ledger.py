@@ -25,6 +25,8 @@ class Ledger:
     """Unit → what was read, where it went, and `error`: the difference, recomputed."""
     sources: tuple[Mapping[str, Any], ...]
     examples: tuple[Mapping[str, Any], ...]
+    left_aside: Mapping[str, int]
+    """Ending → files of folders that were not read."""
 
 
 class Damage(ValueError):
@@ -61,7 +63,10 @@ def ledger_of(found: object) -> Ledger:
         raise Damage(", ".join(UNITS))
     sources = [source(i, one) for i, one in enumerate(listed(found, "sources"))]
     examples = [example(i, one) for i, one in enumerate(listed(found, "examples")[:EXAMPLES])]
-    return Ledger(accounts, tuple(sources), tuple(examples))
+    aside = found.get("left_aside", {})
+    if not isinstance(aside, dict) or not all(type(n) is int and n > 0 for n in aside.values()):
+        raise Damage("left_aside")
+    return Ledger(accounts, tuple(sources), tuple(examples), aside)
 
 
 def account(unit: str, found: object) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import Any
 from yunque.reports.log import Log
 from yunque.reports.markup import both, details, foreign, section, spans, table
 from yunque.words import LANGUAGES, say
-from yunque.words.ledger import equations
+from yunque.words.ledger import equations, left_aside
 from yunque.words.writing import number, visible
 
 SOURCES = 100
@@ -50,6 +50,7 @@ def ledger_html(
     ledger: Mapping[str, Any],
     sources: Sequence[Mapping[str, Any]],
     examples: Sequence[Mapping[str, Any]],
+    aside: Mapping[str, int],
     doubts: Sequence[str],
     lang: str,
     title: str,
@@ -60,6 +61,7 @@ def ledger_html(
         ledger: unit → account, as `Account.to_json` makes it.
         sources: of `Prepared.facts`; name, encoding, documents, tokens, with_loss are shown.
         examples: of `Prepared.facts`.
+        aside: `left_aside` of `Prepared.facts`.
         doubts: sentences in `lang`, as shown before step 1.
         title: what was prepared.
     """
@@ -88,6 +90,7 @@ def ledger_html(
             f'<th scope="col">{word("source")}</th><th scope="col">{word("encoding")}</th>{heads}'
             f"</tr>{rows}</table></div>"
         )
+    parts += [f"<p>{escape(visible(line))}</p>" for line in left_aside(aside, lang)]
     if shown:
         parts.append(f"<h2>{word('examples')}</h2>{shown}")
     return f"""<!DOCTYPE html>
@@ -156,6 +159,9 @@ def ledger_section(log: Log) -> str:
     head = [both(f"ledger.{name}") for name in ("source", "encoding", *counts)]
     if rows:
         body += table(both("ledger.sources"), head, rows, figures=True)
+    aside = {lang: " ".join(left_aside(ledger.left_aside, lang)) for lang in LANGUAGES}
+    if ledger.left_aside:
+        body += f"<p>{spans(aside)}</p>"
     if len(names) > len(rows):
         body += (
             f'<p class="small">{both("report.ledger.shown", shown=len(rows), total=len(names))}</p>'

@@ -6,12 +6,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from yunque.reports.ledger import Ledger
 
 LIMIT = 1e100
 """No figure of a run is that large (float32 ends at 3.4e38): from here on it is infinite."""
+
+NAMELESS = ("log.jsonl", "trainer_state.json", "trainer_log.jsonl", "metrics.csv")
+"""File names that every run of a tool has."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,14 @@ class Log:
     """prediction; preference (DPO and its kin); reinforcement (PPO, GRPO …)."""
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What a reader would call the run: its folder, where the file's name says nothing."""
+        path = Path(self.path)
+        return (
+            path.parent.name if path.name in NAMELESS else path.stem.removesuffix(".trainer_state")
+        )
 
     @property
     def has_losses(self) -> bool:

@@ -6,7 +6,8 @@ import re
 from html import escape
 from typing import Any
 
-from yunque.words.report import tell
+from yunque.words import LANGUAGES
+from yunque.words.report import TERMS, tell
 from yunque.words.writing import visible
 
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
@@ -22,6 +23,48 @@ def spans(text: dict[str, str]) -> str:
     if len(set(text.values())) == 1:
         return escape(next(iter(text.values())))
     return "".join(f'<span lang="{lang}">{escape(one)}</span>' for lang, one in text.items())
+
+
+WORD = {
+    lang: re.compile(
+        r"(\(?)(?:"
+        + "|".join(rf"(?P<{key}>(?<!\w)(?:{terms[i]})(?!\w))" for key, terms in TERMS.items())
+        + r")([.,;:)]*)",
+        re.IGNORECASE,
+    )
+    for i, lang in enumerate(LANGUAGES)
+}
+"""The words of the glossary in each language, with the marks that stay on their line."""
+
+
+def glossed(text: dict[str, str]) -> str:
+    """`spans`, where the first use of each word of the glossary opens its explanation."""
+
+    def explained(one: str, lang: str) -> str:
+        told: set[str] = set()
+
+        def button(found: re.Match[str]) -> str:
+            key = next(key for key in TERMS if found[key])
+            if key in told:
+                return found[0]
+            told.add(key)
+            place = f'type="button" class="term" popovertarget="term-{key}"'
+            before, after = found[1], found[found.re.groups]
+            word = f"{before}<button {place}>{found[key]}</button>{after}"
+            return f'<span class="whole">{word}</span>'
+
+        return WORD[lang].sub(button, escape(one))
+
+    return "".join(
+        f'<span lang="{lang}">{explained(one, lang)}</span>' for lang, one in text.items()
+    )
+
+
+def explanations() -> str:
+    """What `glossed` opens: a popover for each word, which needs no script."""
+    return "".join(
+        f'<div popover id="term-{key}">{both(f"report.term.{key}")}</div>' for key in TERMS
+    )
 
 
 def both(key: str, **values: Any) -> str:

@@ -1,28 +1,33 @@
-"""The report as one HTML page that needs nothing else: no network, both languages, both themes.
-
-Every string goes through `html.escape` on its way in; JSON for the script is written so that no
-`<` stands in it. The Content-Security-Policy allows only the scripts of this page, by their
-hash, and no connection at all.
-"""
+"""The report of one run as an HTML page: its sections."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yunque.reports.analysis import Analysis
-from yunque.reports.charts import AXES, POINTS, figures
+from yunque.reports.charts import POINTS, figures
+from yunque.reports.curve import curve
 from yunque.reports.exam_page import exams, forgotten
 from yunque.reports.findings import Text
-from yunque.reports.ledger_page import EXAMPLE_STYLE, ledger_section
+from yunque.reports.frame import chart_places, document
+from yunque.reports.ledger_page import ledger_section
 from yunque.reports.log import Log
-from yunque.reports.markup import ANSI, both, details, foreign, section, spans, table
+from yunque.reports.markup import (
+    ANSI,
+    both,
+    details,
+    explanations,
+    foreign,
+    glossed,
+    section,
+    spans,
+    table,
+)
+from yunque.reports.pictures import little_picture
 from yunque.words.report import WORDS, tell
 
 SAMPLES = 40
@@ -45,28 +50,43 @@ FACTS = {
 }
 
 
-def page(log: Log, analysis: Analysis, lang: str) -> str:
-    """The whole page, opened in `lang`."""
-    from plotly.offline import get_plotlyjs
-
+def page(log: Log, analysis: Analysis, lang: str, live: bool = False) -> str:
+    """The whole page, opened in `lang`; `live`: it asks its server for what is new."""
     drawn = figures(log, analysis)
-    labels = {
-        "perplexity": tell("report.perplexity"),
-        "axes": {axis: tell(f"report.{axis}") for axis in AXES},
+    main = "".join(sections(log, analysis, drawn))
+    foot = f"<p>{both('report.source')}: {spans(source(log))}</p>"
+    version = log.sha256 if live else ""
+    state = live_line(log) if live else ""
+    return document(tell("report.title"), log.name, main, drawn, state + foot, lang, version)
+
+
+def live_line(log: Log) -> str:
+    """Whether the run goes on, at the foot of the window; the page's script keeps it true."""
+    numbers = f"<b data-rows>{log.rows}</b> {both('report.live.rows')} · <span data-time></span>"
+    cases = {
+        "on": f"{both('report.live.on')} · {numbers}",
+        "ended": f"{both('report.live.ended')} · {numbers}",
+        "fault": f"{both('report.live.fault')} <span data-fault></span>",
+        "gone": both("report.live.gone"),
     }
-    data = json.dumps({"figures": drawn, "labels": labels}, ensure_ascii=False, allow_nan=False)
-    scripts = [get_plotlyjs(), SCRIPT] if drawn else [SCRIPT]
-    hashes = " ".join(f"'sha256-{script_hash(one)}'" for one in scripts)
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    now = "on" if log.stop is None else "ended"
+    spoken = "".join(
+        f'<span data-case="{name}"{"" if name == now else " hidden"}>{text}</span>'
+        for name, text in cases.items()
     )
+    return f'<p id="live" role="status">{spoken}</p>'
+
+
+def sections(log: Log, analysis: Analysis, drawn: list[dict[str, Any]]) -> list[str]:
+    """The verdict and all that stands under it."""
     verdict = analysis.verdict
-    title = tell("report.title")[lang]
-    sections = [
+    return [
+        f'<section class="verdict {escape(verdict["id"])}" aria-labelledby="verdict">'
+        f'<h1 id="verdict">{both("report.id." + verdict["id"])}</h1>'
+        f"<p>{glossed(verdict['text'])}</p></section>",
         curves(log, drawn),
-        stages(analysis),
-        findings(analysis),
+        stages(log, analysis),
+        findings(log, analysis),
         exams(log),
         forgotten(log),
         samples(log, analysis.facts["best_val_step"]),
@@ -76,43 +96,8 @@ def page(log: Log, analysis: Analysis, lang: str) -> str:
         details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
         unknown(analysis),
         details("report.glossary", glossary()),
+        f"<div>{explanations()}</div>",
     ]
-    return f"""<!DOCTYPE html>
-<html lang="{lang}" data-lang="{lang}">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)} · {foreign(Path(log.path).parent.name)}</title>
-<style>{STYLE}{EXAMPLE_STYLE}</style>
-</head>
-<body>
-<header>
-<p class="brand">Yunque · {both("report.title")}</p>
-<div role="group" class="switch" aria-label="{escape(tell("report.language")[lang])}">
-<button type="button" data-to="en" aria-pressed="{str(lang == "en").lower()}">EN</button>
-<button type="button" data-to="es" aria-pressed="{str(lang == "es").lower()}">ES</button>
-</div>
-</header>
-<main>
-<section class="verdict {escape(verdict["id"])}" aria-labelledby="verdict">
-<h1 id="verdict">{both(f"report.id.{verdict['id']}")}</h1>
-<p>{spans(verdict["text"])}</p>
-</section>
-{"".join(sections)}
-</main>
-<footer><p>{both("report.source")}: {spans(source(log))}</p></footer>
-<script type="application/json" id="data">{data.replace("<", chr(92) + "u003c")}</script>
-{"".join(f"<script>{one}</script>" for one in scripts)}
-</body>
-</html>
-"""
-
-
-def script_hash(script: str) -> str:
-    """The hash by which the policy knows an inline script."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def source(log: Log) -> Text:
@@ -122,45 +107,15 @@ def source(log: Log) -> Text:
 
 
 def curves(log: Log, drawn: list[dict[str, Any]]) -> str:
-    """The places of the figures and the buttons over them."""
+    """The figures, and how many rows they leave out."""
     if not drawn:
         return section("report.curves", f"<p>{both('report.no_curves')}</p>")
-    places = {axis: any(axis_known(fig, axis) for fig in drawn) for axis in AXES}
-    axes = "".join(
-        f'<button type="button" data-axis="{axis}" aria-pressed="{str(axis == "steps").lower()}">'
-        f"{both(f'report.{axis}')}</button>"
-        for axis, known in places.items()
-        if known
-    )
-    toggles = "".join(
-        f'<button type="button" data-toggle="{name}" aria-pressed="false">{both(key)}</button>'
-        for name, key in (("log", "report.log_scale"), ("perplexity", "report.perplexity"))
-    )
-    body = f'<div class="controls" role="group">{toggles}<span class="gap"></span>{axes}</div>'
-    body += '<div class="figures">'
-    for fig in drawn:
-        size = "figure large" if fig["id"] == "loss" else "figure"
-        title = fig["layout"]["meta"]["title"]
-        body += (
-            f'<figure class="{size}"><figcaption>{spans(title)}</figcaption>'
-            f'<div class="plot" id="plot-{fig["id"]}" role="img"></div></figure>'
-        )
-    body += "</div>"
     total = max(len(log.steps), len(log.evals))
-    if total > POINTS:
-        body += f'<p class="small">{both("report.thinned", shown=POINTS, total=total)}</p>'
-    body = f"<noscript><p>{both('report.noscript')}</p></noscript>{body}"
-    return section("report.curves", body)
+    note = both("report.thinned", shown=POINTS, total=total) if total > POINTS else ""
+    return section("report.curves", chart_places(drawn, note and f'<p class="small">{note}</p>'))
 
 
-def axis_known(fig: dict[str, Any], axis: str) -> bool:
-    """Whether every point of a figure has its place on that axis."""
-    return axis == "steps" or all(
-        None not in trace["meta"]["x"][axis] for trace in fig["data"] if trace["x"]
-    )
-
-
-def stages(analysis: Analysis) -> str:
+def stages(log: Log, analysis: Analysis) -> str:
     """The stages with their shares."""
     rows = [
         [
@@ -174,11 +129,36 @@ def stages(analysis: Analysis) -> str:
     head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
     lost = any((one["share_of_improvement"] or 0) < 0 for one in analysis.stages)
     note = f'<p class="small">{both("report.stage.lost")}</p>' if lost else ""
-    body = table(both("report.stages"), head, rows) + note
+    body = table(both("report.stages"), head, rows) + note + fifths(log)
     return section("report.stages", body) if rows else ""
 
 
-def findings(analysis: Analysis) -> str:
+def fifths(log: Log) -> str:
+    """The fall of the training loss by fifths of the run, on demand."""
+    c = curve(log.steps, "train_loss")
+    if len(c.values) < 10 or c.values.min() >= c.values[0]:
+        return ""
+    first, won = float(c.values[0]), float(c.values[0] - c.values.min())
+    rows = []
+    for part in range(1, 6):
+        end = c.steps[0] + part / 5 * (c.steps[-1] - c.steps[0])
+        at = int(np.argmin(np.abs(c.steps - end)))
+        row, loss = c.rows[at], float(c.values[at])
+        rows.append(
+            [
+                str(part),
+                both("report.integer", value=row.step),
+                both("report.compact", value=row.epoch),
+                both("report.loss_value", value=loss),
+                both("report.fifths.share", value=(first - loss) / won),
+            ]
+        )
+    names = ("fifths.part", "exam.step", "fifths.epochs", "fifths.loss", "fifths.done")
+    found = table(both("report.fifths"), [both(f"report.{name}") for name in names], rows)
+    return details("report.fifths", f'{found}<p class="small">{both("report.fifths.how")}</p>')
+
+
+def findings(log: Log, analysis: Analysis) -> str:
     """One card a finding, the grave ones first."""
     order = ("problem", "warning", "info")
     cards = ""
@@ -189,12 +169,18 @@ def findings(analysis: Analysis) -> str:
         ]
         head = [both(f"report.evidence.{k}") for k in ("row", "field", "value")]
         proof = table(both("report.evidence"), head, rows) if rows else ""
+        numbers = [
+            [f"<code>{foreign(str(key))}</code>", foreign(str(value))]
+            for key, value in one.numbers.items()
+        ]
+        names = [both("report.fact"), both("report.value")]
+        exact = table(both("report.numbers"), names, numbers) if numbers else ""
         cards += (
             f'<article class="card {one.severity}"><h3>{both(f"report.id.{one.id}")} '
             f'<span class="badge">{both(f"report.severity.{one.severity}")}</span></h3>'
-            f"<p>{spans(one.text)}</p>"
-            f'<p class="advice"><b>{both("report.advice")}:</b> {spans(one.advice)}</p>'
-            f"{details('report.evidence', proof)}</article>"
+            f"{little_picture(log, one)}<p>{glossed(one.text)}</p>"
+            f'<p class="advice"><b>{both("report.advice")}:</b> {glossed(one.advice)}</p>'
+            f"{details('report.evidence', proof)}{details('report.numbers', exact)}</article>"
         )
     return section("report.findings", f'<div class="cards">{cards}</div>' if cards else "")
 
@@ -255,166 +241,3 @@ def glossary() -> str:
     """The words that a beginner may not know."""
     terms = [key for key in WORDS if key.startswith("report.term.")]
     return "<ul>" + "".join(f"<li>{both(key)}</li>" for key in terms) + "</ul>"
-
-
-STYLE = """
-:root{--page:#fbfbf9;--card:#fff;--ink:#1d2329;--soft:#5b6570;--rule:#dfe3e6;--accent:#0b62a8;
---batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570;
---good:#19754a;--warn:#8a5a00;--bad:#b3261e;--stage-fast:#009e73;--stage-refinement:#56b4e9;
---stage-plateau:#999;--stage-overfitting:#d55e00;--stage-divergence:#d55e00;
---line:var(--rule);--quiet:var(--soft);--loss:#c8efcf;--loss-ink:#0b3d17}
-@media (prefers-color-scheme:dark){:root{--page:#14181c;--card:#1c2228;--ink:#e8ebee;--soft:#a3adb7;
---rule:#333c45;--accent:#7cc0ff;--batch:#4f6f90;--train:#56b4e9;--val:#ff9e4a;--mark:#a3adb7;
---good:#63d39b;--warn:#f0bb55;--bad:#ff8a80;--loss:#1f5130;--loss-ink:#eaffea}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
-header,main,footer{max-width:66rem;margin:0 auto;padding:0 1rem}
-header{display:flex;justify-content:space-between;align-items:center;padding-top:1rem}
-.switch{white-space:nowrap}.brand{margin:0;color:var(--soft);font-weight:600}
-html[data-lang=en] [lang=es],html[data-lang=es] body [lang=en]{display:none}
-h1{margin:0 0 .4rem;font-size:1.7rem;line-height:1.2}
-h2{margin:2.2rem 0 .6rem;font-size:1.25rem}
-h3{margin:0 0 .4rem;font-size:1.05rem}
-h4{margin:1rem 0 .3rem;font-size:.95rem;overflow-wrap:anywhere}
-.verdict{margin-top:1rem;padding:1.1rem 1.3rem;background:var(--card);border:1px solid var(--rule);
-border-left:.4rem solid var(--warn);border-radius:.4rem}
-.verdict p{margin:0;font-size:1.08rem}
-.verdict.worked{border-left-color:var(--good)}
-.verdict.overfitted,.verdict.diverged,.verdict.did_not_learn{border-left-color:var(--bad)}
-.controls{display:flex;flex-wrap:wrap;gap:.4rem;margin-bottom:.6rem}
-.gap{width:.8rem}
-button{font:inherit;font-size:.9rem;padding:.25rem .7rem;color:var(--ink);background:var(--card);
-border:1px solid var(--rule);border-radius:.3rem;cursor:pointer}
-button[aria-pressed=true]{border-color:var(--accent);color:var(--accent);font-weight:600}
-button:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
-.figures{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
-.large{grid-column:1/-1}
-.figure{margin:0;min-width:0;background:var(--card);border:1px solid var(--rule);
-border-radius:.4rem;padding:.6rem .6rem .2rem}
-.figure figcaption{font-weight:600;padding-left:.3rem}
-.plot{height:15rem}.large .plot{height:26rem}
-.cards{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));
-align-items:start}
-.card{background:var(--card);border:1px solid var(--rule);border-left:.3rem solid var(--soft);
-border-radius:.4rem;padding:.9rem 1rem}
-.card.warning{border-left-color:var(--warn)}.card.problem{border-left-color:var(--bad)}
-.card p{margin:.3rem 0}.advice{color:var(--soft)}.advice b{color:var(--ink)}
-.badge{font-size:.75rem;font-weight:600;color:var(--soft);text-transform:uppercase;
-letter-spacing:.04em}
-.warning .badge{color:var(--warn)}.problem .badge{color:var(--bad)}
-details{margin:.5rem 0}summary{cursor:pointer;color:var(--accent)}
-pre{margin:.4rem 0;padding:.7rem;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere;
-background:var(--card);border:1px solid var(--rule);border-radius:.3rem;font-size:.9rem;
-max-height:28rem;unicode-bidi:plaintext}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;font-size:.95rem;font-variant-numeric:tabular-nums;margin:.8rem 0}
-caption{text-align:left;color:var(--soft);padding-bottom:.2rem}
-th,td{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid var(--rule);
-vertical-align:top}
-th[scope=row]{font-weight:400}td{overflow-wrap:anywhere}table.n td{white-space:nowrap}
-section[aria-labelledby] caption{position:absolute;clip-path:inset(50%);width:1px;height:1px;
-overflow:hidden}
-.none,.small{color:var(--soft)}.small{font-size:.88rem}
-footer{margin-top:2.5rem;padding-bottom:2rem;color:var(--soft);font-size:.85rem;
-overflow-wrap:anywhere}
-@media (max-width:40rem){body{font-size:15px}.large .plot{height:21rem}.verdict{padding:.9rem 1rem}
-th,td{padding-right:.6rem}}
-@media print{:root{--page:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#ccc;--accent:#000;
---batch:#9bb7d4;--train:#0072b2;--val:#d55e00;--mark:#5b6570}
-button,.switch{display:none}.card,.figure{break-inside:avoid}pre{max-height:none}}
-"""
-
-# Language, axis, scale and theme are the whole state of the page; `draw` makes it visible.
-SCRIPT = """
-'use strict';
-(() => {
-const {figures, labels} = JSON.parse(document.getElementById('data').textContent);
-const root = document.documentElement;
-const state = {lang: root.dataset.lang, axis: 'steps', log: false, perplexity: false};
-const all = (query) => [...document.querySelectorAll(query)];
-const press = (button, on) => button.setAttribute('aria-pressed', String(on));
-const colour = (name) => getComputedStyle(root).getPropertyValue('--' + name).trim();
-
-function trace(one, figure) {
-  const name = one.meta.name[state.lang];
-  const exp = state.perplexity && figure.id === 'loss';
-  const x = state.axis === 'steps' ? one.x : one.meta.x[state.axis];
-  const y = exp ? one.y.map((v) => (v < 700 ? Math.exp(v) : null)) : one.y;
-  const tint = colour(one.meta.role);
-  return {...one, x, y, name, line: {...one.line, color: tint},
-    marker: {...one.marker, color: tint}, hovertemplate: '%{y:.4~g}<extra>' + name + '</extra>'};
-}
-
-function layout(figure) {
-  const meta = figure.layout.meta;
-  const narrow = root.clientWidth < 600;
-  const ink = colour('ink'), rule = colour('rule');
-  const axis = {gridcolor: rule, linecolor: rule, zeroline: false, automargin: true};
-  const marks = meta.marks.filter((one) => one.at[state.axis] != null);
-  const placed = (one) => one.from[state.axis] != null && one.to[state.axis] != null;
-  const stages = meta.stages.filter(placed);
-  const span = Math.max(...stages.map((one) => one.to[state.axis]), 0);
-  const wide = (one) => one.to[state.axis] - one.from[state.axis] > (narrow ? 0.3 : 0.12) * span;
-  const size = narrow ? 11 : 13;
-  const title = {text: labels.axes[state.axis][state.lang], font: {size}};
-  return {
-    xaxis: {...axis, title, rangemode: 'tozero', hoverformat: ',.6~g',
-      spikecolor: colour('mark'), spikethickness: 1},
-    yaxis: {...axis, type: state.log ? 'log' : 'linear', tickformat: ',.6~g',
-      ...(state.log ? {dtick: 'D2'} : {})},
-    shapes: stages.map((one) => ({type: 'rect', yref: 'paper', y0: 0, y1: 1, layer: 'below',
-      x0: one.from[state.axis], x1: one.to[state.axis], line: {width: 0},
-      fillcolor: colour('stage-' + one.id), opacity: 0.16}))
-      .concat(marks.map((one) => ({type: 'line', yref: 'paper', y0: 0, y1: 1,
-      x0: one.at[state.axis], x1: one.at[state.axis],
-      line: {color: colour('mark'), width: 1.5, dash: 'dash'}}))),
-    annotations: stages.filter((one) => wide(one)).map((one) => ({
-      x: (one.from[state.axis] + one.to[state.axis]) / 2, y: 0, yref: 'paper', yanchor: 'bottom',
-      text: one.text[state.lang], showarrow: false, font: {color: colour('soft'), size: size - 1}}))
-      .concat(marks.map((one, i) => ({x: one.at[state.axis], y: 1 - 0.09 * i, yref: 'paper',
-      text: one.text[state.lang], showarrow: false, yanchor: 'top',
-      xanchor: i ? 'right' : 'left', xshift: i ? -4 : 4,
-      font: {color: colour('mark')}}))),
-    hovermode: 'x unified', dragmode: narrow ? false : 'zoom', showlegend: figure.data.length > 1,
-    legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom'},
-    separators: state.lang === 'es' ? ',\\u00a0' : '.,',
-    margin: {l: 50, r: 14, t: 30, b: 40}, paper_bgcolor: 'rgba(0,0,0,0)',
-    plot_bgcolor: 'rgba(0,0,0,0)',
-    modebar: {bgcolor: 'rgba(0,0,0,0)', color: colour('soft'), activecolor: colour('accent')},
-    font: {color: ink, size},
-    hoverlabel: {bgcolor: colour('card'), bordercolor: rule, font: {color: ink}},
-  };
-}
-
-function draw() {
-  root.lang = root.dataset.lang = state.lang;
-  all('[data-to]').forEach((b) => press(b, b.dataset.to === state.lang));
-  all('[data-axis]').forEach((b) => press(b, b.dataset.axis === state.axis));
-  all('[data-toggle]').forEach((b) => press(b, state[b.dataset.toggle]));
-  const tools = [['toImage', 'zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d']];
-  const config = (figure) => ({displaylogo: false, responsive: true, modeBarButtons: tools,
-    displayModeBar: root.clientWidth < 600 || figure.id !== 'loss' ? false : 'hover',
-    doubleClick: 'reset'});
-  for (const figure of figures) {
-    const place = document.getElementById('plot-' + figure.id);
-    const traces = figure.data.map((one) => trace(one, figure));
-    const names = traces.map((one) => one.name).join(', ');
-    const exp = state.perplexity && figure.id === 'loss';
-    const title = (exp ? labels.perplexity : figure.layout.meta.title)[state.lang];
-    place.previousElementSibling.textContent = title;
-    place.setAttribute('aria-label', title + ': ' + names);
-    Plotly.react(place, traces, layout(figure), config(figure));
-  }
-}
-
-all('[data-to]').forEach((b) => b.addEventListener('click', () => {
-  state.lang = b.dataset.to; draw(); }));
-all('[data-axis]').forEach((b) => b.addEventListener('click', () => {
-  state.axis = b.dataset.axis; draw(); }));
-all('[data-toggle]').forEach((b) => b.addEventListener('click', () => {
-  state[b.dataset.toggle] = !state[b.dataset.toggle]; draw(); }));
-for (const query of ['(prefers-color-scheme: dark)', 'print', '(max-width: 600px)'])
-  matchMedia(query).addEventListener('change', draw);
-draw();
-})();
-"""

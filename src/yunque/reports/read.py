@@ -12,7 +12,6 @@ from pathlib import Path
 from yunque import runlog
 from yunque.errors import InputError
 from yunque.files import storage_error
-from yunque.reports.exams import exam_score
 from yunque.reports.huggingface import read_results, read_trainer_state
 from yunque.reports.ledger import read_ledger
 from yunque.reports.log import Log, Record, by_step, in_order, record, whole
@@ -155,19 +154,8 @@ def watches_exam(recipe: str) -> bool:
 
 
 def chosen_step(rows: list[Record], by_exam: bool) -> int | None:
-    """The step whose model a run keeps: the first with the lowest loss, or with most answers right.
-
-    The loss is the validation loss, where a row has none the training loss.
-    """
-    watched = []
-    for row in by_step(rows):
-        score, val = exam_score(row), row.number("val_loss")
-        if by_exam and score is not None:
-            watched.append((1.0 - score[0] / score[1], row.step))
-        loss = row.number("train_loss") if row.values.get("val_loss") is None else val
-        if not by_exam and loss is not None:
-            watched.append((loss, row.step))
-    return min(watched)[1] if watched else None
+    """The step whose model a run keeps, of the last row of each step."""
+    return runlog.chosen_step(({**row.values, "step": row.step} for row in by_step(rows)), by_exam)
 
 
 def is_float(text: object) -> bool:

@@ -110,10 +110,17 @@ class Report:
         """For notebooks: the verdict, the findings and the picture, without the page's script."""
         picture = base64.b64encode(self.png()).decode()
         text = spans({self.lang: self.analysis.verdict["text"][self.lang], "": ""})
-        found = "".join(f"<li>{foreign(f.text[self.lang])}</li>" for f in self.analysis.findings)
+        found = ""
+        for one in self.analysis.findings:
+            kind = say(f"report.severity.{one.severity}", self.lang)
+            advice = (
+                "" if one.severity == "info" else f"<br><i>{foreign(one.advice[self.lang])}</i>"
+            )
+            found += f"<li><b>[{kind}]</b> {foreign(one.text[self.lang])}{advice}</li>"
+        title = say("report.curves", self.lang)
         return (
             f"<h3>{say('report.id.' + self.analysis.verdict['id'], self.lang)}</h3><p>{text}</p>"
-            f'<img alt="" style="max-width:100%" src="data:image/png;base64,{picture}">'
+            f'<img alt="{title}" style="max-width:100%" src="data:image/png;base64,{picture}">'
             f"<ul>{found}</ul>"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from yunque.reports.log import Log, Record, figure, record
@@ -21,6 +22,16 @@ def seconds(value: object) -> object:
         return figure(value)
     days, h, m, s = match.groups()
     return int(days or 0) * 86400 + int(h) * 3600 + int(m) * 60 + float(s)
+
+
+def moment(value: object) -> object:
+    """`2025-01-01T00:00:10` → seconds since 1970; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return value
 
 
 def log_of(
@@ -60,7 +71,7 @@ def log_of(
             epoch = values["epoch"]
         elif "epoch" in named:
             values["epoch"] = epoch
-        wall = values.pop("wall_time", None)
+        wall = moment(values.pop("wall_time", None))
         if isinstance(wall, int | float) and "seconds" not in values:
             zero_time = wall if zero_time is None else zero_time
             values["seconds"] = wall - zero_time

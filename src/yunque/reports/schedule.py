@@ -103,7 +103,8 @@ def shape(
     if best[0] <= TOLERANCE * top:
         return best[1], best[2]
     flat = values >= 0.999 * top
-    last_flat = int(np.flatnonzero(flat)[-1])
+    # A run stopped early may have no rate at the top that its first rows promised.
+    last_flat = int(max(np.flatnonzero(flat), default=-1))
     held = last_flat >= len(values) // 10 and bool(np.all(flat[: last_flat + 1]))
     falls = len(values) - last_flat > 3 and bool(np.all(np.diff(values[last_flat:]) <= 0))
     if held and falls and len(np.unique(values)) > 8:

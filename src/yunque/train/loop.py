@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from yunque.config import OptimConfig, TrainConfig
+from yunque.errors import StorageError
 from yunque.runlog import RunLog
 from yunque.runtime import Interrupt, Runtime
 from yunque.train.optim import Optimizers, WeightAverage, learning_rate_multiplier
@@ -20,6 +22,10 @@ from yunque.train.stopping import Stopping
 
 NON_FINITE_LIMIT = 5
 """Updates in a row with a loss or gradient that is not finite after which a run stops."""
+FAILED_SAVES_LIMIT = 3
+"""Checkpoints in a row that could not be saved, after which a run stops."""
+SAVING_SHARE = 0.03
+"""Saving by the clock takes at most this share of the time: where a save is slow, it is rarer."""
 
 
 class Screen(Protocol):
@@ -93,7 +99,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
         The last state and the reason: "steps", "early_stopping", "interrupted", "non_finite".
     """
     clock, saved = Clock(state.seconds), time.monotonic()
-    saved_step = job.resumed_step
+    saved_step, cost, failed = job.resumed_step, 0.0, 0
     micro = job.train.micro_batch_size or job.train.batch_size
     while True:
         interrupted = job.runtime.any(job.interrupt.asked)
@@ -111,12 +117,18 @@ def run(job: Job, state: State) -> tuple[State, str]:
             if state.step >= job.steps
             else ""
         )
-        due = bool(reason) or checkpoint_due(job, state.step, time.monotonic() - saved)
+        due = bool(reason) or checkpoint_due(job, state.step, time.monotonic() - saved, cost)
         if due and saved_step != state.step:
             state = dataclasses.replace(state, seconds=clock.seconds())
-            path = job.save(state)
-            job.screen.checkpoint(path)
-            saved, saved_step = time.monotonic(), state.step
+            began = time.monotonic()
+            fault = save(job, state)
+            saved = time.monotonic()
+            cost = saved - began
+            saved_step, failed = (saved_step, failed + 1) if fault else (state.step, 0)
+            if failed and (reason or failed >= FAILED_SAVES_LIMIT):
+                raise StorageError(fault)
+            if failed:
+                left_over(job, state, clock, fault)
         if reason:
             return state, reason
 
@@ -197,11 +209,36 @@ def evaluate(job: Job, state: State, clock: Clock) -> State:
     return state
 
 
-def checkpoint_due(job: Job, step: int, seconds_since: float) -> bool:
-    """Whether a checkpoint is wanted after this update, by count or by the clock."""
+def save(job: Job, state: State) -> str:
+    """Write a checkpoint; returns why it could not be, or nothing."""
+    path, fault = "", ""
+    try:
+        path = job.save(state)
+    except StorageError as error:
+        fault = str(error)
+    if job.runtime.any(bool(fault)):
+        return fault or "the main process could not save."
+    job.screen.checkpoint(path)
+    return ""
+
+
+def left_over(job: Job, state: State, clock: Clock, fault: str) -> None:
+    """Tell of a checkpoint that could not be saved; the training goes on."""
+    text = f"step {state.step}: no checkpoint was saved, the training goes on. {fault}"
+    job.screen.warning(text)
+    with contextlib.suppress(StorageError):  # the log is on the same disk
+        job.log.write("warning", **common(job, state, clock), id="not_saved", text=text)
+
+
+def checkpoint_due(job: Job, step: int, seconds_since: float, cost: float) -> bool:
+    """Whether a checkpoint is wanted after this update, by count or by the clock.
+
+    `cost`: seconds that the last one took.
+    """
     every, minutes = job.train.checkpoint_every, job.train.checkpoint_minutes
     by_count = every > 0 and step > 0 and step % every == 0
-    return by_count or job.runtime.any(minutes > 0 and seconds_since >= 60 * minutes)
+    wait = max(60 * minutes, cost / SAVING_SHARE)
+    return by_count or job.runtime.any(minutes > 0 and seconds_since >= wait)
 
 
 def common(job: Job, state: State, clock: Clock) -> dict[str, Any]:

@@ -111,16 +111,19 @@ def cross_entropy_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets:
         unmasked tokens of the *whole* batch, not of this part: losses of parts with different
         numbers of tokens then add up to the loss of the whole.
     """
-    flat = hidden.reshape(-1, hidden.shape[-1])  # (N, C)
+    flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)  # (N, C), (N,)
+    if flat.device.type == "cpu":
+        # Rows without loss need no logits. A GPU would have to wait for their number.
+        kept = wanted != MASKED
+        if 0 < kept.sum() < len(kept):
+            flat, wanted = flat[kept], wanted[kept]
     if type(head) is not nn.Linear:  # a subclass may compute something else
-        return _any_head_sum(flat, head, targets.reshape(-1))
+        return _any_head_sum(flat, head, wanted)
     rows = chunk_rows(len(flat), head.weight.shape[0])
     if torch.is_autocast_enabled(flat.device.type):
         flat = flat.to(torch.get_autocast_dtype(flat.device.type))
     with torch.autocast(flat.device.type, enabled=False):
-        result: Tensor = _ChunkedCrossEntropy.apply(
-            flat, head.weight, head.bias, targets.reshape(-1), rows
-        )
+        result: Tensor = _ChunkedCrossEntropy.apply(flat, head.weight, head.bias, wanted, rows)
     return result
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig, Recipe, recipe_faults, typed, unknown_name
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.model.decoder import Decoder
 
 Shape = tuple[int, ...]
@@ -358,11 +358,7 @@ def match(
 
 def raise_misfit(where: str, faults: list[str]) -> None:
     """Raise one InputError that lists all faults; do nothing where there are none."""
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(
-            f"{where}: the tensors do not fit the model that the configuration describes:\n{lines}"
-        )
+    raise_all(f"{where}: the tensors do not fit the model that the configuration describes", faults)
 
 
 def check_tied_head(where: str, head: Tensor, embedding: Tensor) -> None:
@@ -429,29 +425,6 @@ def check_ours(config: ModelConfig, state: Mapping[str, Tensor]) -> None:
             got, expected = list(tensor.shape), list(wanted[name])
             faults.append(f"wrong shape: {name} is {got}, expected {expected}.")
     raise_misfit("the model", faults)
-
-
-def from_foreign(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A family's tensors as the Decoder's state, ready for `load_state_dict`.
-
-    Names may lack the prefix; a tied head may be there or not. Values are views where the
-    layouts allow it.
-
-    Raises:
-        InputError: missing, left-over and wrongly shaped tensors, all together.
-    """
-    where = "the given tensors"
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    names, faults = match(config, shapes)
-    raise_misfit(where, faults)
-    state: dict[str, Tensor] = {}
-    for place in places(config):
-        state.update(split(place, tensors[names[place.foreign]]))
-    if config.tie_embeddings:
-        if table(config).head in names:
-            check_tied_head(where, tensors[names[table(config).head]], state[EMBEDDING])
-        state[HEAD] = state[EMBEDDING]
-    return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
 def foreign_config(
@@ -673,9 +646,7 @@ def model_config(config_json: Mapping[str, Any], where: str) -> ModelConfig:
 
 def raise_config_faults(where: str, faults: list[str]) -> None:
     """Raise one InputError for a config.json; do nothing where there are no faults."""
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{where}: the Decoder cannot hold this model:\n{lines}")
+    raise_all(f"{where}: the Decoder cannot hold this model", faults)
 
 
 def refusals(config_json: Mapping[str, Any], family: str) -> list[str]:

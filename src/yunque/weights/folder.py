@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.files import (
     read_json,
     staged_file,
@@ -253,10 +253,18 @@ class Stored:
     """Its first byte in the file."""
 
 
-def load_folder(
-    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> Decoder:
-    """The Decoder of a Hugging Face folder, in evaluation mode.
+@dataclass(frozen=True)
+class Opened:
+    """A folder whose headers are read and fit together; no number of it is."""
+
+    config: ModelConfig
+    names: Mapping[str, str]
+    """Published name → name in the files."""
+    stored: Mapping[str, Stored]
+
+
+def open_folder(folder: Path) -> Opened:
+    """What a Hugging Face folder holds, before its numbers are read.
 
     Raises:
         InputError: no folder, no weights, a damaged or foreign file, a model that the Decoder
@@ -293,11 +301,50 @@ def load_folder(
         raise_misfit(str(folder), [*faults, few])
     names, misfits = match(config, {name: entry.shape for name, entry in stored.items()})
     raise_misfit(str(folder), faults + misfits)
+    return Opened(config, names, stored)
 
-    state = dict(read_state(config, names, stored, torch.device(device), dtype))
+
+def load_folder(
+    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """The Decoder of a Hugging Face folder, in evaluation mode.
+
+    Raises:
+        InputError, StorageError: as `open_folder`.
+    """
+    found = open_folder(folder)
+    config = found.config
+    state = dict(read_state(config, found.names, found.stored, torch.device(device), dtype))
     if config.tie_embeddings:
-        check_repeated_head(config, names, stored)
+        check_repeated_head(config, found.names, found.stored)
     return assembled(config, state).to(device)
+
+
+def stream_folder(
+    folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple[Decoder, Iterator[tuple[str, Tensor]]]:
+    """The Decoder of a folder without its weights (device meta), and these one by one.
+
+    For who puts each away, quantised, before the next one is read: memory never holds the model.
+
+    Raises:
+        InputError, StorageError: as `open_folder`.
+    """
+    found = open_folder(folder)
+    if found.config.tie_embeddings:
+        check_repeated_head(found.config, found.names, found.stored)
+    tensors = read_state(found.config, found.names, found.stored, torch.device("cpu"), dtype)
+    return Decoder.empty(found.config).eval(), tensors
+
+
+def stored_dtype(folder: Path) -> str:
+    """The number format of a folder's weights, float32 where there is not one for all."""
+    if not folder.is_dir() or not list(folder.glob("*.safetensors")):
+        return "float32"
+    files, _ = weight_files(folder)
+    found = {entry.dtype for file in files for entry in read_header(file).values()}
+    names = {code: name for name, (_, code) in DTYPES.items()}
+    return names.get(found.pop(), "float32") if len(found & set(READABLE)) == 1 else "float32"
 
 
 def assembled(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
@@ -337,9 +384,7 @@ def refuse_strange_files(folder: Path) -> None:
             faults.append(f"{path.name} is a link to {target}, outside of this folder.")
         elif path.exists() and not path.is_file():
             faults.append(f"{path.name} is not a file.")
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{folder}: copy the files themselves into the folder:\n{lines}")
+    raise_all(f"{folder}: copy the files themselves into the folder", faults)
 
 
 def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:

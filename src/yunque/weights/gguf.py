@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.files import staged_file
 from yunque.model.decoder import Decoder
 from yunque.weights.families import (
@@ -47,7 +47,6 @@ from yunque.weights.gguf_shape import (
     ROPE_FACTORS,
     add_shape,
     not_held,
-    raise_faults,
     rope_factors,
     shape_of,
 )
@@ -139,7 +138,7 @@ def save_gguf(
     config, state = model.config, model.state_dict()
     check_ours(config, state)
     table(config)  # only shapes of a family that an open format holds
-    raise_faults(str(file), "llama.cpp cannot hold this model", not_held(config))
+    raise_all(f"{file}: llama.cpp cannot hold this model", not_held(config))
     architecture = ARCHITECTURES[config.family]
     content = places(config, TABLES[architecture])
     writer = gguf.GGUFWriter(None, architecture)
@@ -250,5 +249,13 @@ def read_state(
         tensor = read_tensor(content, place.foreign)
         for ours, part in split(place, tensor).items():
             ordered = reordered(config, place, part, to_file=False)
+            if (ordered.dtype, ordered.device) == (dtype, device) and alone(ordered):
+                yield ours, ordered
+                continue
             copy = torch.empty(part.shape, dtype=dtype, device=device)
             yield ours, copy.copy_(cast(place.foreign, ordered, dtype))
+
+
+def alone(tensor: Tensor) -> bool:
+    """Whether the tensor is all that its memory holds, in its order."""
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes

@@ -47,6 +47,7 @@ NUMBERS = {
 }
 STRING, ARRAY = 8, 9
 
+DEQUANTISED = 1 << 14  # blocks at a time: half a million numbers
 BLOCK, BLOCK_BYTES = 32, 34  # Q8_0: a float16 scale and 32 whole numbers of 8 bits
 KINDS = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
 OTHER_KINDS = {
@@ -288,6 +289,11 @@ def read_tensor(content: Content, name: str) -> Tensor:
     numbers = torch.from_numpy(raw)
     if entry.kind == "Q8_0":
         blocks = numbers.view(-1, BLOCK_BYTES)
-        scales = blocks[:, :2].contiguous().view(torch.float16).float()  # (blocks, 1)
-        return (blocks[:, 2:].view(torch.int8) * scales).view(entry.shape)
+        values = torch.empty(len(blocks), BLOCK)
+        for start in range(0, len(blocks), DEQUANTISED):  # the products at once are a whole copy
+            some = blocks[start : start + DEQUANTISED]
+            scales = some[:, :2].contiguous().view(torch.float16).float()  # (blocks, 1)
+            out = values[start : start + DEQUANTISED]
+            torch.mul(some[:, 2:].view(torch.int8), scales, out=out)
+        return values.view(entry.shape)
     return numbers.view(TORCH[entry.kind]).view(entry.shape)

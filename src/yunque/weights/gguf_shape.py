@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.model.rotary import rotary_frequencies
 from yunque.weights.families import checked
 from yunque.weights.gguf_file import Content, read_tensor
@@ -52,13 +52,6 @@ def not_held(config: ModelConfig) -> list[str]:
     if config.family == "phi" and config.tie_embeddings:
         faults.append("tie_embeddings is true, and llama.cpp's phi2 needs a head of its own.")
     return faults
-
-
-def raise_faults(where: str, what: str, faults: list[str]) -> None:
-    """Raise one InputError that lists all faults; do nothing where there are none."""
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{where}: {what}:\n{lines}")
 
 
 def rope_factors(config: ModelConfig) -> Tensor:
@@ -177,7 +170,7 @@ def shape_of(content: Content) -> ModelConfig:
         for key, value in keys.left.items()
         if key not in _SILENT
     ]
-    raise_faults(file, "the Decoder cannot hold this model", keys.faults)
+    raise_all(f"{file}: the Decoder cannot hold this model", keys.faults)
     config = ModelConfig(**values)
     if ROPE_FACTORS in content.tensors:
         config = llama3_scaling(checked(config, file), content)

@@ -74,8 +74,8 @@ OTHER_NAMES = {
 }
 KINDS = (
     "byte-level BPE that splits text as GPT-2, SmolLM, Llama 3 or Qwen2 does, and SentencePiece "
-    "BPE as Llama 2 has. Train with such a tokenizer (--tokenizer FOLDER), or convert to a Hugging "
-    "Face folder, which holds any"
+    "BPE as Llama 2 has. Train with such a tokenizer (--tokenizer bpe-gpt2:4096, or the folder of "
+    "a published one), or convert to a Hugging Face folder, which holds any"
 )
 ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 MORE_ENDS = ("eot", "eom")  # the format's places for end tokens besides eos

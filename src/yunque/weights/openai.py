@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.files import read_json, storage_error
 from yunque.model.decoder import Decoder
 from yunque.weights.families import OPENAI, match, model_config, places, raise_misfit, split
@@ -130,9 +130,7 @@ def read_hparams(path: Path, tensors: int) -> ModelConfig:
             faults.append(f"{key} is {value!r}, expected a whole number, 1 or more.")
         elif key == "n_layer" and value > tensors:
             faults.append(f"n_layer is {value}, but the checkpoint has {tensors} tensors.")
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{path}: not the shape of a GPT-2:\n{lines}")
+    raise_all(f"{path}: not the shape of a GPT-2", faults)
     shape = {KEYS[key]: value for key, value in stated.items()}
     return model_config({"model_type": "gpt2", **shape}, str(path))
 

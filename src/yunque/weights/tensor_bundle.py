@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yunque.errors import InputError
+from yunque.errors import InputError, raise_all
 from yunque.files import storage_error
 
 Bytes = npt.NDArray[np.uint8]
@@ -118,9 +118,7 @@ def read_bundle(prefix: Path) -> dict[str, Entry]:
             offset, checksum = found.get("offset", 0), found.get("crc32c", 0)
             entries[name] = Entry(name, shape, file, offset, size, checksum)
     faults += misplaced(list(entries.values()))
-    if faults:
-        lines = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{path}: this checkpoint cannot be read:\n{lines}")
+    raise_all(f"{path}: this checkpoint cannot be read", faults)
     return entries
 
 

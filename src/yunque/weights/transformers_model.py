@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from yunque.errors import InputError
 from yunque.files import read_json
+from yunque.model.vocabulary import add_rows
 from yunque.weights.families import TABLES, raise_misfit, refusals
 from yunque.weights.folder import read_header, weight_files
 
@@ -140,6 +141,24 @@ class TransformersModel(nn.Module):
         unread = torch.zeros(rows.shape[:2], dtype=torch.int64, device=rows.device)
         logits: Tensor = upper(input_ids=unread).logits
         return logits.view(*hidden.shape[:-1], -1)
+
+    def add_rows(self, rows: int, new: Sequence[int], known: Sequence[int]) -> None:
+        """Grow to a vocabulary of `rows` tokens; the rest as `model.vocabulary.with_rows`.
+
+        Raises:
+            InputError: this architecture has more that hangs on its vocabulary.
+        """
+        embedding, head = self.causal.get_input_embeddings(), self.causal.get_output_embeddings()
+        kinds = isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear)
+        if not kinds or {len(embedding.weight), len(head.weight)} != {self.config.vocab_size}:
+            raise InputError(
+                f"{self.name}: more than two matrices of this model "
+                f"({type(self.causal).__name__}) hang on its vocabulary, so that no tokens can be "
+                "added here. Leave add_tokens out."
+            )
+        add_rows(embedding, head, rows, new, known)
+        self.causal.config.get_text_config(decoder=True).vocab_size = rows
+        self.config = self._try_reading()
 
     def new_cache(self, batch: int, length: int) -> TransformersCache:
         """An empty cache; it grows as it is filled, whatever `batch` and `length` are."""

@@ -23,6 +23,7 @@ LANGUAGES = ("en", "es")
 ROOMS = (
     "chat",
     "cli",
+    "compare",
     "data",
     "demo",
     "doctor",
@@ -30,6 +31,7 @@ ROOMS = (
     "explain",
     "export",
     "ledger",
+    "plan",
     "report",
     "screen",
 )

@@ -31,6 +31,27 @@ WORDS: dict[str, tuple[str, str]] = {
         "train a public model further: full, LoRA, QLoRA; exam before and after",
         "sigue entrenando un modelo público: completo, LoRA, QLoRA; examen antes y después",
     ),
+    "cli.replayed": (
+        "Confirmed: {steps} updates from number {first} on give the losses, learning rates and "
+        "gradient norms of the log, bit for bit; {tensors} tensors of a checkpoint compared.",
+        "Confirmado: {steps} actualizaciones desde la número {first} dan las pérdidas, las tasas "
+        "de aprendizaje y las normas del gradiente del registro, bit a bit; {tensors} tensores de "
+        "un punto de control comparados.",
+    ),
+    "cli.refuted": (
+        "Refuted: {steps} updates from number {first} on do not give what the log says "
+        "({tensors} tensors of a checkpoint compared).",
+        "Refutado: {steps} actualizaciones desde la número {first} no dan lo que dice el registro "
+        "({tensors} tensores de un punto de control comparados).",
+    ),
+    "cli.difference": (
+        "  update {step}, {name}: in the run {logged}, replayed {replayed}",
+        "  actualización {step}, {name}: en la ejecución {logged}, al repetirla {replayed}",
+    ),
+    "cli.changed": (
+        "Not as when the run was made, so equal bytes are not promised: {what}",
+        "No es como cuando se hizo la ejecución, y entonces no se prometen bytes iguales: {what}",
+    ),
     "cli.verb_resume": (
         "continue an interrupted run exactly",
         "continúa con exactitud un entrenamiento interrumpido",
@@ -56,22 +77,28 @@ WORDS: dict[str, tuple[str, str]] = {
         "what happened in a training, as a page",
         "qué pasó en un entrenamiento, en una página",
     ),
+    "cli.verb_plan": (
+        "memory, time and disk of a run before it runs, and a second opinion",
+        "memoria, tiempo y disco antes de entrenar, y una segunda opinión",
+    ),
     "cli.verb_doctor": (
         "is everything there, from Python to CUDA?",
         "¿está todo, desde Python hasta CUDA?",
     ),
     "cli.prepared": ("Token files are in {folder}:", "Los archivos de tokens están en {folder}:"),
     "cli.prepared_text": (
-        "  {files} files, {documents} documents, {characters} characters, {megabytes} MB",
-        "  {files} archivos, {documents} documentos, {characters} caracteres, {megabytes} MB",
+        "  {files:,} {files:|file|files}, {documents:,} {documents:|document|documents}, "
+        "{characters:,} characters, {size}",
+        "  {files:,} {files:|archivo|archivos}, {documents:,} {documents:|documento|documentos}, "
+        "{characters:,} caracteres, {size}",
     ),
     "cli.prepared_tokens": (
         "  tokens: {tokens}; {per} bytes each; vocabulary of {vocab}; {unknown} unknown",
         "  tokens: {tokens}; {per} bytes cada uno; vocabulario de {vocab}; {unknown} desconocidos",
     ),
     "cli.prepared_speed": (
-        "  {seconds} at {speed} MB/s",
-        "  {seconds} a {speed} MB/s",
+        "  {seconds} at {speed}/s",
+        "  {seconds} a {speed}/s",
     ),
     "cli.prepared_reused": (
         "  They were already there, made from the same text in the same way: nothing to do.",
@@ -133,6 +160,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "cli.no_checkpoint": (
         "There is no checkpoint yet: the run begins again from its first step.",
         "Todavía no hay ningún punto de control: se empieza de nuevo desde el primer paso.",
+    ),
+    "cli.added_tokens": (
+        "{names}: {count:|a control token|control tokens} of the vocabulary; each new row begins "
+        "as the mean of the rows that the base has.",
+        "{names}: {count:|token|tokens} de control del vocabulario; cada fila nueva empieza como "
+        "la media de las que tiene la base.",
     ),
     "cli.long_warmup": (
         "The warm-up takes {warmup} of {steps} updates: the learning rate hardly leaves it. Give "
@@ -223,6 +256,61 @@ WORDS: dict[str, tuple[str, str]] = {
         "{logits}, KL {kl} nats. Folder: {folder}",
         "Escrito y releído por {reader}: es el mismo modelo. Mayor diferencia entre dos logits: "
         "{logits}; KL: {kl} nats. Carpeta: {folder}",
+    ),
+    "cli.merged_full": (
+        "The adapter was trained on a quantised base and is merged onto the full one: a logit is "
+        "up to {full} away from the model that was trained ({dequantised} with --merge-onto "
+        "dequantised).",
+        "El adaptador se entrenó sobre una base cuantizada y se ha fundido con la completa: un "
+        "logit se aparta hasta {full} del modelo entrenado ({dequantised} con --merge-onto "
+        "dequantised).",
+    ),
+    "cli.merged_dequantised": (
+        "The adapter is merged onto the weights that it was trained on: a logit is up to "
+        "{dequantised} away from the model that was trained ({full} with --merge-onto full).",
+        "El adaptador se ha fundido con los pesos con los que se entrenó: un logit se aparta hasta "
+        "{dequantised} del modelo entrenado ({full} con --merge-onto full).",
+    ),
+    "cli.memory_fits": (
+        "Memory: {need} of {budget} GB by arithmetic (the most in GB: {parts}).",
+        "Memoria: {need} de {budget} GB según el cálculo (lo que más, en GB: {parts}).",
+    ),
+    "cli.memory_weights": ("weights", "pesos"),
+    "cli.memory_adapter": ("adapter", "adaptador"),
+    "cli.memory_gradients": ("gradients", "gradientes"),
+    "cli.memory_optimizer": ("optimizer", "optimizador"),
+    "cli.memory_average": ("average of the weights", "media de los pesos"),
+    "cli.memory_activations": ("activations", "activaciones"),
+    "cli.memory_logits": ("logits", "logits"),
+    "cli.memory_overhead": ("overhead", "gastos del sistema"),
+    "cli.memory_rows_chosen": (
+        "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
+        "Para que quepa, se {rows:|calcula una fila|calculan varias filas} cada vez ({rows}); la "
+        "actualización sigue teniendo {batch}.",
+    ),
+    "cli.memory_checkpointing_chosen": (
+        "To fit, each block is computed once more on the way back (gradient checkpointing): about "
+        "a third more time, the same numbers.",
+        "Para que quepa, cada bloque se vuelve a calcular al retroceder (gradient checkpointing): "
+        "cerca de un tercio más de tiempo y los mismos números.",
+    ),
+    "cli.memory_quantize_head_chosen": (
+        "To fit, the output head is quantised too: the logits are rounded a little more.",
+        "Para que quepa, también se cuantiza la capa de salida: los logits se redondean algo más.",
+    ),
+    "cli.memory_cpu_embeddings_chosen": (
+        "To fit, the input embedding stays in the computer's own memory: a little slower.",
+        "Para que quepa, los embeddings de entrada se quedan en la memoria del ordenador: algo más "
+        "lento.",
+    ),
+    "cli.memory_length_chosen": (
+        "To fit, rows have at most {length} tokens: longer conversations are cut into pieces.",
+        "Para que quepa, las filas tienen como mucho {length} tokens: las conversaciones más "
+        "largas se parten en trozos.",
+    ),
+    "cli.watching": (
+        "{path} is shown at {url} while it grows; Ctrl-C ends that.",
+        "{path} se muestra en {url} mientras crece; Ctrl-C lo detiene.",
     ),
     "cli.page_written": ("Written: {path}", "Escrito: {path}"),
 }

@@ -31,49 +31,53 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.too_few_for_window": (
         "{tokens:,} training tokens, but one window needs {needed:,} (context_length "
-        "{context_length} + 1). Add text, or set context_length to {fitting} or less.",
+        "{context_length} + 1). Add text, or give --context-length {fitting} (in fine-tuning "
+        "--max-length) or less.",
         "Hay {tokens:,} tokens de entrenamiento y una sola ventana necesita {needed:,} "
-        "(context_length {context_length} + 1). Añade texto o baja context_length a {fitting} "
-        "o menos.",
+        "(context_length {context_length} + 1). Añade texto o usa --context-length {fitting} (al "
+        "afinar, --max-length) o menos.",
     ),
     "data.too_few_for_batch": (
         "{tokens:,} training tokens do not fill one batch of {batch_size} x {context_length} = "
-        "{needed:,}: the same text comes more than once in an update. Add text, or set batch_size "
-        "to {fitting} or less.",
+        "{needed:,}: the same text comes more than once in an update. Add text, or give "
+        "--batch-size {fitting} or less.",
         "Los {tokens:,} tokens de entrenamiento no llenan un lote de {batch_size} x "
         "{context_length} = {needed:,}: el mismo texto se repite dentro de una actualización. "
-        "Añade texto o baja batch_size a {fitting} o menos.",
+        "Añade texto o usa --batch-size {fitting} o menos.",
     ),
     "data.val_one_token": (
-        "The validation set is a single token, so there is nothing to predict in it. Raise val, "
-        "or set it to 0.",
+        "The validation set is a single token, so there is nothing to predict in it. Hold "
+        "out more (--val 0.1 is usual), or nothing (--val 0).",
         "El conjunto de validación tiene un solo token, así que no hay nada que predecir en él. "
-        "Sube val o ponlo a 0.",
+        "Reserva más (lo habitual es --val 0.1) o nada (--val 0).",
     ),
     "data.val_below_context": (
         "The validation set has {tokens:,} tokens, fewer than one window of {needed:,} "
         "(context_length {context_length} + 1): its loss will be rough, and measured on less "
-        "context than in training. Raise val, add text, or lower context_length.",
+        "context than in training. Raise --val (0.1 is usual), add text, or lower "
+        "--context-length.",
         "El conjunto de validación tiene {tokens:,} tokens, menos que una ventana de {needed:,} "
         "(context_length {context_length} + 1): su pérdida será poco fiable y se medirá con menos "
-        "contexto que en el entrenamiento. Sube val, añade texto o baja context_length.",
+        "contexto que en el entrenamiento. Sube --val (lo habitual es 0.1), añade texto o baja "
+        "--context-length.",
     ),
     "data.vocabulary_large": (
         "The vocabulary has {vocab_size:,} entries and the training text {tokens:,} tokens, "
         "{per_entry:.1f} for each entry: most of them will hardly be learnt ({wanted} or more are "
-        "better). Use a smaller vocabulary (char, byte or a smaller bpe:SIZE) or more text.",
+        "better). Use a smaller vocabulary (--tokenizer char, byte or a smaller bpe:SIZE) or more "
+        "text.",
         "El vocabulario tiene {vocab_size:,} entradas y el texto de entrenamiento {tokens:,} "
         "tokens, {per_entry:.1f} por entrada: la mayoría apenas se aprenderá (conviene que sean "
-        "{wanted} o más). Usa un vocabulario menor (char, byte o un bpe:SIZE más pequeño) o más "
-        "texto.",
+        "{wanted} o más). Usa un vocabulario menor (--tokenizer char, byte o un bpe:SIZE más "
+        "pequeño) o más texto.",
     ),
     "data.unknown_many": (
         "{unknown:,} of {tokens:,} tokens ({percent:.1f} %) are unknown to the vocabulary: the "
-        "model can neither read nor write that text. Use bpe:SIZE or byte, which know every text, "
-        "or a larger vocabulary.",
+        "model can neither read nor write that text. Use --tokenizer bpe:SIZE or byte, which know "
+        "every text, or a larger vocabulary.",
         "El vocabulario no conoce {unknown:,} de los {tokens:,} tokens ({percent:.1f} %): el "
-        "modelo no podrá leer ni escribir ese texto. Usa bpe:SIZE o byte, que conocen cualquier "
-        "texto, o un vocabulario mayor.",
+        "modelo no podrá leer ni escribir ese texto. Usa --tokenizer bpe:SIZE o byte, que conocen "
+        "cualquier texto, o un vocabulario mayor.",
     ),
     "data.bad_records": (
         "{count:,} {count:|record was|records were} left out because {count:|it|they} could not be "
@@ -82,11 +86,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "{count:|se podía|se podían} leer; el primero: {first}",
     ),
     "data.no_loss": (
-        "{count:,} of {total:,} conversations {count:|holds|hold} no token that is to be learnt, "
+        "{total:|The one conversation|{count:,} of {total:,} conversations} {count:|holds|hold} no "
+        "token that is to be learnt, "
         "at {places}: the assistant says nothing there. Mend or remove {count:|it|them}.",
-        "{count:,} de {total:,} conversaciones no {count:|tiene|tienen} ningún token que "
-        "aprender, en {places}: ahí el asistente no dice nada. {count:|Corrígela o "
-        "quítala|Corrígelas o quítalas}.",
+        "{total:|La única conversación|{count:,} de {total:,} conversaciones} no "
+        "{count:|tiene|tienen} ningún token que aprender, en {places}: ahí el asistente no dice "
+        "nada. {count:|Corrígela o quítala|Corrígelas o quítalas}.",
     ),
     "data.end_without_loss": (
         "In none of the conversations ({count:,}) does the end of the answer carry loss: the model "
@@ -98,28 +103,38 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.lost_to_length": (
         "{lost:,} of {tokens:,} training tokens ({percent:.1f} %) are cut off by the length limit: "
-        "answers lose their ends. Raise context_length, or set over_long to split.",
+        "answers lose their ends. Raise --max-length (in pretraining --context-length), or give "
+        "--over-long split.",
         "El límite de longitud corta {lost:,} de los {tokens:,} tokens de entrenamiento "
-        "({percent:.1f} %): hay respuestas que se quedan sin final. Sube context_length o pon "
-        "over_long en split.",
+        "({percent:.1f} %): hay respuestas que se quedan sin final. Sube --max-length (al "
+        "preentrenar, --context-length) o usa --over-long split.",
     ),
     "data.copies": (
         "{count:,} of {total:,} documents ({percent:.1f} %) {count:|is|are} equal to an earlier "
-        "one and will be learnt more than once. If that is not meant, set duplicates to drop.",
+        "one and will be learnt more than once. If that is not meant: --duplicates drop.",
         "{count:,} de {total:,} documentos ({percent:.1f} %) {count:|es igual|son iguales} a otro "
-        "anterior y se {count:|aprenderá|aprenderán} más de una vez. Si no es a propósito, pon "
-        "duplicates en drop.",
+        "anterior y se {count:|aprenderá|aprenderán} más de una vez. Si no es a propósito: "
+        "--duplicates drop.",
     ),
     "data.near_copies": (
-        "{count:,} of {total:,} validation documents also {count:|stands|stand} in the training "
-        "set but for case, spaces, accents or digits (for example {val} and {train}): the "
-        "validation loss will look "
-        "better than it is. Remove the copies, or hold out documents of another origin.",
-        "{count:,} de los {total:,} documentos de validación {count:|está|están} también en el "
-        "entrenamiento, "
-        "salvo mayúsculas, espacios, tildes o cifras (por ejemplo {val} y {train}): la pérdida de "
-        "validación parecerá mejor de lo que es. Quita las copias o reserva documentos de otro "
-        "origen.",
+        "{total:|The one validation document|{count:,} of {total:,} validation documents} also "
+        "{count:|stands|stand} in the training set but for case, spaces or accents (for example "
+        "{val} and {train}): the validation loss will look better than it is. Remove the copies, "
+        "or hold out documents of another origin.",
+        "{total:|El único documento|{count:,} de los {total:,} documentos} de validación "
+        "{count:|está|están} también en el entrenamiento, salvo mayúsculas, espacios o tildes "
+        "(por ejemplo {val} y {train}): la pérdida de validación parecerá mejor de lo que es. "
+        "Quita las copias o reserva documentos de otro origen.",
+    ),
+    "data.number_copies": (
+        "{total:|The one validation document|{count:,} of {total:,} validation documents} also "
+        "{count:|stands|stand} in the training set with other numbers and the same words (for "
+        "example {val} and {train}), though {count:|it has|they have} few digits: the validation "
+        "loss may look better than it is. If they are copies, remove them.",
+        "{total:|El único documento|{count:,} de los {total:,} documentos} de validación "
+        "{count:|está|están} también en el entrenamiento con las mismas palabras y otras cifras "
+        "(por ejemplo {val} y {train}), aunque {count:|tiene|tienen} pocas: la pérdida de "
+        "validación puede parecer mejor de lo que es. Si son copias, quítalas.",
     ),
     "data.val_in_train": (
         "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also "
@@ -131,9 +146,9 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.tokens_per_byte": (
         "This tokenizer spends {tokens:.2f} tokens on a byte of this text: it was made for other "
-        "text. Use bpe:SIZE trained on this one, or byte.",
+        "text. Use --tokenizer bpe:SIZE, trained on this one, or byte.",
         "Este tokenizador gasta {tokens:.2f} tokens por byte de este texto: se hizo para otro. Usa "
-        "bpe:SIZE entrenado con este, o byte.",
+        "--tokenizer bpe:SIZE, entrenado con este, o byte.",
     ),
     "data.languages": (
         "{name} mixes languages ({languages}). If that is not meant, split the file.",
@@ -141,9 +156,9 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.encoding_detected": (
         "{name} is not UTF-8; it was read as {encoding}, which fits its bytes. If letters look "
-        "wrong, name the encoding.",
+        "wrong, name the encoding (--encoding latin-1).",
         "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
-        "letra sale mal, indica la codificación.",
+        "letra sale mal, indica la codificación (--encoding latin-1).",
     ),
     "data.pad_is_end": (
         "This tokenizer pads with its end token. Trainers that mask padding by its id would mask "
@@ -153,6 +168,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "enmascara todos los finales, y el modelo no aprende a parar; aquí el relleno se "
         "enmascara por su posición, el fin cuenta para la pérdida y el tokenizador se guarda sin "
         "ese token de relleno.",
+    ),
+    "data.unmet_tokens": (
+        "{names} {count:|does|do} not occur in the training tokens, so the model learns nothing "
+        "of {count:|it|them} yet: only a chat template writes control tokens, and the same text "
+        "in the data stays text.",
+        "{names} no {count:|aparece|aparecen} en los tokens de entrenamiento, así que el modelo "
+        "aún no aprende nada de {count:|él|ellos}: los tokens de control solo los escribe la "
+        "plantilla de chat, y ese mismo texto en los datos sigue siendo texto.",
     ),
     "data.long_record": (
         "{count:,} {count:|record|records} of more than a million characters, at {places}: is a "

@@ -29,6 +29,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.truncated": ("cut off", "cortados"),
     "ledger.held_out": ("held out", "reservados"),
     "ledger.padding": ("padding", "relleno"),
+    "ledger.left_aside": (
+        "{count:,} {count:|file|files} in the folders left aside, of another kind: {names}.",
+        "{count:,} {count:|archivo|archivos} de las carpetas sin leer, por ser de otro tipo: "
+        "{names}.",
+    ),
     "ledger.difference": ("difference {n}", "diferencia {n}"),
     "ledger.sources": ("Sources", "Fuentes"),
     "ledger.source": ("source", "fuente"),
@@ -44,6 +49,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.nothing": ("Nothing to remark.", "Nada que señalar."),
 }
 
+NAMED = 8  # kinds of files that were not read
 UNITS = ("documents", "bytes", "tokens", "epoch")
 
 
@@ -59,6 +65,17 @@ def equation(unit: str, account: Mapping[str, Any], lang: str) -> str:
     if account.get("error"):
         line += f" ({say('ledger.difference', lang, n=number(account['error'], lang))})"
     return line
+
+
+def left_aside(endings: Mapping[str, int], lang: str) -> list[str]:
+    """What of the folders was not read, as one line; none where there is nothing to tell."""
+    from yunque.words import say
+
+    if not endings:
+        return []
+    names = [f"{name} ({number(n, lang)})" for name, n in endings.items()]
+    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return [say("ledger.left_aside", lang, count=sum(endings.values()), names=shown)]
 
 
 def equations(ledger: Mapping[str, Any], lang: str) -> list[str]:

@@ -74,6 +74,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}, pero no se apartó nada "
         "para comprobarlo: el registro no muestra si el modelo acierta con algo que no haya visto.",
     ),
+    "report.verdict.memorised_why": (
+        "The training loss went from {first:loss} to {last:loss} in {passes:x} passes over the "
+        "same data with nothing held out: take it for learned by heart until an exam of new "
+        "questions shows otherwise.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss} en {passes:x} pasadas por "
+        "los mismos datos, sin nada apartado: da por hecho que se los sabe de memoria hasta que un "
+        "examen de preguntas nuevas muestre lo contrario.",
+    ),
     "report.verdict.train_why": (
         "The training loss went from {first:loss} to {last:loss}.",
         "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}.",
@@ -715,6 +723,79 @@ WORDS: dict[str, tuple[str, str]] = {
         "Look for other programs on the machine, heat, or memory that spills to the disk.",
         "Busca otros programas en la máquina, exceso de calor o memoria que pasa al disco.",
     ),
+    "report.ngram_yardstick": (
+        "Against models that only count what follows what (in {tokens:n} training tokens):",
+        "Frente a modelos que solo cuentan qué sigue a qué (en {tokens:n} tokens de "
+        "entrenamiento):",
+    ),
+    "report.ngram_yardstick.advice": (
+        "Below a yardstick, the model uses more than that much context. What it makes of the rest, "
+        "samples and an exam show.",
+        "Por debajo de una de estas marcas, el modelo usa más contexto que ella. Qué hace con el "
+        "resto lo muestran las muestras y un examen.",
+    ),
+    "report.copied_text.none": (
+        "Nothing that the model wrote stands word for word in the training data: 0 of "
+        "{copied_of:n} tokens in {samples:n} samples (stretches of {copied_shortest:n} tokens or "
+        "more; {copied_searched:n} training tokens searched).",
+        "Nada de lo que el modelo escribió está palabra por palabra en los datos de entrenamiento: "
+        "0 de {copied_of:n} tokens en {samples:n} muestras (tramos de {copied_shortest:n} tokens o "
+        "más; se buscó en {copied_searched:n} tokens de entrenamiento).",
+    ),
+    "report.copied_text.some": (
+        "Of what the model wrote, {part:pct1} stands word for word in the training data: "
+        "{copied_tokens:n} of {copied_of:n} tokens in {samples:n} samples (stretches of "
+        "{copied_shortest:n} tokens or more; {copied_searched:n} training tokens searched). The "
+        "longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
+        "De lo que el modelo escribió, el {part:pct1} está palabra por palabra en los datos de "
+        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens en {samples:n} muestras (tramos "
+        "de {copied_shortest:n} tokens o más; se buscó en {copied_searched:n} tokens de "
+        "entrenamiento). El más largo tiene {copied_longest:n} tokens (paso "
+        "{copied_longest_step:n}).",
+    ),
+    "report.copied_text.more": (
+        "The model recites: {part:pct1} of what it wrote stands word for word in the training data "
+        "({copied_tokens:n} of {copied_of:n} tokens, in {copied_samples:n} of {samples:n} samples; "
+        "stretches of {copied_shortest:n} tokens or more; {copied_searched:n} training tokens "
+        "searched). The longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
+        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los datos "
+        "de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens, en {copied_samples:n} de "
+        "{samples:n} muestras; tramos de {copied_shortest:n} tokens o más; se buscó en "
+        "{copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
+        "tokens (paso {copied_longest_step:n}).",
+    ),
+    "report.copied_text.chance": (
+        "By chance: of held-out text in pieces of the same length, {held_out_part:pct1} stands "
+        "there, {held_out_longest:n} tokens at most.",
+        "Por azar: de textos apartados, en trozos de la misma longitud, está el "
+        "{held_out_part:pct1}, con {held_out_longest:n} tokens como mucho.",
+    ),
+    "report.copied_text.advice": (
+        "Read the samples beside the data before calling them the model's own.",
+        "Lee las muestras junto a los datos antes de llamarlas propias del modelo.",
+    ),
+    "report.copied_text.more.advice": (
+        "Do not take these samples for understanding. Train for fewer passes or on more data, and "
+        "keep private texts out.",
+        "No tomes estas muestras por comprensión. Entrena menos pasadas o con más datos, y deja "
+        "fuera los textos privados.",
+    ),
+    "report.forecast.time": (
+        "Forecast before the run: {forecast_seconds:time}; it took {spent_seconds:time} "
+        "({times:x} times as long).",
+        "Previsto antes de la ejecución: {forecast_seconds:time}; tardó {spent_seconds:time} "
+        "({times:x} veces lo previsto).",
+    ),
+    "report.forecast.memory": (
+        "Memory forecast: {forecast_bytes:gb}; the most in a row of the log was {bytes:gb} "
+        "({memory_times:x} times as much).",
+        "Memoria prevista: {forecast_bytes:gb}; la mayor en una fila del registro fue {bytes:gb} "
+        "({memory_times:x} veces lo previsto).",
+    ),
+    "report.forecast.advice": (
+        "Plan the next run on this machine by what this one took.",
+        "Planifica la próxima ejecución en esta máquina con lo que necesitó esta.",
+    ),
     "report.memory": (
         "Most memory in a row of the log: {bytes:gb} (step {step:n}).",
         "Mayor memoria en una fila del registro: {bytes:gb} (paso {step:n}).",
@@ -753,8 +834,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "cuenta.",
     ),
     "report.unknown.copied_text": (
-        "Whether the samples are copied from the training text: this report does not compare them.",
-        "Si las muestras están copiadas del texto de entrenamiento: este informe no las compara.",
+        "Whether the samples are copied from the training text: a run compares them at its end.",
+        "Si las muestras están copiadas del texto de entrenamiento: se comparan al terminar.",
     ),
     "report.unknown.learning_rate": (
         "How the learning rate went: the log does not name it.",
@@ -827,6 +908,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.resumed_run": ("Resumed run", "Ejecución reanudada"),
     "report.id.epoch_staircase": ("Stairs at each pass", "Escalones en cada pasada"),
     "report.id.throughput": ("Speed", "Velocidad"),
+    "report.id.ngram_yardstick": ("What it learned, by counting", "Lo aprendido, contando"),
+    "report.id.copied_text": ("Text copied from the data", "Texto copiado de los datos"),
+    "report.id.forecast": ("Forecast and outcome", "Lo previsto y lo ocurrido"),
     "report.id.memory": ("Memory", "Memoria"),
     "report.severity.info": ("note", "nota"),
     "report.severity.warning": ("warning", "aviso"),
@@ -836,6 +920,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.evidence.row": ("Row of the log", "Fila del registro"),
     "report.evidence.field": ("Field", "Campo"),
     "report.evidence.value": ("Value", "Valor"),
+    "report.numbers": ("Exact numbers", "Números exactos"),
     "report.advice": ("What to do", "Qué hacer"),
     "report.unknown": ("What this log cannot tell", "Lo que este registro no puede decir"),
     "report.curves": ("The curves", "Las curvas"),
@@ -883,6 +968,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "Signo menos: mejora que se volvió a perder en esa etapa.",
     ),
     "report.stage.time": ("Share of the time", "Parte del tiempo"),
+    "report.fifths": (
+        "How the training loss fell, by fifths of the run",
+        "Cómo bajó la pérdida de entrenamiento, por quintos de la ejecución",
+    ),
+    "report.fifths.how": (
+        "Part of the whole fall, from the first to the lowest loss, that was done by then; each "
+        "fifth measured at the row nearest to its end.",
+        "Parte de toda la bajada, de la primera pérdida a la menor, que ya estaba hecha; cada "
+        "quinto, medido en la fila más cercana a su final.",
+    ),
+    "report.fifths.done": ("Fall done by then", "Bajada ya hecha"),
+    "report.fifths.share": ("{value:pct1}", "{value:pct1}"),
+    "report.fifths.part": ("Fifth", "Quinto"),
+    "report.fifths.epochs": ("Epoch at its end", "Época a su final"),
+    "report.fifths.loss": ("Loss at its end", "Pérdida a su final"),
     "report.samples": ("Samples over time", "Muestras a lo largo del tiempo"),
     "report.samples.shown": (
         "Shown: {shown:n} of {total:n}.",
@@ -1047,11 +1147,59 @@ WORDS: dict[str, tuple[str, str]] = {
         "Gradient norm: how strongly a batch of examples pulls at the weights.",
         "Norma del gradiente: la fuerza con la que un lote de ejemplos tira de los pesos.",
     ),
+    "report.term.perplexity": (
+        "Perplexity: among how many equally likely tokens the model wavers, on average. 1 is no "
+        "doubt at all.",
+        "Perplejidad: entre cuántos tokens igual de probables duda el modelo, de media. 1 es "
+        "ninguna duda.",
+    ),
+    "report.term.plateau": (
+        "Plateau: the stretch in which the loss hardly moves any more.",
+        "Meseta: el tramo en el que la pérdida ya apenas se mueve.",
+    ),
+    "report.term.memorise": (
+        "Memorising: giving back the training examples by heart, without being able to answer "
+        "anything new.",
+        "Memorizar: devolver de memoria los ejemplos de entrenamiento sin saber responder a nada "
+        "nuevo.",
+    ),
+    "report.term.median": (
+        "Median: the value in the middle; half of the others lie above it. A running median takes "
+        "it over neighbouring rows, so that one odd batch does not count.",
+        "Mediana: el valor de en medio; la mitad de los demás queda por encima. La mediana móvil "
+        "la toma entre filas vecinas, para que un lote raro no cuente.",
+    ),
+    "report.term.scientific": (
+        "Figures with an e: the number after it says how many places the decimal point moves; "
+        "2e-04 is 0.0002.",
+        "Cifras con una e: el número que la sigue dice cuántos lugares se mueve la coma; 2e-04 "
+        "es 0,0002.",
+    ),
+    "report.term.early_stopping": (
+        "Early stopping: the run ends by itself once the validation loss no longer falls.",
+        "Parada temprana: la ejecución termina sola cuando la pérdida de validación deja de bajar.",
+    ),
+    "report.term.checkpoint": (
+        "Checkpoint: the model as it was at one step, kept on disk.",
+        "Punto de control: el modelo tal como era en un paso, guardado en el disco.",
+    ),
+    "report.term.token": (
+        "Token: the piece of text that the model reads and writes at a time, a word or less.",
+        "Token: el trozo de texto que el modelo lee y escribe de una vez, una palabra o menos.",
+    ),
     "report.term.noise": (
         "Noise: the chance differences between batches or evaluations, measured here from the log "
         "itself. What is smaller than it is not claimed.",
         "Ruido: las diferencias debidas al azar entre lotes o evaluaciones, medidas aquí en el "
         "propio registro. Lo que es menor que él no se afirma.",
+    ),
+    "report.live.on": ("The run goes on", "La ejecución sigue en marcha"),
+    "report.live.ended": ("The run has ended", "La ejecución ha terminado"),
+    "report.live.rows": ("rows", "filas"),
+    "report.live.fault": ("The log cannot be read now:", "El registro no se puede leer ahora:"),
+    "report.live.gone": (
+        "No answer any more: the program that shows this page was stopped.",
+        "Ya no hay respuesta: se detuvo el programa que muestra esta página.",
     ),
     "report.source": ("Source", "Fuente"),
     "report.source.text": (
@@ -1059,6 +1207,55 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path} · formato: {format} · filas: {rows:n} · SHA-256: {sha256}",
     ),
 }
+
+KNOWN = {
+    1: ("how often each token occurs", "con qué frecuencia aparece cada token"),
+    2: ("which token follows which", "qué token sigue a cuál"),
+    3: ("which token follows each two", "qué token sigue a cada dos"),
+    4: ("which token follows each three", "qué token sigue a cada tres"),
+    5: ("which token follows each four", "qué token sigue a cada cuatro"),
+}
+"""What an n-gram model of each order knows, as it stands in a sentence."""
+
+for _order, (_en, _es) in KNOWN.items():
+    _loss, _step = f"{{loss_{_order}:loss}}", f"{{step_{_order}:n}}"
+    WORDS[f"report.ngram_{_order}"] = (
+        f"counts of {_order} in a row",
+        f"recuento de {_order} seguidos",
+    )
+    WORDS[f"report.ngram_yardstick.from_{_order}"] = (
+        f"From step {_step} it predicts better than knowing {_en} would ({_loss}).",
+        f"Desde el paso {_step} predice mejor que sabiendo {_es} ({_loss}).",
+    )
+    WORDS[f"report.ngram_yardstick.at_once_{_order}"] = (
+        f"At its first evaluation, step {_step}, it already predicts better than knowing {_en} "
+        f"would ({_loss}).",
+        f"En su primera evaluación, paso {_step}, ya predice mejor que sabiendo {_es} ({_loss}).",
+    )
+    WORDS[f"report.ngram_yardstick.not_yet_{_order}"] = (
+        f"It never predicted better than knowing {_en} would ({_loss}; its lowest validation loss "
+        "is {best:loss}, at step {best_step:n}).",
+        f"Nunca predijo mejor que sabiendo {_es} ({_loss}; su pérdida de validación más baja es "
+        "{best:loss}, en el paso {best_step:n}).",
+    )
+TERMS: dict[str, tuple[str, str]] = {
+    "validation": (r"validation loss(?:es)?|held out", r"pérdidas? de validación|apartad[oa]s?"),
+    "learning_rate": (r"learning rate|warm-up", r"tasa de aprendizaje|calentamiento"),
+    "grad_norm": (r"gradient norm", r"norma del gradiente"),
+    "loss": (r"loss(?:es)?", r"pérdidas?"),
+    "overfitting": (r"overfit(?:ted|ting)", r"sobreajust\w+"),
+    "step": (r"steps?|epochs?", r"pasos?|épocas?"),
+    "perplexity": (r"perplexity", r"perplejidad"),
+    "plateau": (r"plateau", r"meseta"),
+    "memorise": (r"memoris\w+|by heart", r"memoriza\w*|de memoria"),
+    "median": (r"(?:running )?medians?", r"medianas?(?: móvil)?"),
+    "scientific": (r"\d[.,]\de[-+]\d+", r"\d[.,]\de[-+]\d+"),
+    "early_stopping": (r"early stopping", r"parada temprana"),
+    "checkpoint": (r"checkpoints?", r"puntos? de control"),
+    "token": (r"tokens?", r"tokens?"),
+    "noise": (r"noise", r"ruido"),
+}
+"""`report.term.KEY` → the words that it explains, as regular expressions in each language."""
 
 FORMS = {
     "constant": ("constant", "constante"),

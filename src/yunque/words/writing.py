@@ -71,6 +71,14 @@ def duration(seconds: float | None, short: bool = False) -> str:
     return " ".join(f"{n}{space}{b if short else a}" for n, a, b in parts[first : first + 2])
 
 
+def data_size(num_bytes: float, lang: str) -> str:
+    """Bytes in the unit that gives a number from 1 to 1000: `812 bytes`, `3.4 kB`, `12.1 MB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{number(num_bytes / size, lang, 1)} {unit}"
+    return f"{number(num_bytes, lang)} {'byte' if round(num_bytes) == 1 else 'bytes'}"
+
+
 def gigabytes(num_bytes: float | None, lang: str) -> str:
     """Memory in GB of 10^9 bytes, in MB below 0.1 GB."""
     if num_bytes is None or not math.isfinite(num_bytes):

@@ -1,0 +1,352 @@
+"""A recipe becomes a forecast: shape, data and machine, and what past runs came to.
+
+PyTorch is imported only to measure the machine and to read a base's shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yunque.assemble.recipes import base_recipe, finetune_recipe, overlaid
+from yunque.config import MachineConfig, ModelConfig, Recipe, validate
+from yunque.errors import InputError
+from yunque.files import read_json
+from yunque.forecast import store
+from yunque.forecast.history import Correction, Outcome, correction
+from yunque.forecast.lines import plan_lines
+from yunque.forecast.machine import Machine, Rates, published
+from yunque.forecast.plan import Plan, plan_run
+from yunque.forecast.remarks import Data, Remark, remarks
+from yunque.forecast.work import Workload
+from yunque.screen import Screen, SilentScreen
+from yunque.words import say
+
+if TYPE_CHECKING:
+    from yunque.runtime import Runtime
+
+DEFAULT_STEPS = 2_000
+TOKENS_A_BYTE = {"char": 0.97, "byte": 1.0, "word": 0.2}
+SUBWORD_TOKENS_A_BYTE = 0.28
+"""Of byte-level BPE with some thousand entries on European text: docs/lab-notes.md, by file."""
+VOCABULARY = {"char": 120, "byte": 258, "word": 20_000}
+COMPRESSED, COMPRESSION = (".gz", ".zst", ".bz2", ".xz", ".parquet"), 3.0
+STREAM, BUCKET = 1024, 64
+LEAST_STEPS = 5
+"""Updates of a run from which a forecast is corrected."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A forecast, the data that it is for, and a second opinion on the recipe."""
+
+    plan: Plan
+    data: Data
+    doubts: tuple[Remark, ...]
+
+    def lines(self, lang: str) -> list[str]:
+        """What `yunque plan` prints."""
+        return plan_lines(self.plan, self.data, self.doubts, lang)
+
+    def to_json(self) -> dict[str, Any]:
+        """The forecast as a JSON object, the doubts in both languages."""
+        return {
+            **self.plan.to_json(),
+            "tokens": {
+                "train": self.data.train_tokens or None,
+                "val": self.data.val_tokens or None,
+                "guessed": self.data.guessed,
+            },
+            "doubts": [
+                {
+                    "id": doubt.key.partition(".doubt_")[2],
+                    "numbers": doubt.numbers,
+                    "text": {lang: doubt.text(lang) for lang in ("en", "es")},
+                }
+                for doubt in self.doubts
+            ],
+        }
+
+    def _repr_markdown_(self) -> str:
+        return "```\n" + "\n".join(self.lines("en")) + "\n```"
+
+
+def plan(
+    recipe: str | Path | Recipe = "",
+    *,
+    base: str | Path = "",
+    sources: Sequence[str] | str = (),
+    on: str = "",
+    screen: Screen | None = None,
+    lang: str = "en",
+    **options: Any,
+) -> Planned:
+    """What a run will take: memory, time, disk; does it fit; what to change; a second opinion.
+
+    Args:
+        recipe: a recipe file, a run folder or a `Recipe`; `options` go over it.
+        base: the MODEL that is fine-tuned, or a preset's name for its shape alone; empty: that of
+            the recipe, or training from scratch.
+        sources: what is trained on; its size gives the number of passes.
+        on: a machine of the table of published figures; empty: this one, measured once.
+        screen: told of the measurement's progress.
+
+    Raises:
+        InputError: a fault of the recipe, or an unknown machine.
+    """
+    show = screen or SilentScreen()
+    if isinstance(recipe, Recipe):
+        whole = dataclasses.replace(recipe, base=str(base) or recipe.base)
+    else:
+        named = (str(options.get("method", "")), str(options.get("preset", "")))
+        whole = planned_recipe(str(recipe), str(base), *named)
+    whole = overlaid(whole, options)
+    if sources:
+        given = [sources] if isinstance(sources, (str, Path)) else sources
+        whole = dataclasses.replace(whole, sources=tuple(str(one) for one in given))
+    validate(whole)
+    if on:
+        machine = published(on)
+    else:
+        machine = this_machine(
+            whole.machine,
+            lambda done, count: show.progress(
+                say("plan.calibrating", lang, done=done, all=count), done / count
+            ),
+        )
+    job, data = job_of(whole, precision_on(machine, whole.machine))
+    past = correction(store.outcomes(), machine.name, job.method, machine.spread)
+    made = plan_run(job, machine, past, token_bytes(job, data))
+    return Planned(made, data, tuple(remarks(job, data)))
+
+
+def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str = "") -> Recipe:
+    """The recipe that a forecast starts from: a file's or a run's, else the defaults.
+
+    Args:
+        path: a recipe file or a run folder.
+        base, method, preset: as given beside it; "" takes the file's. With a base the defaults
+            are those of fine-tuning.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    file = Path(path) / "recipe.toml" if path and Path(path).is_dir() else Path(path)
+    if path and not file.is_file():
+        raise InputError(f"{file}: no recipe there. Name a recipe file (.toml) or a run folder.")
+    text = str(file) if path else ""
+    whole = base_recipe(text, preset)
+    if base or whole.base:
+        tuned = finetune_recipe(text, method)
+        whole = dataclasses.replace(tuned, base=base or tuned.base)
+    return whole
+
+
+def precision_on(machine: Machine, asked: MachineConfig) -> str:
+    """The precision that a run would compute in there."""
+    if asked.precision != "auto":
+        return asked.precision
+    best = ("bf16", "fp16") if machine.kind == "cuda" else ("bf16",)
+    return next((name for name in best if name in machine.rates), "fp32")
+
+
+def machine_key(machine: MachineConfig) -> str:
+    """What rates depend on: device, precision and threads that are asked for, PyTorch."""
+    torch = importlib.metadata.version("torch")
+    return f"{machine.device}/{machine.precision}/{machine.threads}/torch-{torch}"
+
+
+def this_machine(
+    machine: MachineConfig, told: Callable[[int, int], None] = lambda done, count: None
+) -> Machine:
+    """This machine as it was measured before, or measured now."""
+    key = machine_key(machine)
+    found = store.kept_machine(key)
+    if found is None:
+        from yunque.assemble.calibration import calibrate
+
+        found = calibrate(machine, told)
+        store.keep_machine(key, found)
+    return found
+
+
+def job_of(recipe: Recipe, precision: str) -> tuple[Workload, Data]:
+    """What the forecast needs of a recipe, and what is known of its data."""
+    method = recipe.adapt.method if recipe.base else "pretrain"
+    shape = base_shape(recipe.base) if recipe.base else recipe.model
+    known, vocabulary = data_of(recipe)
+    shape = dataclasses.replace(
+        shape,
+        dropout=recipe.model.dropout,
+        attention_dropout=recipe.model.attention_dropout,
+    ).resolved(shape.vocab_size or vocabulary)
+    length = recipe.data.max_length or shape.context_length
+    if recipe.base and not recipe.data.max_length:
+        longest = known.longest or STREAM
+        length = min(shape.context_length, -(-longest // BUCKET) * BUCKET)
+    stride = recipe.data.stride or length
+    rows = math.ceil(known.train_tokens / stride)
+    steps = recipe.train.steps
+    if not steps and recipe.train.epochs and rows:
+        steps = max(1, math.ceil(recipe.train.epochs * rows / recipe.train.batch_size))
+    job = Workload(
+        shape=shape,
+        train=recipe.train,
+        optim=recipe.optim,
+        method=method,
+        adapt=recipe.adapt,
+        length=length,
+        precision=precision,
+        steps=steps or DEFAULT_STEPS,
+        epoch_rows=rows,
+        val_rows=math.ceil(known.val_tokens / length),
+    )
+    return job, known
+
+
+def forecast_run(job: Workload, machine: MachineConfig, where: Runtime, base_memory: int) -> Plan:
+    """The forecast of a run that is about to begin, on this machine.
+
+    Nothing is measured now: where the machine was not measured before, memory and disk are
+    forecast, and every time is 0.
+    """
+    found = store.kept_machine(machine_key(machine))
+    if found is None:
+        found = Machine(
+            name="",
+            kind=where.device.type,
+            memory=where.memory_size() or 0,
+            rates={"fp32": Rates(*(0.0,) * 7)},
+            base_memory=0,
+            watts=0.0,
+            measured=False,
+        )
+    found = dataclasses.replace(found, base_memory=base_memory)
+    past = correction(store.outcomes(), found.name, job.method, found.spread)
+    return plan_run(job, found, past)
+
+
+def told(plan: Plan) -> dict[str, Any]:
+    """A forecast as it stands in the first row of a run's log; null where it is not known."""
+    timed = plan.machine.measured
+    return {
+        "seconds": round(plan.seconds.value, 1) if timed else None,
+        "low_seconds": round(plan.seconds.low, 1) if timed else None,
+        "high_seconds": round(plan.seconds.high, 1) if timed else None,
+        "memory_bytes": round(plan.peak.value),
+        "disk_bytes": plan.disk,
+    }
+
+
+def learn(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what a run came to, so that the next forecast on this machine is better.
+
+    Args:
+        rows: the run log. A resumed run is not learnt from: its peak is that of a part.
+    """
+    steps = [row for row in rows if row["event"] == "step"]
+    if not plan.machine.measured or len(steps) < LEAST_STEPS or not steps[-1]["memory_bytes"]:
+        return
+    seen = [0, *(row["tokens_seen"] for row in steps)]
+    seconds = [
+        (seen[index + 1] - seen[index]) / row["tokens_per_second"]
+        for index, row in enumerate(steps)
+        if row["tokens_per_second"]
+    ]
+    uncorrected = plan_run(plan.job, plan.machine, Correction())
+    store.add_outcome(
+        Outcome(
+            machine=plan.machine.name,
+            method=plan.job.method,
+            forecast_seconds=uncorrected.update_seconds.value,
+            seconds=statistics.median(seconds),
+            forecast_memory=uncorrected.peak.value - plan.machine.base_memory,
+            memory=max(1.0, steps[-1]["memory_bytes"] - plan.machine.base_memory),
+        )
+    )
+
+
+def base_shape(base: str) -> ModelConfig:
+    """The shape of a base from its configuration alone, without its weights.
+
+    Raises:
+        InputError: no configuration there, or one whose shape cannot be told.
+    """
+    from yunque.assemble.models import model_path
+    from yunque.model.presets import PRESETS
+
+    if base in PRESETS and not Path(base).exists():
+        return PRESETS[base]
+    path = model_path(base)
+    if path.is_file():
+        from yunque.weights.gguf_file import open_gguf
+        from yunque.weights.gguf_shape import shape_of
+
+        return shape_of(open_gguf(path))
+    from yunque.weights.families import model_config
+
+    return model_config(read_json(path / "config.json"), str(path / "config.json"))
+
+
+def data_of(recipe: Recipe) -> tuple[Data, int]:
+    """(what is known of the data of a recipe, entries of its vocabulary)."""
+    kind, _, size = recipe.data.tokenizer.partition(":")
+    vocabulary = VOCABULARY.get(kind) or (int(size) if size.isdigit() else 0)
+    held_out = recipe.data.val > 0
+    prepared = [Path(source) for source in recipe.sources if is_prepared(Path(source))]
+    if prepared:
+        record = read_json(prepared[0] / "data.json")
+        splits = record["facts"]["splits"]
+        tokens = read_json(prepared[0] / "tokenizer.json")["model"].get("vocab", {})
+        val = splits.get("val", {}).get("tokens", 0)
+        documents = splits["train"]["documents"]
+        apart = bool(record["facts"].get("conversations"))
+        longest = round(2 * splits["train"]["tokens"] / max(1, documents)) if apart else 0
+        data = Data(
+            train_tokens=splits["train"]["tokens"],
+            val_tokens=val,
+            documents=documents if apart else 0,
+            longest=longest,
+            validation=val > 0,
+        )
+        return data, len(tokens)
+    size_on_disk = sum(bytes_of(Path(source).expanduser()) for source in recipe.sources)
+    each = TOKENS_A_BYTE.get(kind, SUBWORD_TOKENS_A_BYTE)
+    tokens = round(size_on_disk * each)
+    val = round(tokens * recipe.data.val)
+    data = Data(
+        train_tokens=tokens - val - round(tokens * recipe.data.test),
+        val_tokens=val,
+        guessed=tokens > 0,
+        validation=held_out,
+    )
+    return data, vocabulary or 32_000
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether `folder` holds a finished preparation."""
+    if not (folder / "data.json").is_file():
+        return False
+    record = read_json(folder / "data.json")
+    return isinstance(record, dict) and record.get("state") == "complete"
+
+
+def bytes_of(path: Path) -> float:
+    """Bytes of text in a file or folder, as good as its size tells; 0 where it is not there."""
+    if path.is_dir():
+        return sum(bytes_of(one) for one in path.iterdir())
+    if not path.is_file():
+        return 0.0
+    return path.stat().st_size * (COMPRESSION if path.suffix in COMPRESSED else 1.0)
+
+
+def token_bytes(job: Workload, data: Data) -> int:
+    """The prepared tokens on disk."""
+    width = 2 if job.shape.vocab_size <= 2**16 else 4
+    return width * (data.train_tokens + data.val_tokens)

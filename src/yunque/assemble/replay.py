@@ -1,0 +1,172 @@
+"""Is what a run's log says true? Some updates are made again and held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yunque import files, runtime
+from yunque.assemble.environment import environment
+from yunque.assemble.origins import trained
+from yunque.assemble.runs import Learner, Run
+from yunque.assemble.sources import located
+from yunque.config import Recipe, merge, read_tree, validate
+from yunque.data.prepare import is_prepared
+from yunque.errors import InputError
+from yunque.runlog import NAME, read
+from yunque.screen import Screen, SilentScreen
+from yunque.train import checkpoint
+from yunque.train.optim import learning_rate_multiplier
+from yunque.train.step import update
+
+COMPARED = ("train_loss", "learning_rate", "grad_norm", "tokens_seen")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value of the log that came out otherwise."""
+
+    step: int
+    name: str
+    """A key of the log's row, or the name of a tensor of the next checkpoint."""
+    logged: float | None
+    replayed: float | None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of it."""
+
+    run: Path
+    begun_at: int
+    """Step of the checkpoint; 0: the weights that the seed gives."""
+    steps: int
+    differences: tuple[Difference, ...]
+    tensors: int
+    """Tensors of a checkpoint at the end of the replay that were compared too; 0: none stood."""
+    changed: tuple[str, ...]
+    """What is another than when the run was made (versions, threads, processor): with these, equal
+    bytes are not promised."""
+
+    @property
+    def confirmed(self) -> bool:
+        return not self.differences
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as a JSON object."""
+        return {**asdict(self), "run": str(self.run), "confirmed": self.confirmed}
+
+
+def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None) -> Replay:
+    """Make `steps` updates again from a checkpoint and hold them against the log, bit for bit.
+
+    Begins at the newest checkpoint that has so many logged updates behind it, else at the oldest
+    one that has any, else at the beginning. Writes nothing into the run.
+
+    Raises:
+        InputError: no run there, no data, several processes, or nothing that could be replayed.
+    """
+    folder = Path(run_folder)
+    path = folder / "recipe.toml"
+    if not path.is_file():
+        raise InputError(f"{folder}: no run there (recipe.toml is missing).")
+    if steps < 1:
+        raise InputError(f"steps is {steps}: 1 or more.")
+    recipe = merge(Recipe(), read_tree(path), str(path))
+    validate(recipe)
+    tokens = located(recipe, folder)[1]
+    if not is_prepared(tokens):
+        raise InputError(f"{tokens}: the prepared data of the run are gone; nothing to replay.")
+    where = runtime.start(recipe.machine)
+    if where.world > 1:
+        raise InputError("--verify replays with one process: start it without a launcher.")
+    logged = {row.values["step"]: row.values for row in read(folder / NAME) if row.event == "step"}
+    last = max(logged, default=0)
+    valid = [
+        step
+        for step in checkpoint.all_steps(folder)
+        if step < last and checkpoint.is_valid(checkpoint.path_of(folder, step))
+    ]
+    enough = [step for step in valid if step + steps <= last]
+    begin = max(enough) if enough else min(valid, default=0)
+    count = min(steps, last - begin)
+    if count < 1:
+        raise InputError(f"{folder / NAME}: no update to replay.")
+    show = screen or SilentScreen()
+    run = Run(recipe, folder, where, show, "en", resuming=True)
+    made = run.learner()
+    tokens_seen = 0
+    if begin:
+        tokens_seen = run.restore(checkpoint.path_of(folder, begin), made)[0].tokens_seen
+    differences: list[Difference] = []
+    for step in range(begin, begin + count):
+        row, tokens_seen = repeated(run, made, step, tokens_seen)
+        # An update without a loss leaves no row of its own; the next one shows whether it was so.
+        for name in COMPARED if step + 1 in logged else ():
+            old, new = logged[step + 1].get(name), row[name]
+            if old != new:
+                differences.append(Difference(step + 1, name, old, new))
+        show.step({**row, "step": step + 1, "steps": begin + count})
+    end = checkpoint.path_of(folder, begin + count)
+    compared = 0
+    if checkpoint.is_valid(end):
+        kept = checkpoint.load(end)[0]
+        for name, parameter in trained(made.model).items():
+            compared += 1
+            apart = (parameter.detach().cpu() - kept[name]).abs().max().item()
+            if not torch.equal(parameter.detach().cpu(), kept[name]):
+                differences.append(Difference(begin + count, name, 0.0, apart))
+    changed = changes(folder, environment(where, run.recipe))
+    return Replay(folder, begin, count, tuple(differences), compared, changed)
+
+
+def repeated(
+    run: Run, made: Learner, step: int, tokens_seen: int
+) -> tuple[dict[str, float | None], int]:
+    """Make update `step` (0-based) as the loop does; returns its row and the tokens seen."""
+    recipe = run.recipe
+    rate = made.optimizers.set_rate(learning_rate_multiplier(step, run.steps, recipe.optim))
+    done = update(
+        step,
+        run.batches.batch,
+        made.spread,
+        made.model.head,
+        made.optimizers,
+        made.scaler,
+        run.runtime,
+        batch_size=recipe.train.batch_size,
+        micro_batch_size=recipe.train.micro_batch_size or recipe.train.batch_size,
+        clip_norm=recipe.optim.clip_norm,
+        seed=recipe.machine.seed,
+    )
+    tokens_seen += done.tokens
+    row = {
+        "train_loss": done.loss,
+        "learning_rate": rate,
+        "grad_norm": done.grad_norm,
+        "tokens_seen": tokens_seen,
+    }
+    finite = {name: value if value - value == 0 else None for name, value in row.items()}
+    return finite, tokens_seen
+
+
+def changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the last session of the run had otherwise, as "name: then → now"."""
+    path = folder / "environment.json"
+    if not path.is_file():
+        return ()
+    first = files.read_json(path)
+    then = {**first, **(first.get("resumed") or [{}])[-1]}
+    names = [name for name in now if name not in ("commit", "packages") and name in then]
+    found = [f"{name}: {then[name]} → {now[name]}" for name in names if then[name] != now[name]]
+    packages = then.get("packages", {})
+    found += [
+        f"{name}: {packages.get(name)} → {version}"
+        for name, version in now["packages"].items()
+        if packages.get(name) != version
+    ]
+    return tuple(found)

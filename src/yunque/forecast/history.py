@@ -1,0 +1,90 @@
+"""What past forecasts on a machine came to: the next one is corrected by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KEPT = 50
+"""Outcomes that are kept and counted, the newest."""
+OTHER_METHOD = 0.5
+"""Weight of an outcome of another method beside one of the same."""
+PRIOR = 1.0
+"""As how many outcomes the uncorrected forecast counts: one lucky run does not turn it around."""
+MEMORY_SPREAD = 0.05
+"""Standard deviation of the logarithm of outcome / forecast of the peak memory, before there are
+outcomes (docs/lab-notes.md)."""
+LEAST_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: what was forecast before any correction, and what it came to."""
+
+    machine: str
+    method: str
+    """pretrain, full, lora or qlora."""
+    forecast_seconds: float
+    """Of one update."""
+    seconds: float
+    """The median of its updates."""
+    forecast_memory: float
+    """Bytes above what was taken before the first tensor."""
+    memory: float
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Factors on a forecast, and how far outcomes lie around it."""
+
+    time_factor: float = 1.0
+    memory_factor: float = 1.0
+    time_spread: float = 0.0
+    """Standard deviation of the logarithm; 0: that of the machine's rates."""
+    memory_spread: float = MEMORY_SPREAD
+    count: int = 0
+
+
+def correction(outcomes: Sequence[Outcome], machine: str, method: str, spread: float) -> Correction:
+    """The correction for a run of `method` on `machine`.
+
+    The factor is the geometric mean of outcome / forecast, those of the same method counting
+    twice, drawn towards 1 as if one more run had come out exactly as forecast.
+
+    Args:
+        spread: of a time forecast on this machine without any outcome.
+    """
+    here = [one for one in outcomes if one.machine == machine][-KEPT:]
+    if not here:
+        return Correction(time_spread=spread)
+    weights = [1.0 if one.method == method else OTHER_METHOD for one in here]
+
+    def drawn(ratios: list[float], prior_spread: float) -> tuple[float, float]:
+        logs = [math.log(ratio) for ratio in ratios]
+        total = sum(weights)
+        mean = sum(w * x for w, x in zip(weights, logs, strict=True)) / (total + PRIOR)
+        # The spread before any outcome counts as PRIOR of them.
+        squares = sum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
+        var = (squares + PRIOR * prior_spread**2) / (total + PRIOR)
+        return math.exp(mean), max(LEAST_SPREAD, math.sqrt(var))
+
+    time_factor, time_spread = drawn([o.seconds / o.forecast_seconds for o in here], spread)
+    memory_factor, memory_spread = drawn(
+        [o.memory / o.forecast_memory for o in here], MEMORY_SPREAD
+    )
+    return Correction(time_factor, memory_factor, time_spread, memory_spread, len(here))
+
+
+def from_json(rows: Any) -> list[Outcome]:
+    """Outcomes as they were kept; what is of another form is left out."""
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        try:
+            one = Outcome(**row)
+        except TypeError:
+            continue
+        if min(one.forecast_seconds, one.seconds, one.forecast_memory, one.memory) > 0:
+            found.append(one)
+    return found

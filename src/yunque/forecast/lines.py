@@ -1,0 +1,151 @@
+"""A plan as lines of text for a reader, in English or Spanish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from yunque.forecast.plan import Plan
+from yunque.forecast.remarks import Data, Remark, same_computation
+from yunque.forecast.shape import count_parameters
+from yunque.words import say
+from yunque.words.writing import duration, gigabytes, number
+
+
+def short_time(seconds: float, lang: str) -> str:
+    """A duration; below ten seconds with its decimals."""
+    if seconds < 0.1:
+        return f"{number(1000 * seconds, lang, 1)} ms"
+    return f"{number(seconds, lang, 2)} s" if seconds < 10 else duration(seconds)
+
+
+def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> list[str]:
+    """What the run is, whether it fits, what it takes, what could be changed, what to doubt."""
+    job = plan.job
+    lines = [
+        say(
+            f"plan.job_{job.method}",
+            lang,
+            parameters=count_parameters(job.shape).total,
+            steps=job.steps,
+            rows=job.train.batch_size,
+            length=job.row_length,
+            bits=job.adapt.quantize_bits,
+        ),
+        "",
+        fits_line(plan, lang),
+        say(
+            "plan.time",
+            lang,
+            whole=short_time(plan.seconds.value, lang),
+            low=short_time(plan.seconds.low, lang),
+            high=short_time(plan.seconds.high, lang),
+            update=short_time(plan.update_seconds.value, lang),
+            evaluations=plan.evaluations,
+            evaluation=short_time(plan.evaluation_seconds, lang),
+        ),
+        say(
+            "plan.disk",
+            lang,
+            disk=gigabytes(plan.disk, lang),
+            energy=number(plan.kilowatt_hours, lang, 3 if plan.kilowatt_hours < 1 else 1),
+        ),
+    ]
+    machine = plan.machine
+    if machine.measured:
+        lines.append(say("plan.measured", lang, machine=machine.name, outcomes=plan.outcomes))
+    else:
+        lines.append(say("plan.guess", lang, machine=machine.name))
+    if not data.train_tokens:
+        lines.append(say("plan.unknown_data", lang))
+    elif data.guessed:
+        lines.append(say("plan.guessed_data", lang, tokens=data.train_tokens))
+    lines += ["", say("plan.table_parts", lang)]
+    lines += table(
+        (say(f"plan.part_{name}", lang), gigabytes(size, lang))
+        for name, size in plan.memory.parts().items()
+        if size
+    )
+    lines += ["", say("plan.table_moments", lang)]
+    lines += table(
+        (say(f"plan.moment_{name}", lang), gigabytes(size, lang))
+        for name, size in plan.moments.items()
+    )
+    lines.append(say("plan.largest", lang, rows=plan.largest_micro_batch, length=plan.longest_row))
+    if plan.changes:
+        lines += ["", say("plan.table_changes", lang)]
+        lines += table(
+            (
+                say(f"plan.change_{change.id}", lang, **change.numbers),
+                f"{gigabytes(change.memory, lang)}, {short_time(change.seconds, lang)}",
+            )
+            for change in plan.changes
+        )
+    lines += ["", say("plan.second_opinion", lang)]
+    lines += [f"  {doubt.text(lang)}" for doubt in doubts]
+    if not doubts:
+        lines.append("  " + say("plan.no_doubts", lang))
+    better = same_computation(job)
+    if better is not None and not 0.5 <= better.now_parameters / better.parameters <= 2:
+        lines.append(
+            "  "
+            + say(
+                "plan.same_computation",
+                lang,
+                parameters=better.parameters,
+                tokens=better.tokens,
+                now_parameters=better.now_parameters,
+                now_tokens=better.now_tokens,
+            )
+        )
+        if not better.in_range:
+            lines.append("  " + say("plan.out_of_range", lang))
+    return lines
+
+
+def fits_line(plan: Plan, lang: str) -> str:
+    """One sentence: does it fit?"""
+    memory = plan.machine.memory
+    key = (
+        "plan.memory_unknown"
+        if not memory
+        else "plan.fits"
+        if plan.fits
+        else "plan.tight"
+        if plan.tight
+        else "plan.too_large"
+    )
+    return say(
+        key,
+        lang,
+        peak=gigabytes(plan.peak.value, lang),
+        low=gigabytes(plan.peak.low, lang),
+        high=gigabytes(plan.peak.high, lang),
+        memory=gigabytes(memory, lang),
+    )
+
+
+def before_line(plan: Plan, lang: str) -> str:
+    """The line that a run shows before its first step."""
+    if plan.machine.memory and not plan.fits and not plan.tight:
+        return say(
+            "plan.before_too_large",
+            lang,
+            peak=gigabytes(plan.peak.value, lang),
+            memory=gigabytes(plan.machine.memory, lang),
+        )
+    return say(
+        "plan.before" if plan.machine.measured else "plan.before_untimed",
+        lang,
+        time=short_time(plan.seconds.value, lang),
+        low=short_time(plan.seconds.low, lang),
+        high=short_time(plan.seconds.high, lang),
+        peak=gigabytes(plan.peak.value, lang),
+        disk=gigabytes(plan.disk, lang),
+    )
+
+
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Two columns, the second aligned to the right of the widest first."""
+    pairs = list(rows)
+    width = max((len(left) for left, _ in pairs), default=0)
+    return [f"  {left:<{width}}  {right}" for left, right in pairs]

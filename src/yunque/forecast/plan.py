@@ -1,0 +1,244 @@
+"""A run before it runs: memory, time, disk and current, each with an interval; does it fit?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from yunque.forecast.history import Correction
+from yunque.forecast.machine import Machine
+from yunque.forecast.memory import (
+    Memory,
+    disk_bytes,
+    evaluating,
+    generating,
+    passing,
+    peak_memory,
+    stored,
+    together,
+)
+from yunque.forecast.work import Workload, evaluation_work, update_work
+
+NORMAL_90 = 1.645
+"""Standard deviations on either side that hold 90 % of a normal distribution."""
+SAVING_BYTES_A_SECOND = 4e8
+"""Hashing and writing a checkpoint: a guess for a plain disk, small beside the updates."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A forecast and the range that should hold nine outcomes of ten."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, value: float, spread: float) -> Interval:
+        """`spread`: standard deviation of the logarithm of outcome / forecast."""
+        factor = math.exp(NORMAL_90 * spread)
+        return cls(value, value / factor, value * factor)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that could be changed, and what it gives."""
+
+    id: str
+    """The sentence `plan.change_ID`."""
+    job: Workload
+    memory: int
+    """Bytes at the peak, after the change."""
+    seconds: float
+    """Of the whole run, after the change."""
+    numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take on a machine."""
+
+    job: Workload
+    machine: Machine
+    memory: Memory
+    """By part, at the peak of training or evaluation, before the correction by past outcomes."""
+    peak: Interval
+    """Bytes."""
+    moments: Mapping[str, float]
+    """Peak of each kind of work: training, evaluation, generation, saving; bytes."""
+    update_seconds: Interval
+    evaluation_seconds: float
+    evaluations: int
+    seconds: Interval
+    """The whole run, as long as nothing stops it early."""
+    disk: int
+    kilowatt_hours: float
+    changes: tuple[Change, ...]
+    largest_micro_batch: int
+    """Sequences that fit at once; 0: not even one does."""
+    longest_row: int
+    """Tokens of a row that fit at this micro-batch, at most the context; 0: not even 16."""
+    outcomes: int
+    """Past runs on this machine that the forecast was corrected by."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether even the high end of the interval fits. Where the memory is not known, True."""
+        return not self.machine.memory or self.peak.high <= self.machine.memory
+
+    @property
+    def tight(self) -> bool:
+        """Fits by its likeliest value, but not by the high end of its interval."""
+        return not self.fits and self.peak.value <= self.machine.memory
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as a JSON object: bytes, seconds, kWh."""
+        return {
+            "machine": {
+                "name": self.machine.name,
+                "memory_bytes": self.machine.memory,
+                "measured": self.machine.measured,
+                "outcomes": self.outcomes,
+            },
+            "memory_bytes": dataclasses.asdict(self.peak),
+            "memory_parts": dict(self.memory.parts()),
+            "memory_moments": dict(self.moments),
+            "fits": self.fits,
+            "update_seconds": dataclasses.asdict(self.update_seconds),
+            "evaluation_seconds": self.evaluation_seconds,
+            "evaluations": self.evaluations,
+            "steps": self.job.steps,
+            "seconds": dataclasses.asdict(self.seconds),
+            "disk_bytes": self.disk,
+            "kilowatt_hours": self.kilowatt_hours,
+            "largest_micro_batch": self.largest_micro_batch,
+            "longest_row": self.longest_row,
+            "changes": [
+                {
+                    "id": change.id,
+                    "memory_bytes": change.memory,
+                    "seconds": change.seconds,
+                    **change.numbers,
+                }
+                for change in self.changes
+            ],
+        }
+
+
+def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int = 0) -> Plan:
+    """The forecast of a job on a machine, corrected by what past forecasts there came to.
+
+    Args:
+        past: factors and spreads of the outcomes of earlier runs; `Correction()` for none.
+        token_bytes: the prepared data on disk.
+    """
+    base = machine.base_memory
+
+    def peak_of(other: Workload) -> float:
+        return corrected(peak_memory(other, base), past)
+
+    def seconds_of(other: Workload) -> float:
+        each, evaluation, count = times(other, machine, past)
+        return other.steps * each + count * evaluation
+
+    held = together(stored(job), Memory(base=base))
+    moments = {
+        "training": corrected(together(held, passing(job)), past),
+        "evaluation": corrected(together(held, evaluating(job)), past),
+        "generation": corrected(together(held, generating(job)), past),
+        # Tensors are written as they lie in memory.
+        "saving": corrected(held, past),
+    }
+    each, evaluation, count = times(job, machine, past)
+    spread = past.time_spread or machine.spread
+    whole = seconds_of(job)
+    return Plan(
+        job=job,
+        machine=machine,
+        memory=peak_memory(job, base),
+        peak=Interval.around(peak_of(job), past.memory_spread),
+        moments=moments,
+        update_seconds=Interval.around(each, spread),
+        evaluation_seconds=evaluation,
+        evaluations=count,
+        seconds=Interval.around(whole, spread),
+        disk=disk_bytes(job, token_bytes),
+        kilowatt_hours=machine.watts * whole / 3.6e6,
+        changes=tuple(
+            Change(name, other, round(peak_of(other)), seconds_of(other), numbers)
+            for name, other, numbers in smaller(job)
+        ),
+        largest_micro_batch=largest(
+            range(1, job.train.batch_size + 1),
+            lambda n: peak_of(with_micro_batch(job, n)) <= limit(machine, past),
+        ),
+        longest_row=largest(
+            range(16, job.shape.context_length + 1, 16),
+            lambda n: peak_of(dataclasses.replace(job, length=n)) <= limit(machine, past),
+        ),
+        outcomes=past.count,
+    )
+
+
+def corrected(memory: Memory, past: Correction) -> float:
+    """Bytes, after the correction; what is taken before the first tensor is known as it is."""
+    return memory.base + past.memory_factor * (memory.total - memory.base)
+
+
+def limit(machine: Machine, past: Correction) -> float:
+    """Bytes that a likeliest value may have so that its interval fits."""
+    bound = machine.memory or math.inf
+    return bound / math.exp(NORMAL_90 * past.memory_spread)
+
+
+def times(job: Workload, machine: Machine, past: Correction) -> tuple[float, float, int]:
+    """(seconds of an update, seconds of an evaluation, number of evaluations)."""
+    rates = machine.rates_for(job.precision)
+    each = past.time_factor * (rates.seconds(update_work(job)) + rates.update)
+    evaluation = past.time_factor * rates.seconds(evaluation_work(job))
+    every = job.train.eval_every or max(1, job.steps // 20)
+    return each, evaluation, 1 + -(-job.steps // every)
+
+
+def with_micro_batch(job: Workload, rows: int) -> Workload:
+    """The same update in passes of `rows` sequences."""
+    return dataclasses.replace(job, train=dataclasses.replace(job.train, micro_batch_size=rows))
+
+
+def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
+    """What could be changed to need less memory, cheapest first; each alone."""
+    rows = job.micro_batch
+    if rows > 1:
+        half = rows // 2
+        yield "micro_batch", with_micro_batch(job, half), {"rows": half, "batch": rows}
+    if not job.train.gradient_checkpointing:
+        train = dataclasses.replace(job.train, gradient_checkpointing=True)
+        yield "checkpointing", dataclasses.replace(job, train=train), {}
+    if job.row_length > 64:
+        length = job.row_length // 2
+        yield "length", dataclasses.replace(job, length=length), {"length": length}
+    if job.method == "full":
+        yield "lora", dataclasses.replace(job, method="lora"), {}
+    if job.method in ("full", "lora"):
+        yield "qlora", dataclasses.replace(job, method="qlora"), {}
+    if job.method == "qlora" and not job.adapt.quantize_head:
+        adapt = dataclasses.replace(job.adapt, quantize_head=True)
+        yield "quantize_head", dataclasses.replace(job, adapt=adapt), {}
+    if job.method == "qlora" and not job.adapt.cpu_embeddings:
+        adapt = dataclasses.replace(job.adapt, cpu_embeddings=True)
+        yield "cpu_embeddings", dataclasses.replace(job, adapt=adapt), {}
+
+
+def largest(values: Sequence[int], good: Any) -> int:
+    """The largest of ascending values that is good, 0 for none; what is good below it is, too."""
+    low, high = 0, len(values)
+    while low < high:
+        middle = (low + high) // 2
+        if good(values[middle]):
+            low = middle + 1
+        else:
+            high = middle
+    return values[low - 1] if low else 0

@@ -1,0 +1,218 @@
+"""What one update computes and moves, counted by arithmetic; PyTorch is not imported.
+
+Times are made of these counts by the rates of a machine (`machine.py`), so that a forecast is a sum
+that can be read: so many operations at so many a second, so many bytes at so many a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
+from yunque.forecast.shape import Matrix, count_parameters, matrices
+
+MUON_ITERATIONS = 5
+"""Newton-Schulz iterations of an update of Muon."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a forecast needs to know of a run; all of it stands in a recipe or follows from it."""
+
+    shape: ModelConfig
+    """Resolved: no automatic zeros."""
+    train: TrainConfig
+    optim: OptimConfig
+    method: str = "pretrain"
+    """pretrain, full, lora or qlora."""
+    adapt: AdaptConfig = dataclasses.field(default_factory=AdaptConfig)
+    length: int = 0
+    """Tokens of a row, padding included. 0: the context length."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16: what the matrix products are computed in."""
+    steps: int = 0
+    epoch_rows: int = 0
+    """Rows of one pass over the training data. 0: not known."""
+    val_rows: int = 0
+    """Rows of one pass over the validation data. 0: none, or not known."""
+    learnt: float = 1.0
+    """Share of the tokens that carry loss."""
+
+    @property
+    def row_length(self) -> int:
+        return self.length or self.shape.context_length
+
+    @property
+    def micro_batch(self) -> int:
+        return self.train.micro_batch_size or self.train.batch_size
+
+    @property
+    def micro_batches(self) -> int:
+        return -(-self.train.batch_size // self.micro_batch)
+
+    @property
+    def adapted(self) -> bool:
+        return self.method in ("lora", "qlora")
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Parameters of the small matrices, A and B of every linear layer of the blocks."""
+        if not self.adapted:
+            return 0
+        each = sum(self.adapt.rank * (m.inputs + m.outputs) for m in targeted(self))
+        return self.shape.num_layers * each
+
+    @property
+    def trained_parameters(self) -> int:
+        return self.adapter_parameters if self.adapted else count_parameters(self.shape).total
+
+
+def targeted(job: Workload) -> list[Matrix]:
+    """The linear layers of a block that get small matrices: all, or those that are named.
+
+    Names of the published models are recognised by their last part; GPT-2's c_attn stands for
+    queries, keys and values.
+    """
+    layers = matrices(job.shape)
+    if not job.adapt.targets:
+        return layers
+    named = {name.rpartition(".")[2] for name in job.adapt.targets}
+    alias = {
+        "c_attn": {"q_proj", "k_proj", "v_proj"},
+        "c_proj": {"o_proj", "down_proj"},
+        "c_fc": {"up_proj"},
+        "dense": {"o_proj"},
+        "fc1": {"up_proj"},
+        "fc2": {"down_proj"},
+    }
+    wanted = named.union(*(alias.get(name, set()) for name in named))
+    return [matrix for matrix in layers if matrix.name in wanted] or layers
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of one update. Operations: a multiplication and an addition are two."""
+
+    matrix_operations: float = 0.0
+    """Products of matrices, those of attention apart."""
+    matrix_bytes: float = 0.0
+    """What these products read and write: narrow ones are held up by it."""
+    attention_operations: float = 0.0
+    elementwise_bytes: float = 0.0
+    """Norms, activations, dropout, residuals, softmax of the logits: read and written."""
+    update_bytes: float = 0.0
+    """Read and written by clipping and the optimizer."""
+    unpacked_weights: float = 0.0
+    """Quantised weights turned into numbers."""
+    calls: float = 0.0
+    """Operations that PyTorch is asked for, whatever their size."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
+
+    def times(self, factor: float) -> Work:
+        return Work(*(factor * value for value in self.values()))
+
+    def values(self) -> tuple[float, ...]:
+        return dataclasses.astuple(self)
+
+    def named(self) -> Mapping[str, float]:
+        return dataclasses.asdict(self)
+
+
+def pass_work(job: Workload, rows: int, *, backward: bool) -> Work:
+    """One forward pass over `rows` rows, and the way back.
+
+    Sources: Kaplan et al. 2020, table 1 (operations of the products); Korthikanti et al. 2022,
+    section 4 (what is kept and read of each block).
+    """
+    shape, width = job.shape, 4 if job.precision == "fp32" else 2
+    T, C = job.row_length, shape.hidden_size
+    N, D, V = rows * T, shape.head_size, shape.vocab_size
+    frozen = job.adapted
+    # On the way back: the gradient of the input, and that of the weight unless it is frozen.
+    ways = 1 + (1 if frozen else 2) * backward
+    again = 1 if backward and job.train.gradient_checkpointing else 0
+    layers = matrices(shape)
+    weights = sum(matrix.weights for matrix in layers)
+    moved = sum(N * (m.inputs + m.outputs) + m.weights for m in layers)
+    block = Work(
+        matrix_operations=2.0 * N * weights * (ways + again),
+        matrix_bytes=float(width * moved * (ways + again)),
+        # Half of the (T, T) products lie behind the diagonal; the way back makes them 2.5 times.
+        attention_operations=2.0 * N * T * shape.num_heads * D * (1 + again + 2.5 * backward),
+        elementwise_bytes=float(width * N * elements(shape) * (1 + again + 2 * backward)),
+        calls=(18 + 3 * len(layers)) * (1 + again + 1.5 * backward),
+    )
+    if frozen:
+        small = sum(job.adapt.rank * (m.inputs + m.outputs) for m in targeted(job))
+        touched = sum(m.inputs + 2 * m.outputs for m in targeted(job))
+        block += Work(
+            matrix_operations=2.0 * N * small * (1 + again + 2 * backward),
+            elementwise_bytes=float(4 * N * touched * (1 + again + backward)),
+            calls=len(targeted(job)) * 5.0 * (1 + again + 1.5 * backward),
+        )
+    if job.method == "qlora":
+        block += Work(unpacked_weights=float(weights * (1 + again + backward)))
+    learnt = N * (job.learnt if frozen else 1.0)
+    head = Work(
+        matrix_operations=2.0 * learnt * C * V * ways,
+        matrix_bytes=4.0 * (learnt * (C + V) + C * V) * ways,
+        elementwise_bytes=4.0 * learnt * V * (3 + 4 * backward) + 4.0 * N * C * 4,
+        calls=60.0,
+    )
+    return block.times(shape.num_layers) + head
+
+
+def elements(shape: ModelConfig) -> int:
+    """Numbers a token makes the elementwise operations of a block read and write."""
+    C, F = shape.hidden_size, shape.intermediate_size
+    stream = 4 * C * 2  # two norms and two sums
+    inner = 6 * F if shape.mlp == "swiglu" else 2 * F
+    heads = (shape.num_heads + shape.num_kv_heads) * shape.head_size
+    turned = (6 * heads if shape.positions == "rotary" else 0) + (3 * heads * shape.qk_norm)
+    dropped = 8 * C if shape.dropout else 0
+    return stream + inner + turned + dropped
+
+
+def update_work(job: Workload) -> Work:
+    """One update: its micro-batches, clipping, the optimizer."""
+    whole = pass_work(job, job.micro_batch, backward=True).times(job.micro_batches)
+    trained = job.trained_parameters
+    # Clipping reads the gradient twice and writes it once; AdamW reads four numbers, writes three.
+    moved = {"adamw": 10, "sgd": 8, "muon": 12}.get(job.optim.optimizer, 10)
+    tensors = (2 * len(targeted(job)) if job.adapted else 9) * job.shape.num_layers + 4
+    after = Work(
+        update_bytes=4.0 * trained * (moved + (3 if job.optim.average_decay else 0)),
+        calls=4.0 * tensors,
+    )
+    if job.optim.optimizer == "muon":
+        after += orthogonalisation(job)
+    return whole + after
+
+
+def orthogonalisation(job: Workload) -> Work:
+    """Newton-Schulz of every matrix inside the blocks: three products an iteration.
+
+    Source: Jordan et al. 2024, "Muon".
+    """
+    operations = 0.0
+    for matrix in matrices(job.shape):
+        short, long = sorted((matrix.inputs, matrix.outputs))
+        operations += MUON_ITERATIONS * (4.0 * short * short * long + 2.0 * short**3)
+    each = Work(
+        matrix_operations=operations,
+        calls=float(len(matrices(job.shape)) * (12 + 6 * MUON_ITERATIONS)),
+    )
+    return each.times(job.shape.num_layers)
+
+
+def evaluation_work(job: Workload) -> Work:
+    """One evaluation: as many rows of the training as of the validation set, forward only."""
+    limit = job.train.eval_tokens
+    rows = job.val_rows or max(1, limit // job.row_length)
+    if limit:
+        rows = min(rows, max(1, limit // job.row_length))
+    return pass_work(job, 2 * rows, backward=False)

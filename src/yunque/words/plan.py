@@ -1,0 +1,232 @@
+"""Sentences of the forecast."""
+
+WORDS: dict[str, tuple[str, str]] = {
+    "plan.calibrating": (
+        "Measuring this machine, once ({done:,} of {all:,})",
+        "Midiendo esta máquina, una sola vez ({done:,} de {all:,})",
+    ),
+    "plan.job_pretrain": (
+        "Pretraining of {parameters:,} parameters: {steps:,} updates of {rows:,} rows of "
+        "{length:,} tokens",
+        "Preentrenamiento de {parameters:,} parámetros: {steps:,} actualizaciones de {rows:,} "
+        "filas de {length:,} tokens",
+    ),
+    "plan.job_full": (
+        "Full fine-tuning of {parameters:,} parameters: {steps:,} updates of {rows:,} rows of "
+        "{length:,} tokens",
+        "Ajuste completo de {parameters:,} parámetros: {steps:,} actualizaciones de {rows:,} filas "
+        "de {length:,} tokens",
+    ),
+    "plan.job_lora": (
+        "LoRA beside {parameters:,} frozen parameters: {steps:,} updates of {rows:,} rows of "
+        "{length:,} tokens",
+        "LoRA junto a {parameters:,} parámetros congelados: {steps:,} actualizaciones de {rows:,} "
+        "filas de {length:,} tokens",
+    ),
+    "plan.job_qlora": (
+        "QLoRA beside {parameters:,} frozen parameters in {bits} bits: {steps:,} updates of "
+        "{rows:,} rows of {length:,} tokens",
+        "QLoRA junto a {parameters:,} parámetros congelados en {bits} bits: {steps:,} "
+        "actualizaciones de {rows:,} filas de {length:,} tokens",
+    ),
+    "plan.fits": (
+        "It fits: about {peak} of {memory} at its peak (likely between {low} and {high}).",
+        "Cabe: unos {peak} de {memory} en el momento de más uso (lo probable: entre {low} y "
+        "{high}).",
+    ),
+    "plan.tight": (
+        "It may just fit: about {peak} of {memory}, but it could be as much as {high}.",
+        "Puede que quepa por poco: unos {peak} de {memory}, pero podrían ser hasta {high}.",
+    ),
+    "plan.too_large": (
+        "It does not fit: about {peak}, and there are {memory}.",
+        "No cabe: unos {peak}, y hay {memory}.",
+    ),
+    "plan.memory_unknown": (
+        "About {peak} at its peak (likely between {low} and {high}); how much memory there is, "
+        "the system does not say.",
+        "Unos {peak} en el momento de más uso (lo probable: entre {low} y {high}); el sistema no "
+        "dice cuánta memoria hay.",
+    ),
+    "plan.time": (
+        "Time: {whole} (likely between {low} and {high}): {update} an update, {evaluations:,} "
+        "{evaluations:|evaluation|evaluations} of {evaluation} each. Early stopping may end it "
+        "sooner.",
+        "Tiempo: {whole} (lo probable: entre {low} y {high}): {update} por actualización y "
+        "{evaluations:,} {evaluations:|evaluación|evaluaciones} de {evaluation}. La parada "
+        "temprana puede acortarlo.",
+    ),
+    "plan.disk": (
+        "Disk: {disk}. Electricity: about {energy} kWh.",
+        "Disco: {disk}. Electricidad: unos {energy} kWh.",
+    ),
+    "plan.guess": (
+        "These are guesses: {machine} is known by its published figures only.",
+        "Son conjeturas: de {machine} solo se conocen los datos publicados.",
+    ),
+    "plan.measured": (
+        "Rates measured on {machine}; corrected by {outcomes:,} {outcomes:|past run|past runs}.",
+        "Velocidades medidas en {machine}; corregidas con {outcomes:,} "
+        "{outcomes:|entrenamiento anterior|entrenamientos anteriores}.",
+    ),
+    "plan.guessed_data": (
+        "The text was not counted: about {tokens:,} tokens by the size of the files.",
+        "El texto no se ha contado: unos {tokens:,} tokens según el tamaño de los archivos.",
+    ),
+    "plan.unknown_data": (
+        "Without sources the number of passes over the data is not known.",
+        "Sin fuentes no se sabe cuántas pasadas se darán a los datos.",
+    ),
+    "plan.part_weights": ("weights", "pesos"),
+    "plan.part_quantisation": (
+        "scales of the quantised weights",
+        "escalas de los pesos cuantizados",
+    ),
+    "plan.part_adapter": ("adapter", "adaptador"),
+    "plan.part_gradients": ("gradients", "gradientes"),
+    "plan.part_optimizer": ("optimizer", "optimizador"),
+    "plan.part_average": ("average of the weights", "promedio de los pesos"),
+    "plan.part_activations": ("activations", "activaciones"),
+    "plan.part_logits": ("logits and the head's gradient", "logits y gradiente de la salida"),
+    "plan.part_base": ("the program itself", "el propio programa"),
+    "plan.moment_training": ("training", "entrenamiento"),
+    "plan.moment_evaluation": ("evaluation", "evaluación"),
+    "plan.moment_generation": ("samples", "muestras"),
+    "plan.moment_saving": ("saving", "guardado"),
+    "plan.table_parts": ("Memory at the peak", "Memoria en el momento de más uso"),
+    "plan.table_moments": ("Peak while", "Máximo durante"),
+    "plan.table_changes": (
+        "What can be changed, cheapest first",
+        "Qué se puede cambiar, de lo más barato a lo más caro",
+    ),
+    "plan.change_micro_batch": (
+        "--micro-batch-size {rows:,}: the same update in smaller passes",
+        "--micro-batch-size {rows:,}: la misma actualización en pasadas más pequeñas",
+    ),
+    "plan.change_checkpointing": (
+        "--gradient-checkpointing: activations are computed once more",
+        "--gradient-checkpointing: las activaciones se calculan otra vez",
+    ),
+    "plan.change_length": (
+        "--max-length {length:,}: shorter rows (long documents are split)",
+        "--max-length {length:,}: filas más cortas (los documentos largos se dividen)",
+    ),
+    "plan.change_optimizer": (
+        "--optimizer adamw8bit: the optimizer's memory in 8 bits",
+        "--optimizer adamw8bit: la memoria del optimizador en 8 bits",
+    ),
+    "plan.change_lora": (
+        "--method lora: the weights are frozen",
+        "--method lora: los pesos quedan congelados",
+    ),
+    "plan.change_qlora": (
+        "--method qlora: the frozen weights in 4 bits",
+        "--method qlora: los pesos congelados, en 4 bits",
+    ),
+    "plan.change_quantize_head": (
+        "--quantize-head: the output head in 4 bits too",
+        "--quantize-head: también la capa de salida en 4 bits",
+    ),
+    "plan.change_cpu_embeddings": (
+        "--cpu-embeddings: the input embedding in the computer's memory",
+        "--cpu-embeddings: las representaciones de entrada, en la memoria del ordenador",
+    ),
+    "plan.effect": ("{memory}, {time}", "{memory}, {time}"),
+    "plan.largest": (
+        "Largest micro-batch that fits: {rows:,}. Longest row that fits: {length:,} tokens.",
+        "Mayor micro-lote que cabe: {rows:,}. Fila más larga que cabe: {length:,} tokens.",
+    ),
+    "plan.second_opinion": ("Before you start", "Antes de empezar"),
+    "plan.no_doubts": (
+        "Nothing in this recipe is out of the usual.",
+        "Nada en esta receta se sale de lo habitual.",
+    ),
+    "plan.doubt_memorise": (
+        "{passes:,.0f} passes over {documents:,} examples: that has been seen to learn the "
+        "examples by heart and to make a model worse than its base. Two or three passes are usual "
+        "(--epochs 3); hold an exam (--exam FILE).",
+        "{passes:,.0f} pasadas sobre {documents:,} ejemplos: se ha visto que así se aprenden de "
+        "memoria y el modelo queda peor que el de partida. Lo habitual son dos o tres pasadas "
+        "(--epochs 3); prepara un examen (--exam ARCHIVO).",
+    ),
+    "plan.doubt_no_validation": (
+        "Nothing is held out: the run will not be able to tell whether it learns or memorises. "
+        "--val 0.1 holds a tenth out.",
+        "No se reserva nada para validar: no se podrá saber si aprende o memoriza. --val 0.1 "
+        "reserva una décima parte.",
+    ),
+    "plan.doubt_rate_high": (
+        "A learning rate of {rate:g} lies above what is known to work here ({bound:g}).",
+        "Una tasa de aprendizaje de {rate:g} supera lo que se sabe que funciona aquí ({bound:g}).",
+    ),
+    "plan.doubt_rate_low": (
+        "A learning rate of {rate:g} is so small ({bound:g} and more is usual) that hardly "
+        "anything will be learnt.",
+        "Una tasa de aprendizaje de {rate:g} es tan pequeña (lo habitual es {bound:g} o más) que "
+        "apenas se aprenderá nada.",
+    ),
+    "plan.doubt_passes_many": (
+        "{passes:,.0f} passes over the text: after the fourth each gives less. More text would be "
+        "worth more than more passes.",
+        "{passes:,.0f} pasadas sobre el texto: desde la cuarta, cada una aporta menos. Más texto "
+        "valdría más que más pasadas.",
+    ),
+    "plan.doubt_passes_worthless": (
+        "{passes:,.0f} passes over the text: past about forty they give nothing. Early stopping "
+        "will decide; a smaller --steps or more text is better.",
+        "{passes:,.0f} pasadas sobre el texto: pasadas unas cuarenta no aportan nada. Decidirá la "
+        "parada temprana; es mejor bajar --steps o añadir texto.",
+    ),
+    "plan.doubt_batch_small": (
+        "{tokens:,} tokens an update are so few that the gradient is mostly noise: raise "
+        "--batch-size (--micro-batch-size keeps the memory).",
+        "{tokens:,} tokens por actualización son tan pocos que el gradiente es casi todo ruido: "
+        "sube --batch-size (con --micro-batch-size la memoria no crece).",
+    ),
+    "plan.doubt_context_long": (
+        "Rows of {context:,} tokens for documents of at most {longest:,}: a shorter --max-length "
+        "costs nothing and saves time.",
+        "Filas de {context:,} tokens para documentos de {longest:,} como mucho: un --max-length "
+        "menor no cuesta nada y ahorra tiempo.",
+    ),
+    "plan.doubt_vocabulary_large": (
+        "A vocabulary of {vocabulary:,} for {tokens:,} tokens of text: most of its rows are hardly "
+        "met. A smaller one (--tokenizer bpe:1000, char) learns more.",
+        "Un vocabulario de {vocabulary:,} para {tokens:,} tokens de texto: la mayoría de sus "
+        "entradas apenas aparecerán. Con uno menor (--tokenizer bpe:1000, char) se aprende más.",
+    ),
+    "plan.doubt_warmup_long": (
+        "A warm-up of {warmup:,} of {steps:,} updates: more than half of the run is below the "
+        "learning rate that was asked for.",
+        "Un calentamiento de {warmup:,} de {steps:,} actualizaciones: más de la mitad transcurre "
+        "por debajo de la tasa de aprendizaje pedida.",
+    ),
+    "plan.same_computation": (
+        "By the scaling law of Hoffmann et al. 2022 the same computation is best spent on about "
+        "{parameters:,} parameters and {tokens:,} tokens of new text (now: {now_parameters:,} and "
+        "{now_tokens:,}).",
+        "Según la ley de escala de Hoffmann et al. 2022, el mismo cálculo rinde más con unos "
+        "{parameters:,} parámetros y {tokens:,} tokens de texto nuevo (ahora: {now_parameters:,} y "
+        "{now_tokens:,}).",
+    ),
+    "plan.out_of_range": (
+        "That law was measured from 44 million parameters on; here it is a rough guide.",
+        "Esa ley se midió a partir de 44 millones de parámetros; aquí es una guía aproximada.",
+    ),
+    "plan.before": (
+        "Forecast: {time} ({low} to {high}), memory {peak}, disk {disk}.",
+        "Previsión: {time} (de {low} a {high}), memoria {peak}, disco {disk}.",
+    ),
+    "plan.before_untimed": (
+        "Forecast: memory {peak}, disk {disk}. For the time, `yunque plan` measures this machine "
+        "once.",
+        "Previsión: memoria {peak}, disco {disk}. Para el tiempo, `yunque plan` mide esta máquina "
+        "una vez.",
+    ),
+    "plan.before_too_large": (
+        "This run probably does not fit: about {peak}, and there are {memory}. `yunque plan` says "
+        "what to change.",
+        "Este entrenamiento probablemente no cabe: unos {peak}, y hay {memory}. `yunque plan` dice "
+        "qué cambiar.",
+    ),
+}
