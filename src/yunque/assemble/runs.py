@@ -906,11 +906,11 @@ class Run:
         room = self.recipe.model.context_length - 1
         return [int(id) for id in ids[max(begin, first - room) : max(begin + 1, first)]]
 
-    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any]] | None:
+    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any] | None] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
         if self.recipe.sources == (TUTOR,):
             return lambda step: tutor_marks(
-                model, self.data.tokenizer, self.runtime, self.exam_tokens
+                step, model, self.data.tokenizer, self.runtime, self.exam_tokens
             )
         exam = self.exam
         if exam is None:

@@ -77,8 +77,9 @@ class Job:
     """Training and validation loss of the model as it is, nats per token."""
     sample: Callable[[], tuple[str, str]] | None
     """Prompt and text written by the model as it is."""
-    exam: Callable[[int], Mapping[str, Any]] | None
-    """Updates made → `right`, `total` and more of an exam that the model sits as it is."""
+    exam: Callable[[int], Mapping[str, Any] | None] | None
+    """Updates made → `right`, `total` and more of an exam that the model sits as it is; None where
+    it sits none now."""
     general: Callable[[], float] | None
     """Loss of the model as it is on a text that is none of its training, nats per token."""
     keep_best: Callable[[], None]
