@@ -138,10 +138,14 @@ def test_a_lora_run_leaves_an_adapter_that_peft_opens(
     assert start["parameters"]["adapter"] == stored
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [("lora", "adamw"), ("qlora", "adamw"), ("full", "adamw"), ("full", "adamw8bit")],
+)
 @pytest.mark.parametrize("stop", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     method: str,
+    optimizer: str,
     stop: int,
     base: Path,
     chats: Path,
@@ -149,9 +153,14 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if method == "qlora":
+    if method == "qlora" or "8bit" in optimizer:
         pytest.importorskip("bitsandbytes")
-    options = {**OPTIONS, "method": method, "lora_dropout": 0.0 if method == "full" else 0.2}
+    options = {
+        **OPTIONS,
+        "method": method,
+        "optimizer": optimizer,
+        "lora_dropout": 0.0 if method == "full" else 0.2,
+    }
     options |= {"exam": str(exam), "quantize_bits": 8}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finetune(base, str(chats), whole, **options)
@@ -161,6 +170,8 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     assert resume(parts).reason == "steps"
     for name in ("model", "optimizer"):
         assert_same_bits(tensors(whole, 6, name), tensors(parts, 6, name))
+    in_8_bits = [t for t in tensors(whole, 6, "optimizer").values() if t.dtype == torch.uint8]
+    assert bool(in_8_bits) == ("8bit" in optimizer)
     for event in ("start", "step", "eval", "sample", "exam", "stop"):
         ours = [{**row, "run": ""} for row in rows(parts, event)]
         assert [{**row, "run": ""} for row in rows(whole, event)] == ours, event

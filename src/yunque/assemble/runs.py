@@ -648,7 +648,8 @@ class Run:
             numbers = {"passes": passes, "documents": documents}
             doubts.append(Check("cli.many_passes", numbers))
         method = recipe.adapt.method
-        if recipe.optim.optimizer == "adamw" and recipe.optim.learning_rate > HIGHEST_RATES[method]:
+        adam = recipe.optim.optimizer in ("adamw", "adamw8bit", "paged_adamw8bit")
+        if adam and recipe.optim.learning_rate > HIGHEST_RATES[method]:
             numbers = {
                 "rate": recipe.optim.learning_rate,
                 "method": method,
