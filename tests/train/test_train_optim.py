@@ -198,7 +198,7 @@ def test_eight_bits_step_nearly_as_adamw_does_and_decay_the_same() -> None:
 def test_eight_bits_where_they_do_not_work_name_what_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(InputError, match="the device is cpu. Use --optimizer adamw8bit"):
+    with pytest.raises(InputError, match=r"the device is cpu\. Use --optimizer adamw8bit"):
         Optimizers(tiny(), OptimConfig(optimizer="paged_adamw8bit"))
     from bitsandbytes.optim import AdamW8bit
 

@@ -92,7 +92,7 @@ class Muon(torch.optim.Optimizer):
 
 
 TABLES = ("qmap1", "qmap2")
-"""What bitsandbytes keeps beside the state of every tensor: the values of 8 bits, always the same."""
+"""What bitsandbytes keeps beside each state: the values of 8 bits, always the same."""
 
 
 def adamw_8bit(
