@@ -411,16 +411,12 @@ class Exam:
     """The exam of a run: sat before the first update and at each evaluation, every reply kept.
 
     Args:
-        path: the exam file.
+        items: the questions.
         folder: where the replies go, one file for each sitting.
-
-    Raises:
-        InputError: as `read_exam`.
     """
 
-    def __init__(self, path: str | Path, folder: Path) -> None:
-        self.items = read_exam(path)
-        self.folder = folder
+    def __init__(self, items: Sequence[ExamItem], folder: Path) -> None:
+        self.items, self.folder = items, folder
 
     def file(self, step: int) -> Path:
         """The replies after so many updates."""

@@ -40,7 +40,7 @@ from yunque.evaluate import Score, TokenView
 from yunque.exam import ExamResult
 from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
-from yunque.hub import fetch_model, hub_id
+from yunque.hub import at_revision, fetch_model, hub_id
 from yunque.model.decoder import Decoder
 from yunque.model.int8 import to_int8
 from yunque.runtime import Runtime
@@ -467,18 +467,19 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(adapter: Path) -> str:
-    """What an adapter says that it was trained on: a folder or a Hub id.
+    """What an adapter says that it was trained on: a folder, or a Hub id at its revision.
 
     Raises:
         InputError: it says nothing.
     """
-    stated = read_adapter_config(adapter).get("base_model_name_or_path")
+    settings = read_adapter_config(adapter)
+    stated = settings.get("base_model_name_or_path")
     if not isinstance(stated, str) or not stated:
         raise InputError(
             f"{adapter / 'adapter_config.json'}: base_model_name_or_path is missing, so its base "
             "is not known. Write the base's folder or Hub id there."
         )
-    return stated
+    return at_revision(stated, settings.get("revision"))
 
 
 def base_path(adapter: Path) -> Path:

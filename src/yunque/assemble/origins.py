@@ -40,6 +40,7 @@ from yunque.data.prepare import Prepared
 from yunque.data.tokenizer import Tokenizer, add_tokens
 from yunque.errors import InputError
 from yunque.files import sha256, staged_folder, write_json
+from yunque.hub import hub_id, pinned
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
 from yunque.weights.folder import open_folder, save_folder
@@ -135,7 +136,7 @@ class Finetuned:
     """A base that is trained further, in full or by adapters."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.base, self.adapt, self.method = recipe.base, recipe.adapt, recipe.adapt.method
+        self.adapt, self.method = recipe.adapt, recipe.adapt.method
         self.add_tokens = recipe.data.add_tokens
         if self.add_tokens and self.method != "full":
             raise InputError(
@@ -144,6 +145,8 @@ class Finetuned:
                 "that first and put the adapter on its best/, without add_tokens."
             )
         self.path = model_path(recipe.base)
+        self.base = pinned(recipe.base, self.path)
+        """The base by its name; of a Hub id with the commit that was fetched."""
         if (self.path / "adapter_config.json").is_file():
             raise InputError(
                 f"{recipe.base}: an adapter. Merge it first (yunque convert {recipe.base} OUT "
@@ -229,6 +232,7 @@ class Finetuned:
                 vocab_size=rows,
             )
         shape = shape.resolved(shape.vocab_size)
+        recipe = dataclasses.replace(recipe, base=self.base)
         longest = longest_document(data) or STREAM
         length = min(shape.context_length, -(-longest // BUCKET) * BUCKET)
         return with_length(dataclasses.replace(recipe, model=shape), length)
@@ -273,8 +277,10 @@ class Finetuned:
         known = (name for name, module in inner.named_modules() if module is output)
         head = next(known, "lm_head")  # as all of the Decoder's families publish it
         if self.method != "full":
-            base = str(self.path.resolve()) if Path(self.base).exists() else self.base
-            save_adapter(inner, folder, base, names, save_tokenizer=beside)
+            hub = None if Path(self.base).exists() else hub_id(self.base)
+            base = hub.name if hub else str(self.path.resolve())
+            revision = hub.revision if hub else None
+            save_adapter(inner, folder, base, names, save_tokenizer=beside, base_revision=revision)
         elif isinstance(model, Decoder):
             save_folder(model, folder, tokenizer.save, generation)
         else:

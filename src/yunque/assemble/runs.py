@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import math
 import os
@@ -17,9 +18,9 @@ import torch
 from torch import nn
 
 from yunque import evaluate, files, runtime
-from yunque.assemble.demo import tutor_marks
+from yunque.assemble.demo import tutor_items, tutor_marks
 from yunque.assemble.environment import environment
-from yunque.assemble.exams import Exam
+from yunque.assemble.exams import Exam, read_exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
 from yunque.assemble.planning import forecast_run, learn, told
 from yunque.assemble.recipes import (
@@ -227,8 +228,10 @@ def finetune(
 
 
 def found(name: str) -> str:
-    """The whole path of what is there; anything else, as a Hub id, as it is."""
-    return str(Path(name).resolve()) if name and Path(name).exists() else name
+    """The whole path of what is there, and of a pattern; anything else, as a Hub id, as it is."""
+    if name and Path(name).exists():
+        return str(Path(name).resolve())
+    return str(Path(name).expanduser().absolute()) if glob.has_magic(name) else name
 
 
 def begun(recipe: Recipe, folder: Path, screen: Screen, lang: str) -> RunResult:
@@ -324,7 +327,7 @@ class Run:
         lang: str,
         resuming: bool = False,
     ):
-        self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
+        self.exam = exam_of(recipe, folder / "exam")
         recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
@@ -909,7 +912,7 @@ class Run:
 
     def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any]] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
-        if self.recipe.sources == (TUTOR,):
+        if self.recipe.sources == (TUTOR,) and not self.recipe.base:
             return lambda step: tutor_marks(
                 model, self.data.tokenizer, self.runtime, self.exam_tokens
             )
@@ -954,6 +957,19 @@ class Run:
             # An answer may end in another token than a text.
             self.origin.save(model, self.folder / name, self.data.tokenizer, self.end_ids)
         self.runtime.wait()
+
+
+def exam_of(recipe: Recipe, folder: Path) -> Exam | None:
+    """The exam that a run sits as an exam of files; a base taught by the tutor has the tutor's.
+
+    Raises:
+        InputError: as `read_exam`.
+    """
+    if recipe.exam:
+        return Exam(read_exam(recipe.exam), folder)
+    if recipe.base and recipe.sources == (TUTOR,):
+        return Exam(tutor_items(), folder)
+    return None
 
 
 def as_planned(recipe: Recipe, plan: Plan) -> Recipe:
