@@ -557,7 +557,7 @@ def test_a_base_of_the_hub_is_pinned_to_its_commit(
     theirs = peft.PeftConfig.from_pretrained(halted.run / "best")
     assert (theirs.base_model_name_or_path, theirs.revision) == ("taller/base", COMMIT)
     card = convert(halted.run / "best", tmp_path / "out", merge=True).folder / "README.md"
-    assert "base_model: taller/base\n" in card.read_text(encoding="utf-8")
+    assert 'base_model: "taller/base"\n' in card.read_text(encoding="utf-8")
 
 
 def test_the_tutor_teaches_a_base_in_the_bases_own_words(
