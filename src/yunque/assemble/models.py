@@ -43,17 +43,19 @@ from yunque.generate.decode import Generation, generate
 from yunque.hub import at_revision, fetch_model, hub_id
 from yunque.model.decoder import Decoder
 from yunque.model.int8 import to_int8
+from yunque.model.protocol import Described
 from yunque.runtime import Runtime
 from yunque.weights.families import module_names
-from yunque.weights.folder import DTYPES, load_folder, stored_dtype, stream_folder
-from yunque.weights.gguf import load_gguf
+from yunque.weights.folder import DTYPES, load_folder, open_folder, stored_dtype, stream_folder
+from yunque.weights.gguf import gguf_config, load_gguf
 from yunque.weights.gguf_tokenizer import gguf_tokenizer
-from yunque.weights.openai import is_openai, load_openai
+from yunque.weights.openai import is_openai, load_openai, openai_config
 from yunque.weights.transformers_model import (
     TransformersModel,
     beyond_decoder,
     load_transformers,
     refuse_code,
+    transformers_shape,
 )
 
 
@@ -428,6 +430,21 @@ def by_transformers(path: Path) -> bool:
         return False
     refuse_code(described, path / "config.json")
     return bool(beyond_decoder(described))
+
+
+def shape_at(path: Path) -> Described:
+    """The shape of the model at a path as its files state it; opened only where they do not.
+
+    Raises:
+        InputError: as the loader of the format says.
+    """
+    if path.suffix == ".gguf":
+        return gguf_config(path)
+    if is_openai(path):
+        return openai_config(path)
+    if by_transformers(path):
+        return transformers_shape(path) or open_model(path).config
+    return open_folder(path).config
 
 
 def streams(path: Path) -> bool:

@@ -30,7 +30,7 @@ from yunque.assemble.models import (
     model_path,
     open_model,
     open_quantized,
-    streams,
+    shape_at,
     tokenizer_of,
     weight_dtype,
 )
@@ -43,8 +43,9 @@ from yunque.files import sha256, staged_folder, write_json
 from yunque.hub import hub_id, pinned
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
-from yunque.weights.folder import open_folder, save_folder
+from yunque.weights.folder import DTYPES, save_folder, stored_dtype
 from yunque.weights.transformers_model import TransformersModel
+from yunque.words import say
 
 WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$|^(config|hparams)\.json$")
 STREAM = 1024  # tokens of a row of plain text, where the context allows it
@@ -78,6 +79,9 @@ class Origin(Protocol):
 
     def parameters(self, model: Any) -> dict[str, int]:
         """Parameters by part, as they are: never packed bytes."""
+
+    def remarks(self, where: Runtime, lang: str) -> list[str]:
+        """What is said of how the model is kept, before the first update."""
 
     def weight_bytes(self, where: Runtime) -> int:
         """Bytes of a frozen number that is not quantised.
@@ -127,6 +131,9 @@ class Scratch:
 
     def parameters(self, model: Decoder) -> dict[str, int]:
         return model.parameter_counts()
+
+    def remarks(self, where: Runtime, lang: str) -> list[str]:
+        return []
 
     def weight_bytes(self, where: Runtime) -> int:
         return 4
@@ -189,11 +196,8 @@ class Finetuned:
 
     @cached_property
     def shape(self) -> Any:
-        """The shape of the base; the model itself is opened only where its file does not say."""
-        if streams(self.path):
-            return open_folder(self.path).config
-        # Tried on a few tokens as it is, before the data; on the device it goes in `build`.
-        return open_model(self.path).config
+        """The shape of the base, as its files state it."""
+        return shape_at(self.path)
 
     def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
         """The shape of the base; rows no longer than they need be.
@@ -287,6 +291,22 @@ class Finetuned:
             with staged_folder(folder) as stage:
                 model.causal.save_pretrained(stage)
                 beside(stage)
+
+    def remarks(self, where: Runtime, lang: str) -> list[str]:
+        """That the weights are kept in another type than their files', and new tokens."""
+        said = []
+        stored = stored_dtype(self.path)
+        kept = torch.float32
+        if self.method != "full":
+            kept = weight_dtype(self.path, where.device)
+        if self.path.is_dir() and kept != DTYPES[stored][0]:
+            names = {"stored": stored, "kept": str(kept).removeprefix("torch.")}
+            why = "full" if self.method == "full" else "frozen"
+            said.append(say(f"cli.kept_type_{why}", lang, device=where.device.type, **names))
+        if self.add_tokens:
+            added = ", ".join(self.add_tokens)
+            said.append(say("cli.added_tokens", lang, count=len(self.add_tokens), names=added))
+        return said
 
     def weight_bytes(self, where: Runtime) -> int:
         if not isinstance(self.shape, ModelConfig):

@@ -346,6 +346,7 @@ class Run:
         self.plan = self.fitted(recipe) if recipe.machine.memory else None
         if self.plan is not None:
             recipe = as_planned(recipe, self.plan)
+        refuse_host_embeddings(recipe, where)
         train = self.data.splits["train"]
         length, seed = recipe.data.max_length, recipe.machine.seed
         batch_size = recipe.train.batch_size
@@ -405,10 +406,8 @@ class Run:
             files.write_json(folder / "ledger.json", ledger)
             for line in equations(ledger, self.lang) + left_aside(ledger["left_aside"], self.lang):
                 self.screen.phase(line)
-            if recipe.base and recipe.data.add_tokens:
-                added = recipe.data.add_tokens
-                numbers = {"count": len(added), "names": ", ".join(added)}
-                self.screen.phase(say("cli.added_tokens", self.lang, **numbers))
+            for line in self.origin.remarks(self.runtime, self.lang):
+                self.screen.phase(line)
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
@@ -958,6 +957,21 @@ class Run:
             # An answer may end in another token than a text.
             self.origin.save(model, self.folder / name, self.data.tokenizer, self.end_ids)
         self.runtime.wait()
+
+
+def refuse_host_embeddings(recipe: Recipe, where: Runtime) -> None:
+    """An embedding in the CPU's memory and several GPUs: data parallelism wants one device.
+
+    Raises:
+        InputError: the recipe asks for both, or its memory needs both.
+    """
+    asked = recipe.base and recipe.adapt.method == "qlora" and recipe.adapt.cpu_embeddings
+    if asked and where.world > 1 and where.device.type == "cuda":
+        raise InputError(
+            f"cpu_embeddings with {where.world} processes: every process must have its whole model "
+            "on its own GPU. Leave cpu_embeddings out (and give more memory, where memory chose "
+            "it), or train in one process."
+        )
 
 
 def exam_of(recipe: Recipe, folder: Path) -> Exam | None:
