@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_models import VOCAB, saved_foreign
+from foreign_models import MODELS, VOCAB, saved_foreign
 from huggingface_hub import constants
 
-from yunque.assemble.models import load
+from yunque.assemble import models
+from yunque.assemble.models import load, shape_at
 from yunque.cli import main
 from yunque.data.tokenizer import Tokenizer, train_tokenizer
 from yunque.errors import InputError
@@ -112,3 +113,18 @@ def test_code_is_refused_whoever_would_compute(tmp_path: Path) -> None:
         )
         with pytest.raises(InputError, match=r"config\.json: auto_map: .*runs none"):
             load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_shape_is_read_without_opening_the_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_foreign(name, tmp_path)
+    expected = models.open_model(tmp_path).config
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(models, "open_model", opened)
+    assert shape_at(tmp_path) == expected
+    assert expected.vocab_size == VOCAB
