@@ -238,7 +238,7 @@ def main() -> None:
                     seconds,
                     plan.peak.value - base,
                     memory - base,
-                )  # fmt: skip
+                )
             )
             label = (
                 f"{case.method} {case.shape} {case.batch} x {case.length} {' '.join(case.flags)}"

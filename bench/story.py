@@ -5,8 +5,15 @@
 A base is pretrained on sums of the embedded tutor that are written in signs (47 + 38), so that it
 fails at those written in words (47 más 38) and answers about 60 % of an exam of both. Then 53
 examples of the words, three times: as the story did (250 passes, a hot rate, nothing held out), the
-same with `--watch exam`, and with our defaults. Last the defaults with more examples, until the
-paired exam calls the run better: so many are enough. Everything follows from the seed.
+same with `--watch exam`, and with our defaults.
+
+Last, what helps: our defaults with 800 examples of what the base cannot do. That number, the exam
+of 320 questions and its one sitting, after the last update, were fixed before it was run, so that
+its verdict is a test and not the best of several looks. Everything follows from the seed.
+
+The table goes to bench/results/story.md whatever it says. The command ends with an error where the
+first run is not called worse, where `--watch exam` neither stopped it nor kept the base's marks, or
+where the last run is not called better.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ from yunque.exam import ExamResult
 from yunque.files import write_text
 from yunque.runlog import EVENTS, NAME, read
 
+RESULTS = Path(__file__).parent / "results" / "story.md"
 EXAMPLES = 53
 KINDS = ("addition", "subtraction", "multiplication", "division")
 SIGNS = re.compile(r"\d ?[-+×x÷/] ?\d")
@@ -38,6 +46,8 @@ HOT = {
     "early_stopping": False,
 }
 """As the story did: hot, long, and nothing held out."""
+NEVER = 1_000_000
+"""Updates between evaluations: one is made before the first and one after the last all the same."""
 QUIET = {"checkpoint_minutes": 0.0, "sample_tokens": 0}
 
 
@@ -48,13 +58,14 @@ class Size:
     conversations: int = 24_000
     """That the base learns from."""
     base_steps: int = 900
-    signs: int = 60
-    words: int = 30
+    signs: int = 200
+    words: int = 120
     """Questions of the exam, of either kind."""
     passes: float = 250.0
     """Over the examples, in the runs that go wrong."""
-    more: tuple[int, ...] = (200, 800, 3200)
-    """Examples of the further runs with our defaults."""
+    enough: int = 800
+    """Examples of the last run with our defaults. Half-way through 800, 30 such questions had gone
+    from 4 right to 10 with none lost (docs/lab-notes.md): of 120 that leaves the test no doubt."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +189,7 @@ def story(folder: Path, size: Size, seed: int, heard: Callable[[Told], None]) ->
     base = folder / "base" / "best"
     if not base.is_dir():
         pretrained(folder, size, seed)
-    words = sums("train", max(EXAMPLES, *size.more), seed + 1, lambda p: not in_signs(p))
+    words = sums("train", max(EXAMPLES, size.enough), seed + 1, lambda p: not in_signs(p))
     told: list[Told] = []
 
     def run(name: str, examples: int, **options: Any) -> None:
@@ -193,11 +204,24 @@ def story(folder: Path, size: Size, seed: int, heard: Callable[[Told], None]) ->
     run("(a) as the story did", EXAMPLES, **hot)
     run("(a') with --watch exam", EXAMPLES, **{**hot, "early_stopping": True, "watch": "exam"})
     run("(b) our defaults", EXAMPLES)
-    for examples in size.more:
-        if told[-1].verdict == "better":
-            break
-        run(f"(b) our defaults, {examples} examples", examples)
+    run("(c) our defaults, enough examples", size.enough, eval_every=NEVER)
     return told
+
+
+def faults(told: Sequence[Told]) -> list[str]:
+    """What of the story did not come out as it must; nothing where all did."""
+    as_told, watched, _, enough = told
+    found = []
+    if as_told.verdict != "worse":
+        found.append(f"{as_told.name}: called {as_told.verdict}, must be worse.")
+    if watched.reason != "early_stopping" or watched.kept[0] < watched.base[0]:
+        found.append(
+            f"{watched.name}: ended by {watched.reason} and kept {watched.kept[0]} right of "
+            f"{watched.base[0]}, must stop and keep no less than the base."
+        )
+    if enough.verdict != "better":
+        found.append(f"{enough.name}: called {enough.verdict}, must be better.")
+    return found
 
 
 def share(marks: tuple[int, int]) -> str:
@@ -241,16 +265,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--table", type=Path, help="where the table is written too")
+    parser.add_argument("--table", type=Path, default=RESULTS)
     options = parser.parse_args()
     began = time.monotonic()
     print(HEADING, RULE, sep="\n", flush=True)
     told = story(options.out, Size(), options.seed, lambda one: print(line(one), flush=True))
+    wrong = faults(told)
     end = f"{(time.monotonic() - began) / 60:.0f} minutes in all, seed {options.seed}."
-    print(end)
-    if options.table:
-        rows = "\n".join(line(one) for one in told)
-        write_text(options.table, f"# The story, small\n\n{end}\n\n{HEADING}\n{RULE}\n{rows}\n")
+    result = "\n".join(wrong) or "Every run came out as it must."
+    print(end, result, sep="\n")
+    rows = "\n".join(line(one) for one in told)
+    write_text(
+        options.table,
+        f"# The story, small\n\n{end} {result}\n\n{HEADING}\n{RULE}\n{rows}\n",
+    )
+    if wrong:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

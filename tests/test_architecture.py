@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": GROUND | {"files", "model"},
     "generate": GROUND | {"model"},
     "forecast": GROUND | {"files"},
-    "evaluate": GROUND | {"batch"},
+    "evaluate": GROUND | {"batch", "model"},
     "exam": GROUND | {"marking"},
     "marking": {"errors"},
     "train": GROUND | {"batch", "runtime", "files", "runlog"},

@@ -30,7 +30,7 @@ RopeScaling = Literal["none", "linear", "dynamic", "llama3", "yarn"]
 Norm = Literal["layernorm", "rmsnorm"]
 Mlp = Literal["gelu", "swiglu"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
-Optimizer = Literal["adamw", "muon", "sgd"]
+Optimizer = Literal["adamw", "muon", "sgd", "adamw8bit", "paged_adamw8bit"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
 Encoding = Literal["auto", "utf-8", "utf-16", "latin-1", "windows-1252"]
@@ -244,7 +244,9 @@ class OptimConfig:
     """The update rule."""
 
     optimizer: Optimizer = "adamw"
-    """adamw; sgd; or muon (Muon for the matrices inside the blocks, AdamW for the rest)."""
+    """adamw; sgd; muon (Muon for the matrices inside the blocks, AdamW for the rest); adamw8bit
+    (AdamW with its averages in 8 bits, through bitsandbytes); or paged_adamw8bit (the same, and
+    they leave a GPU that is full)."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW or SGD."""
     muon_learning_rate: float = 0.02

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from yunque.batch import MASKED, Batch
 from yunque.errors import InputError
+from yunque.model.protocol import device_of
 
 Result = TypeVar("Result")
 
@@ -226,7 +227,7 @@ def _chunks(
 
     The logits go to a function, not to a loop, so that none outlive their chunk.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     for batch in windows:
         batch = batch.to(device)
         hidden = model(batch.inputs, **batch.layout).flatten(0, 1)  # (B·T, C)

@@ -18,6 +18,7 @@ from yunque.files import storage_error
 HUB = "hf:"
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -60,6 +61,20 @@ def hub_id(text: str) -> HubId | None:
     if not formed or not slash or Path(text).exists() or Path(owner).is_dir():
         return None
     return HubId(name, revision or None)
+
+
+def pinned(text: str, folder: Path) -> str:
+    """A Hub id at the commit that was fetched into `folder`, as `hf:`; anything else as it is."""
+    hub = hub_id(text)
+    fetched = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
+    return f"{HUB}{hub.name}@{folder.name}" if hub and fetched else text
+
+
+def at_revision(name: str, revision: str | None) -> str:
+    """What a file means that names a model and, where it is one of the Hub, its revision."""
+    if not revision or Path(name).exists() or not _NAME.fullmatch(name):
+        return name
+    return f"{HUB}{name}@{revision}"
 
 
 def fetch(hub: HubId, patterns: list[str]) -> Path:

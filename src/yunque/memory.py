@@ -245,8 +245,15 @@ def estimate(
     return replace(parts, overhead=parts.overhead + int(SPARE * parts.total))
 
 
-STATE_BYTES: Mapping[str, int] = {"adamw": 8, "muon": 4, "sgd": 4}
-"""Bytes that an optimizer keeps for a trained number; Muon's rest, under AdamW, is small."""
+STATE_BYTES: Mapping[str, int] = {
+    "adamw": 8,
+    "muon": 4,
+    "sgd": 4,
+    "adamw8bit": 2,
+    "paged_adamw8bit": 2,
+}
+"""Bytes that an optimizer keeps for a trained number; Muon's rest, under AdamW, is small, and so
+are the scales of 8 bits. Paged ones are counted as if they could not leave."""
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 import torch
 from foreign_models import CONTEXT, VOCAB, saved_foreign
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_assemble_runs import StopAt, assert_same_bits, rows, tensors
 
-from yunque.assemble import exams
+from yunque.assemble import demo, exams, runs
 from yunque.assemble.convert import convert
 from yunque.assemble.models import load
 from yunque.assemble.recipes import finetune_recipe
 from yunque.assemble.runs import finetune, pretrain, resume
 from yunque.assemble.sources import prepare
 from yunque.cli import main
+from yunque.config import TUTOR
+from yunque.data import tutor
 from yunque.data.alignment import render
 from yunque.data.batches import Batches
 from yunque.data.chat_template import chat_template_of
@@ -138,10 +140,14 @@ def test_a_lora_run_leaves_an_adapter_that_peft_opens(
     assert start["parameters"]["adapter"] == stored
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [("lora", "adamw"), ("qlora", "adamw"), ("full", "adamw"), ("full", "adamw8bit")],
+)
 @pytest.mark.parametrize("stop", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     method: str,
+    optimizer: str,
     stop: int,
     base: Path,
     chats: Path,
@@ -149,9 +155,14 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if method == "qlora":
+    if method == "qlora" or "8bit" in optimizer:
         pytest.importorskip("bitsandbytes")
-    options = {**OPTIONS, "method": method, "lora_dropout": 0.0 if method == "full" else 0.2}
+    options = {
+        **OPTIONS,
+        "method": method,
+        "optimizer": optimizer,
+        "lora_dropout": 0.0 if method == "full" else 0.2,
+    }
     options |= {"exam": str(exam), "quantize_bits": 8}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finetune(base, str(chats), whole, **options)
@@ -161,6 +172,8 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     assert resume(parts).reason == "steps"
     for name in ("model", "optimizer"):
         assert_same_bits(tensors(whole, 6, name), tensors(parts, 6, name))
+    in_8_bits = [t for t in tensors(whole, 6, "optimizer").values() if t.dtype == torch.uint8]
+    assert bool(in_8_bits) == ("8bit" in optimizer)
     for event in ("start", "step", "eval", "sample", "exam", "stop"):
         ours = [{**row, "run": ""} for row in rows(parts, event)]
         assert [{**row, "run": ""} for row in rows(whole, event)] == ours, event
@@ -481,3 +494,93 @@ def test_a_run_that_is_given_little_memory_says_what_it_chose(
     assert any("an update still has 4" in text for text in said)
     with pytest.raises(InputError, match="memory is '10KB': even one row"):
         finetune(base, str(chats), tmp_path / "no", **{**options, "memory": "10KB"})
+
+
+def test_relative_names_hold_when_the_run_is_resumed_from_another_folder(
+    base: Path, chats: Path, exam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token files are made anew from a pattern that was given beside the data."""
+    shutil.copytree(base, tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        halted = finetune(
+            "base", "ch*.jsonl", "run", exam=exam.name, screen=StopAt(2, patch), **OPTIONS
+        )
+    assert halted.reason == "interrupted"
+    recipe = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text(encoding="utf-8"))
+    assert recipe["base"] == str(tmp_path / "base")
+    assert recipe["exam"] == str(exam)
+    assert recipe["sources"] == [str(tmp_path / "ch*.jsonl")]
+    shutil.rmtree(tmp_path / "run" / "data")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume(Path("..") / "run").reason == "steps"
+
+
+COMMIT, LATER = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98"
+
+
+def on_the_hub(cache: Path, folder: Path, commit: str) -> None:
+    """Put a model into the cache of the Hub as the newest commit of taller/base."""
+    repository = cache / "models--taller--base"
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+
+
+def test_a_base_of_the_hub_is_pinned_to_its_commit(
+    base: Path, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import peft
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    on_the_hub(tmp_path / "cache", base, COMMIT)
+    with monkeypatch.context() as patch:
+        halted = finetune(
+            "taller/base", str(chats), tmp_path / "run", screen=StopAt(2, patch), **OPTIONS
+        )
+    recipe = tomllib.loads((halted.run / "recipe.toml").read_text(encoding="utf-8"))
+    assert recipe["base"] == f"hf:taller/base@{COMMIT}"
+    ids = [104, 111, 108, 97]
+    kept = logits_of(halted.run / "last", ids)
+    # The repository moves on to other weights: the run and its adapter stay with theirs.
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    weights = {k: v + 0.1 for k, v in load_file(base / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    on_the_hub(tmp_path / "cache", other, LATER)
+    assert (load("taller/base", device="cpu").folder.name) == LATER
+    assert torch.equal(logits_of(halted.run / "last", ids), kept)
+    assert resume(halted.run).reason == "steps"
+    theirs = peft.PeftConfig.from_pretrained(halted.run / "best")
+    assert (theirs.base_model_name_or_path, theirs.revision) == ("taller/base", COMMIT)
+    card = convert(halted.run / "best", tmp_path / "out", merge=True).folder / "README.md"
+    assert 'base_model: "taller/base"\n' in card.read_text(encoding="utf-8")
+
+
+def test_the_tutor_teaches_a_base_in_the_bases_own_words(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = sorted(demo.tutor_items(), key=lambda item: len(item.question.encode()))[:4]
+    monkeypatch.setattr(runs, "tutor_items", lambda: short)
+    monkeypatch.setattr(demo, "CONVERSATIONS", {"train": 12, "val": 4})
+    done = finetune(base, TUTOR, tmp_path / "run", **OPTIONS)
+    (start,) = rows(done.run, "start")
+    assert start["packed"]
+    own, theirs = (load(folder, device="cpu").tokenizer for folder in (base, done.run / "best"))
+    assert theirs.fingerprint == own.fingerprint
+    data = open_prepared(done.run / "data")
+    assert (data.facts["conversations"], data.tokenizer.fingerprint) == (16, own.fingerprint)
+    problem = tutor.make("train", 12, seed=1)[0]
+    talk = [Message(**message) for message in tutor.messages(problem)]
+    ids, mask = encode_rendered(own, render(talk, chat_template_of(own)))
+    split = data.splits["train"]
+    assert split.read(0, len(ids)).tolist() == list(ids)
+    assert split.mask is not None
+    assert split.mask.read(0, len(ids)).astype(bool).tolist() == mask.astype(bool).tolist()
+    # It is examined as a base is: before the first update, and against that.
+    marks = rows(done.run, "exam")
+    assert (marks[0]["step"], marks[0]["total"]) == (0, 4)
+    assert marks[-1]["verdict"] == "no different"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_models import VOCAB, saved_foreign
+from foreign_models import MODELS, VOCAB, saved_foreign
 from huggingface_hub import constants
 
-from yunque.assemble.models import load
+from yunque.assemble import models
+from yunque.assemble.models import load, shape_at
 from yunque.cli import main
 from yunque.data.tokenizer import Tokenizer, train_tokenizer
 from yunque.errors import InputError
@@ -145,3 +146,18 @@ def test_a_refusal_of_gguf_names_the_source_and_no_file_of_ours(tmp_path: Path) 
         convert(source, tmp_path / "out", to="gguf")
     assert str(caught.value).startswith(f"{source}: llama.cpp cannot hold this model")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_shape_is_read_without_opening_the_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_foreign(name, tmp_path)
+    expected = models.open_model(tmp_path).config
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(models, "open_model", opened)
+    assert shape_at(tmp_path) == expected
+    assert expected.vocab_size == VOCAB

@@ -177,6 +177,7 @@ def test_an_epoch_trains_the_tokens_that_it_says(
     options |= {"batch_size": 1, "micro_batch_size": 1, "early_stopping": False}
     done = pretrain(str(tokens), tmp_path / "run", **options)
     (start,) = rows(done.run, "start")
+    assert done.reason == "steps"
     assert (start["packed"], done.steps) == (packing == "on", 3 * start["windows"])
     if packing == "on":
         train = open_prepared(tokens).splits["train"]

@@ -14,15 +14,18 @@ import torch
 from reference_models import pair
 
 from yunque.adapt.lora import load_adapter, merge
-from yunque.adapt.quantize import is_quantized, quantize
+from yunque.adapt.quantize import dequantize, is_quantized, quantize
 from yunque.assemble.convert import TEXTS, convert
-from yunque.assemble.models import load
-from yunque.assemble.runs import finetune
-from yunque.config import AdaptConfig
+from yunque.assemble.models import load, weight_dtype
+from yunque.assemble.origins import Finetuned
+from yunque.assemble.runs import finetune, refuse_host_embeddings
+from yunque.config import AdaptConfig, Recipe
 from yunque.data.tokenizer import train_tokenizer
 from yunque.errors import InputError
 from yunque.model.decoder import Decoder
 from yunque.model.presets import PRESETS
+from yunque.model.protocol import device_of
+from yunque.runtime import Runtime
 from yunque.weights.families import module_names
 from yunque.weights.folder import load_folder, save_folder
 
@@ -136,6 +139,71 @@ def test_merging_says_how_far_either_base_leads(run: Path, tmp_path: Path, onto:
 def test_a_plain_adapter_has_no_dequantised_base(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="merge_onto is 'dequantised'"):
         convert(run.parent / "base", tmp_path / "out", merge_onto="dequantised")
+
+
+def test_a_quantised_head_and_a_kept_embedding_are_trained_merged_and_opened(
+    run: Path, tmp_path: Path
+) -> None:
+    """What small cards ask for, from the first update to the merged model."""
+    tokenizer = train_tokenizer("byte", lambda: iter([""]), "<|endoftext|>")
+    shape = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": tokenizer.vocab_size}
+    model = pair("llama", std=0.1, tie=False, **shape)[0]
+    save_folder(model, tmp_path / "base", tokenizer.save, {"eos_token_id": 0}, "bfloat16")
+    ends = {"quantize_head": True, "cpu_embeddings": True}
+    done = finetune(
+        tmp_path / "base", str(run.parent / "pairs.jsonl"), tmp_path / "run", **OPTIONS, **ends
+    )
+    written = json.loads((done.run / "last" / "quantization.json").read_text(encoding="utf-8"))
+    assert written["quantize_head"]
+    assert written["transformers"]["llm_int8_skip_modules"] == []
+    again = load(done.run / "last", device="cpu")
+    head = again.module.head
+    assert isinstance(head, torch.nn.Module)
+    assert is_quantized(head)
+    # The reference: plain layers that hold the dequantised weights, the head's among them.
+    plain = load_folder(tmp_path / "base")
+    full_head = plain.head.weight.detach().clone()
+    quantize(plain, AdaptConfig(method="qlora", quantize_head=True))
+    dequantize(plain)
+    assert (plain.head.weight - full_head).abs().max() > 1e-3
+    load_adapter(plain, done.run / "last", module_names(plain.config))
+    ids = tokenizer.encode("17 + 4?")
+    expected = logits(plain.eval(), ids)
+    torch.testing.assert_close(logits(again.module, ids), expected, rtol=0, atol=1e-5)
+    convert(
+        done.run / "last", tmp_path / "out", merge=True, merge_onto="dequantised", dtype="float32"
+    )
+    merged = load(tmp_path / "out", device="cpu").module
+    torch.testing.assert_close(logits(merged, ids), expected, rtol=0, atol=1e-4)
+
+
+def test_what_a_run_says_of_the_type_that_it_keeps(run: Path) -> None:
+    """The base's files hold bfloat16: said where the device computes in another type."""
+    recipe = Recipe().replace(base=str(run.parent / "base"), method="qlora")
+    where = Runtime(torch.device("cpu"), "fp32")
+    kept = weight_dtype(run.parent / "base", where.device)
+    said = Finetuned(recipe).remarks(where, "en")
+    assert any("hold bfloat16" in line and "float32" in line for line in said) == (
+        kept == torch.float32
+    )
+    (full,) = Finetuned(recipe.replace(method="full")).remarks(where, "es")
+    assert "guardan bfloat16" in full
+    assert "se mantienen en float32" in full
+
+
+def test_an_embedding_on_the_cpu_is_for_one_process() -> None:
+    recipe = Recipe().replace(base="owner/base", method="qlora", cpu_embeddings=True)
+    one, two = (Runtime(torch.device("cuda"), "bf16", world=n) for n in (1, 2))
+    refuse_host_embeddings(recipe, one)
+    with pytest.raises(InputError, match="cpu_embeddings with 2 processes"):
+        refuse_host_embeddings(recipe, two)
+
+
+def test_a_model_computes_where_its_blocks_are() -> None:
+    """An embedding on the CPU is not what says where the tokens must go."""
+    blocks = torch.nn.Linear(2, 2, device="meta")
+    assert device_of(torch.nn.Sequential(torch.nn.Embedding(2, 2), blocks)).type == "meta"
+    assert device_of(torch.nn.Embedding(2, 2)).type == "cpu"
 
 
 MEASURE = """

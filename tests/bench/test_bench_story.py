@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -69,11 +70,35 @@ def test_a_line_of_the_table(story: ModuleType) -> None:
         assert part in line
 
 
+def test_a_story_that_comes_out_otherwise_is_a_fault(story: ModuleType) -> None:
+    def one(name: str, verdict: str, reason: str = "steps", kept: int = 57) -> Any:
+        marks = {"base": (57, 90), "end": (40, 90), "kept": (kept, 90)}
+        return story.Told(
+            name=name, examples=53, losses=(5.0, 0.1), validation=None, **marks, verdict=verdict,
+            p_value=0.01, reason=reason, updates=9, planned=90, seconds=1.0, warned=(),
+            worse_at=None,
+        )  # fmt: skip
+
+    stopped = one("(a')", "worse", "early_stopping")
+    right = [one("(a)", "worse"), stopped, one("(b)", "no different"), one("(c)", "better")]
+    assert story.faults(right) == []
+    wrong = [
+        one("(a)", "no different"),
+        one("(a')", "worse", "early_stopping", kept=50),
+        one("(b)", "worse"),
+        one("(c)", "no different"),
+    ]
+    found = story.faults(wrong)
+    assert [fault.split(":")[0] for fault in found] == ["(a)", "(a')", "(c)"]
+    assert "called no different, must be better" in found[2]
+    assert len(story.faults([right[0], one("(a')", "worse"), *right[2:]])) == 1
+
+
 @pytest.mark.slow
 def test_the_whole_story_small(story: ModuleType, tmp_path: Path) -> None:
     """(a) is called worse than its base, and watching the exam stops it before its end."""
     size = story.Size(
-        conversations=8000, base_steps=400, signs=48, words=12, passes=80.0, more=(60,)
+        conversations=8000, base_steps=400, signs=48, words=12, passes=80.0, enough=60
     )
     as_told, watched, ours, more = story.story(tmp_path, size, 1, lambda told: None)
     assert as_told.base == watched.base == ours.base == more.base

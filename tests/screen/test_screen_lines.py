@@ -83,9 +83,7 @@ def test_lines_in_english() -> None:
         "step 120/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 0.9 GB left 3m 8s",
         "eval step 121: train 2.050 validation 2.110 (best) perplexity 8.2",
         "eval step 122: train 2.050 perplexity 7.8",
-        'sample after "Ana":',
-        "  |  va",
-        "  | ␛[2Jal [red]río\ufffd",
+        'sample after "Ana":  va↵␛[2Jal [red]río\ufffd',
         "exam step 122: 45/60 (75%): add 20/20, sub 25/40",
         "warning: low memory↵[bold]",
         "checkpoint runs/a/checkpoints/step-00000122",
@@ -122,7 +120,19 @@ def test_other_encodings_do_not_crash(encoding: str) -> None:
     lines = raw.getvalue().decode(encoding).splitlines()
     expected = "paso 120/2000 epoca" if encoding == "ascii" else "paso 120/2000 época"
     assert any(line.startswith(expected) for line in lines)
-    assert "  | ?[2Jal [red]" in "\n".join(lines)
+    assert "?[2Jal [red]" in "\n".join(lines)
+
+
+def test_an_evaluation_shows_one_line_of_its_sample_and_one_of_its_exam() -> None:
+    stream = io.StringIO()
+    screen = LineScreen(stream, "es", Clock())
+    screen.sample("x" * 60 + "¿Cuánto es?", "uno\n" * 100)
+    kinds = {"addition": [1, 2], "number": [0, 1], "mine": [0, 1]}
+    screen.exam({"step": 7, "right": 1, "total": 4, "kinds": kinds})
+    assert stream.getvalue().splitlines() == [
+        f"muestra tras «…{'x' * 29}¿Cuánto es?»: {'uno↵' * 40}…",
+        "examen paso 7: 1/4 (25 %): suma 1/2, número 0/1, mine 0/1",
+    ]
 
 
 def test_the_last_step_is_always_written() -> None:

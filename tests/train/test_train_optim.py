@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from yunque.config import ModelConfig, OptimConfig
+from yunque.errors import InputError, MissingPackageError
 from yunque.model.decoder import Decoder
 from yunque.train.optim import (
     Muon,
@@ -17,6 +21,11 @@ from yunque.train.optim import (
     learning_rate_multiplier,
     orthogonalise,
 )
+
+NEEDS_BITSANDBYTES = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
+IN_8_BITS = pytest.param("adamw8bit", marks=NEEDS_BITSANDBYTES)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +100,19 @@ def test_muon_steps_as_torch_does() -> None:
     assert (ours.detach() - theirs.detach()).norm() / moved < 0.03
 
 
-def tiny() -> Decoder:
+def tiny(hidden_size: int = 16) -> Decoder:
     shape = ModelConfig(
-        context_length=8, num_layers=2, num_heads=2, hidden_size=16, qk_norm=True, dropout=0.0
+        context_length=8,
+        num_layers=2,
+        num_heads=2,
+        hidden_size=hidden_size,
+        qk_norm=True,
+        dropout=0.0,
     ).resolved(11)
     return Decoder(shape, seed=3)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", IN_8_BITS])
 def test_every_parameter_is_updated_once_and_decay_spares_vectors(optimizer: str) -> None:
     model = tiny()
     config = OptimConfig(optimizer=optimizer)  # type: ignore[arg-type]
@@ -116,10 +130,11 @@ def test_every_parameter_is_updated_once_and_decay_spares_vectors(optimizer: str
         assert len(names) == 2 * 7
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", IN_8_BITS])
 def test_state_survives_a_round_trip_bit_for_bit(optimizer: str) -> None:
     config = OptimConfig(optimizer=optimizer)  # type: ignore[arg-type]
-    one, other = tiny(), tiny()
+    # Matrices of 4,096 numbers and more are those that bitsandbytes keeps in 8 bits.
+    one, other = tiny(64), tiny(64)
     first, second = Optimizers(one, config), Optimizers(other, config)
 
     def step(model: Decoder, optimizers: Optimizers, seed: int) -> None:
@@ -141,6 +156,61 @@ def test_state_survives_a_round_trip_bit_for_bit(optimizer: str) -> None:
         assert torch.equal(target, source)
     assert first.state().keys() == second.state().keys()
     assert all(torch.equal(first.state()[key], second.state()[key]) for key in first.state())
+    kinds = {value.dtype for key, value in first.state().items() if key.endswith("|state1")}
+    assert kinds == ({torch.uint8, torch.float32} if optimizer == "adamw8bit" else set())
+
+
+@NEEDS_BITSANDBYTES
+def test_eight_bits_step_nearly_as_adamw_does_and_decay_the_same() -> None:
+    """After some updates: within a few hundredths of the way; without a gradient exactly."""
+    moved = {}
+    for optimizer in ("adamw", "adamw8bit"):
+        model = tiny(64)
+        start = [p.detach().clone() for p in model.parameters()]
+        made = Optimizers(model, OptimConfig(optimizer=optimizer, weight_decay=0.1))  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        for _ in range(5):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            made.step()
+        moved[optimizer] = torch.cat(
+            [(p.detach() - q).flatten() for p, q in zip(model.parameters(), start, strict=True)]
+        )
+    off = (moved["adamw8bit"] - moved["adamw"]).norm() / moved["adamw"].norm()
+    assert 0 < off < 0.05
+
+    for optimizer in ("adamw", "adamw8bit"):
+        model = tiny(64)
+        matrix, vector = model.token_embedding.weight, model.final_norm.weight
+        before = [matrix.detach().clone(), vector.detach().clone()]
+        made = Optimizers(
+            model,
+            OptimConfig(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1),  # type: ignore[arg-type]
+        )
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        made.step()
+        torch.testing.assert_close(matrix.detach(), 0.95 * before[0])
+        assert torch.equal(vector.detach(), before[1])
+
+
+@NEEDS_BITSANDBYTES
+def test_eight_bits_where_they_do_not_work_name_what_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InputError, match=r"the device is cpu\. Use --optimizer adamw8bit"):
+        Optimizers(tiny(), OptimConfig(optimizer="paged_adamw8bit"))
+    from bitsandbytes.optim import AdamW8bit
+
+    def no_kernel(self: Any, *given: Any) -> None:
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(AdamW8bit, "update_step", no_kernel)
+    with pytest.raises(InputError, match=r"on cpu here \(no kernel\). Use --optimizer adamw\."):
+        Optimizers(tiny(), OptimConfig(optimizer="adamw8bit"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(MissingPackageError, match=r"yunque\[quant\]"):
+        Optimizers(tiny(), OptimConfig(optimizer="adamw8bit"))
 
 
 def test_weight_average_is_the_recursion_and_swaps_back() -> None:

@@ -30,7 +30,7 @@ from yunque.config import ModelConfig
 from yunque.data.tokenizer import load_tokenizer, train_tokenizer
 from yunque.errors import InputError, MissingPackageError
 from yunque.model.decoder import Decoder
-from yunque.weights.gguf import gguf_tokenizer, load_gguf, save_gguf
+from yunque.weights.gguf import gguf_config, gguf_tokenizer, load_gguf, save_gguf
 from yunque.weights.gguf_tokenizer import tokenizer_metadata
 
 TEXT = (
@@ -258,6 +258,7 @@ def test_the_gguf_reader_sees_every_tensor(tmp_path: Path, name: str, dtype: str
 def test_there_and_back_gives_equal_logits(tmp_path: Path, name: str) -> None:
     model, file = saved(tmp_path, name)
     back = load_gguf(file)
+    assert gguf_config(file) == back.config
     config = SHAPES[name]
     assert back.config == dataclasses.replace(
         config, qkv_bias=config.qkv_bias or name[:4] == "gpt2"

@@ -23,7 +23,7 @@ from yunque.config import ModelConfig
 from yunque.errors import InputError
 from yunque.weights.families import OPENAI, join, match, places, split
 from yunque.weights.folder import load_folder, save_folder
-from yunque.weights.openai import is_openai, load_openai
+from yunque.weights.openai import is_openai, load_openai, openai_config
 
 FIXTURE = Path(__file__).parent / "openai_fixture"
 TOKENS = torch.tensor([[1, 5, 10, 0, 3], [9, 9, 8, 1, 0]])
@@ -41,6 +41,7 @@ def sha(tensor: torch.Tensor) -> str:
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_the_numbers_are_those_that_tensorflow_wrote(name: str) -> None:
     model = load_openai(FIXTURE / name)
+    assert openai_config(FIXTURE / name) == model.config
     expected = json.loads((FIXTURE / "sha256.json").read_text())["sha256"][name]
     state = model.state_dict()
     assert torch.equal(state.pop("head.weight"), state["token_embedding.weight"])

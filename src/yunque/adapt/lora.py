@@ -269,6 +269,7 @@ def save_adapter(
     names: Mapping[str, str] | None = None,
     adapter: str = DEFAULT,
     save_tokenizer: Callable[[Path], None] | None = None,
+    base_revision: str | None = None,
 ) -> None:
     """Write a folder that `PeftModel.from_pretrained` opens; it appears whole or not at all.
 
@@ -276,6 +277,7 @@ def save_adapter(
         base_name: the model that the adapter was trained on, a folder or a Hub id.
         names: as for `add_lora`.
         save_tokenizer: writes the tokenizer's files into the folder that it is given.
+        base_revision: the commit of a Hub id; PEFT asks for it too.
 
     Raises:
         InputError: there is no such adapter.
@@ -298,6 +300,7 @@ def save_adapter(
                 "peft_type": "LORA",
                 "task_type": "CAUSAL_LM",
                 "base_model_name_or_path": base_name,
+                **({"revision": base_revision} if base_revision else {}),
                 "inference_mode": True,
                 "r": settings.r,
                 "lora_alpha": settings.lora_alpha,

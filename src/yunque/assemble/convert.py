@@ -33,6 +33,7 @@ from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
 from yunque.files import read_json, remove_folder, staged_folder, write_json
 from yunque.generate.decode import generate
+from yunque.hub import hub_id
 from yunque.model.decoder import Decoder
 from yunque.weights.certificate import (
     LOGITS_BOUND,
@@ -456,7 +457,8 @@ def named_base(run: Path, folder: Path) -> str:
         stated = str(read_tree(run / "recipe.toml").get("base", ""))
     path = Path(stated)
     if not stated or not path.exists():
-        return stated
+        hub = hub_id(stated) if stated else None
+        return hub.name if hub else stated
     return path.parent.name if path.name in ("best", "last") else path.name
 
 

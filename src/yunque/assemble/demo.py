@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yunque.assemble.exams import exam_json, shared_sitting
+from yunque.assemble.exams import ExamItem, exam_json, shared_sitting
 from yunque.config import (
     TUTOR,
     DataConfig,
@@ -79,9 +79,21 @@ def talk(problem: tutor.Problem) -> list[Message]:
     return [Message(**message) for message in tutor.messages(problem)]  # type: ignore[arg-type]
 
 
-def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = None) -> Prepared:
-    """Token files of the tutor's conversations."""
+def prepare_tutor(
+    config: DataConfig,
+    out: Path,
+    progress: Progress | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Prepared:
+    """Token files of the tutor's conversations.
+
+    Args:
+        tokenizer: that of the base that is taught, in whose chat template they are written; None:
+            the one that `config` says, with the default template.
+    """
     chat = ChatTemplate(end_token=config.separator)
+    if tokenizer is not None:
+        chat = chat_template_of(tokenizer)
 
     def splits() -> dict[str, list[Rendered]]:
         return {
@@ -93,7 +105,19 @@ def prepare_tutor(config: DataConfig, out: Path, progress: Progress | None = Non
         }
 
     name = f"{TUTOR} 1 {sorted(CONVERSATIONS.items())}"
-    return prepare_conversations(splits, name, config, out, DEFAULT_CHAT_TEMPLATE, progress)
+    template = DEFAULT_CHAT_TEMPLATE
+    if tokenizer is not None and tokenizer.chat_template is not None:
+        template = tokenizer.chat_template
+    return prepare_conversations(splits, name, config, out, template, progress, tokenizer)
+
+
+def tutor_items() -> list[ExamItem]:
+    """The tutor's exam of an evaluation as questions for any model."""
+    made = tutor.make("exam", EVALUATION_EXAM, EXAM_SEEDS[EVALUATION_EXAM])
+    return [
+        ExamItem(tuple(talk(problem)[:1]), str(problem.answer), "number", problem.kind)
+        for problem in made
+    ]
 
 
 def tutor_exam(

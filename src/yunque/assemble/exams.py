@@ -42,7 +42,8 @@ from yunque.marking.statements import boxed
 from yunque.model.protocol import LanguageModel
 from yunque.runtime import Runtime
 from yunque.words import say
-from yunque.words.writing import number, percent, visible
+from yunque.words.exam import kind_name
+from yunque.words.writing import number, percent
 
 QUESTION = ("question", "pregunta", "problem", "problema")
 KEY = ("answer_number", "key", "clave", "answerKey", "answer", "respuesta", "solution", "solución")
@@ -380,10 +381,11 @@ def exam_lines(result: ExamResult, lang: str) -> list[str]:
         )
     ]
     if len(result.by_kind) > 1:
-        width = max(len(visible(kind)) for kind in result.by_kind)
+        named = {kind: kind_name(kind, lang) for kind in result.by_kind}
+        width = max(map(len, named.values()))
         for kind, (right, total) in sorted(result.by_kind.items()):
             share = percent(right / total, lang)
-            lines.append(f"  {visible(kind):<{width}}  {right:>4}/{total:<4} {share:>6}")
+            lines.append(f"  {named[kind]:<{width}}  {right:>4}/{total:<4} {share:>6}")
     return lines
 
 
@@ -411,16 +413,12 @@ class Exam:
     """The exam of a run: sat before the first update and at each evaluation, every reply kept.
 
     Args:
-        path: the exam file.
+        items: the questions.
         folder: where the replies go, one file for each sitting.
-
-    Raises:
-        InputError: as `read_exam`.
     """
 
-    def __init__(self, path: str | Path, folder: Path) -> None:
-        self.items = read_exam(path)
-        self.folder = folder
+    def __init__(self, items: Sequence[ExamItem], folder: Path) -> None:
+        self.items, self.folder = items, folder
 
     def file(self, step: int) -> Path:
         """The replies after so many updates."""

@@ -40,20 +40,22 @@ from yunque.evaluate import Score, TokenView
 from yunque.exam import ExamResult
 from yunque.files import read_json
 from yunque.generate.decode import Generation, generate
-from yunque.hub import fetch_model, hub_id
+from yunque.hub import at_revision, fetch_model, hub_id
 from yunque.model.decoder import Decoder
 from yunque.model.int8 import to_int8
+from yunque.model.protocol import Described
 from yunque.runtime import Runtime
 from yunque.weights.families import module_names
-from yunque.weights.folder import DTYPES, load_folder, stored_dtype, stream_folder
-from yunque.weights.gguf import load_gguf
+from yunque.weights.folder import DTYPES, load_folder, open_folder, stored_dtype, stream_folder
+from yunque.weights.gguf import gguf_config, load_gguf
 from yunque.weights.gguf_tokenizer import gguf_tokenizer
-from yunque.weights.openai import is_openai, load_openai
+from yunque.weights.openai import is_openai, load_openai, openai_config
 from yunque.weights.transformers_model import (
     TransformersModel,
     beyond_decoder,
     load_transformers,
     refuse_code,
+    transformers_shape,
 )
 
 
@@ -438,6 +440,21 @@ def by_transformers(path: Path) -> bool:
     return bool(beyond_decoder(described))
 
 
+def shape_at(path: Path) -> Described:
+    """The shape of the model at a path as its files state it; opened only where they do not.
+
+    Raises:
+        InputError: as the loader of the format says.
+    """
+    if path.suffix == ".gguf":
+        return gguf_config(path)
+    if is_openai(path):
+        return openai_config(path)
+    if by_transformers(path):
+        return transformers_shape(path) or open_model(path).config
+    return open_folder(path).config
+
+
 def streams(path: Path) -> bool:
     """Whether the weights at a path can be read one by one: a folder that the Decoder holds."""
     return path.suffix != ".gguf" and not is_openai(path) and not by_transformers(path)
@@ -475,18 +492,19 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(adapter: Path) -> str:
-    """What an adapter says that it was trained on: a folder or a Hub id.
+    """What an adapter says that it was trained on: a folder, or a Hub id at its revision.
 
     Raises:
         InputError: it says nothing.
     """
-    stated = read_adapter_config(adapter).get("base_model_name_or_path")
+    settings = read_adapter_config(adapter)
+    stated = settings.get("base_model_name_or_path")
     if not isinstance(stated, str) or not stated:
         raise InputError(
             f"{adapter / 'adapter_config.json'}: base_model_name_or_path is missing, so its base "
             "is not known. Write the base's folder or Hub id there."
         )
-    return stated
+    return at_revision(stated, settings.get("revision"))
 
 
 def base_path(adapter: Path) -> Path:

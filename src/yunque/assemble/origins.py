@@ -30,7 +30,7 @@ from yunque.assemble.models import (
     model_path,
     open_model,
     open_quantized,
-    streams,
+    shape_at,
     tokenizer_of,
     weight_dtype,
 )
@@ -40,10 +40,12 @@ from yunque.data.prepare import Prepared
 from yunque.data.tokenizer import Tokenizer, add_tokens
 from yunque.errors import InputError
 from yunque.files import sha256, staged_folder, write_json
+from yunque.hub import hub_id, pinned
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
-from yunque.weights.folder import open_folder, save_folder
+from yunque.weights.folder import DTYPES, save_folder, stored_dtype
 from yunque.weights.transformers_model import TransformersModel, save_transformers
+from yunque.words import say
 
 WEIGHTS = re.compile(r"\.(safetensors|gguf|index|data-\d+-of-\d+)$|^(config|hparams)\.json$")
 STREAM = 1024  # tokens of a row of plain text, where the context allows it
@@ -77,6 +79,9 @@ class Origin(Protocol):
 
     def parameters(self, model: Any) -> dict[str, int]:
         """Parameters by part, as they are: never packed bytes."""
+
+    def remarks(self, where: Runtime, lang: str) -> list[str]:
+        """What is said of how the model is kept, before the first update."""
 
     def weight_bytes(self, where: Runtime) -> int:
         """Bytes of a frozen number that is not quantised.
@@ -127,6 +132,9 @@ class Scratch:
     def parameters(self, model: Decoder) -> dict[str, int]:
         return model.parameter_counts()
 
+    def remarks(self, where: Runtime, lang: str) -> list[str]:
+        return []
+
     def weight_bytes(self, where: Runtime) -> int:
         return 4
 
@@ -135,7 +143,7 @@ class Finetuned:
     """A base that is trained further, in full or by adapters."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.base, self.adapt, self.method = recipe.base, recipe.adapt, recipe.adapt.method
+        self.adapt, self.method = recipe.adapt, recipe.adapt.method
         self.add_tokens = recipe.data.add_tokens
         if self.add_tokens and self.method != "full":
             raise InputError(
@@ -144,6 +152,8 @@ class Finetuned:
                 "that first and put the adapter on its best/, without add_tokens."
             )
         self.path = model_path(recipe.base)
+        self.base = pinned(recipe.base, self.path)
+        """The base by its name; of a Hub id with the commit that was fetched."""
         if (self.path / "adapter_config.json").is_file():
             raise InputError(
                 f"{recipe.base}: an adapter. Merge it first (yunque convert {recipe.base} OUT "
@@ -186,11 +196,8 @@ class Finetuned:
 
     @cached_property
     def shape(self) -> Any:
-        """The shape of the base; the model itself is opened only where its file does not say."""
-        if streams(self.path):
-            return open_folder(self.path).config
-        # Tried on a few tokens as it is, before the data; on the device it goes in `build`.
-        return open_model(self.path).config
+        """The shape of the base, as its files state it."""
+        return shape_at(self.path)
 
     def settled(self, recipe: Recipe, data: Prepared) -> Recipe:
         """The shape of the base; rows no longer than they need be.
@@ -229,6 +236,7 @@ class Finetuned:
                 vocab_size=rows,
             )
         shape = shape.resolved(shape.vocab_size)
+        recipe = dataclasses.replace(recipe, base=self.base)
         longest = longest_document(data) or STREAM
         length = min(shape.context_length, -(-longest // BUCKET) * BUCKET)
         return with_length(dataclasses.replace(recipe, model=shape), length)
@@ -273,14 +281,32 @@ class Finetuned:
         known = (name for name, module in inner.named_modules() if module is output)
         head = next(known, "lm_head")  # as all of the Decoder's families publish it
         if self.method != "full":
-            base = str(self.path.resolve()) if Path(self.base).exists() else self.base
-            save_adapter(inner, folder, base, names, save_tokenizer=beside)
+            hub = None if Path(self.base).exists() else hub_id(self.base)
+            base = hub.name if hub else str(self.path.resolve())
+            revision = hub.revision if hub else None
+            save_adapter(inner, folder, base, names, save_tokenizer=beside, base_revision=revision)
         elif isinstance(model, Decoder):
             save_folder(model, folder, tokenizer.save, generation)
         else:
             with staged_folder(folder) as stage:
                 save_transformers(model, stage, generation)
                 beside(stage)
+
+    def remarks(self, where: Runtime, lang: str) -> list[str]:
+        """That the weights are kept in another type than their files', and new tokens."""
+        said = []
+        stored = stored_dtype(self.path)
+        kept = torch.float32
+        if self.method != "full":
+            kept = weight_dtype(self.path, where.device)
+        if self.path.is_dir() and kept != DTYPES[stored][0]:
+            names = {"stored": stored, "kept": str(kept).removeprefix("torch.")}
+            why = "full" if self.method == "full" else "frozen"
+            said.append(say(f"cli.kept_type_{why}", lang, device=where.device.type, **names))
+        if self.add_tokens:
+            added = ", ".join(self.add_tokens)
+            said.append(say("cli.added_tokens", lang, count=len(self.add_tokens), names=added))
+        return said
 
     def weight_bytes(self, where: Runtime) -> int:
         if not isinstance(self.shape, ModelConfig):

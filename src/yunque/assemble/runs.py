@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import math
 import os
@@ -17,9 +18,9 @@ import torch
 from torch import nn
 
 from yunque import evaluate, files, runtime
-from yunque.assemble.demo import tutor_marks
+from yunque.assemble.demo import tutor_items, tutor_marks
 from yunque.assemble.environment import environment
-from yunque.assemble.exams import Exam
+from yunque.assemble.exams import Exam, read_exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
 from yunque.assemble.planning import forecast_run, learn, told
 from yunque.assemble.recipes import (
@@ -227,8 +228,10 @@ def finetune(
 
 
 def found(name: str) -> str:
-    """The whole path of what is there; anything else, as a Hub id, as it is."""
-    return str(Path(name).resolve()) if name and Path(name).exists() else name
+    """The whole path of what is there, and of a pattern; anything else, as a Hub id, as it is."""
+    if name and Path(name).exists():
+        return str(Path(name).resolve())
+    return str(Path(name).expanduser().absolute()) if glob.has_magic(name) else name
 
 
 def begun(recipe: Recipe, folder: Path, screen: Screen, lang: str) -> RunResult:
@@ -324,7 +327,7 @@ class Run:
         lang: str,
         resuming: bool = False,
     ):
-        self.exam = Exam(recipe.exam, folder / "exam") if recipe.exam else None
+        self.exam = exam_of(recipe, folder / "exam")
         recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
@@ -343,6 +346,7 @@ class Run:
         self.plan = self.fitted(recipe) if recipe.machine.memory else None
         if self.plan is not None:
             recipe = as_planned(recipe, self.plan)
+        refuse_host_embeddings(recipe, where)
         train = self.data.splits["train"]
         length, seed = recipe.data.max_length, recipe.machine.seed
         batch_size = recipe.train.batch_size
@@ -402,10 +406,8 @@ class Run:
             files.write_json(folder / "ledger.json", ledger)
             for line in equations(ledger, self.lang) + left_aside(ledger["left_aside"], self.lang):
                 self.screen.phase(line)
-            if recipe.base and recipe.data.add_tokens:
-                added = recipe.data.add_tokens
-                numbers = {"count": len(added), "names": ", ".join(added)}
-                self.screen.phase(say("cli.added_tokens", self.lang, **numbers))
+            for line in self.origin.remarks(self.runtime, self.lang):
+                self.screen.phase(line)
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
@@ -649,7 +651,8 @@ class Run:
             numbers = {"passes": passes, "documents": documents}
             doubts.append(Check("cli.many_passes", numbers))
         method = recipe.adapt.method
-        if recipe.optim.optimizer == "adamw" and recipe.optim.learning_rate > HIGHEST_RATES[method]:
+        adam = recipe.optim.optimizer in ("adamw", "adamw8bit", "paged_adamw8bit")
+        if adam and recipe.optim.learning_rate > HIGHEST_RATES[method]:
             numbers = {
                 "rate": recipe.optim.learning_rate,
                 "method": method,
@@ -909,7 +912,7 @@ class Run:
 
     def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any] | None] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
-        if self.recipe.sources == (TUTOR,):
+        if self.recipe.sources == (TUTOR,) and not self.recipe.base:
             return lambda step: tutor_marks(
                 step, model, self.data.tokenizer, self.runtime, self.exam_tokens
             )
@@ -954,6 +957,34 @@ class Run:
             # An answer may end in another token than a text.
             self.origin.save(model, self.folder / name, self.data.tokenizer, self.end_ids)
         self.runtime.wait()
+
+
+def refuse_host_embeddings(recipe: Recipe, where: Runtime) -> None:
+    """An embedding in the CPU's memory and several GPUs: data parallelism wants one device.
+
+    Raises:
+        InputError: the recipe asks for both, or its memory needs both.
+    """
+    asked = recipe.base and recipe.adapt.method == "qlora" and recipe.adapt.cpu_embeddings
+    if asked and where.world > 1 and where.device.type == "cuda":
+        raise InputError(
+            f"cpu_embeddings with {where.world} processes: every process must have its whole model "
+            "on its own GPU. Leave cpu_embeddings out (and give more memory, where memory chose "
+            "it), or train in one process."
+        )
+
+
+def exam_of(recipe: Recipe, folder: Path) -> Exam | None:
+    """The exam that a run sits as an exam of files; a base taught by the tutor has the tutor's.
+
+    Raises:
+        InputError: as `read_exam`.
+    """
+    if recipe.exam:
+        return Exam(read_exam(recipe.exam), folder)
+    if recipe.base and recipe.sources == (TUTOR,):
+        return Exam(tutor_items(), folder)
+    return None
 
 
 def as_planned(recipe: Recipe, plan: Plan) -> Recipe:

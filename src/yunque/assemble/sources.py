@@ -120,7 +120,7 @@ def tokens_for(
         screen.progress(say(what, lang), fraction)
 
     if recipe.sources == (TUTOR,):
-        made = prepare_tutor(recipe.data, out, progress)
+        made = prepare_tutor(recipe.data, out, progress, tokenizer)
     elif TUTOR in recipe.sources:
         raise InputError(f"sources: {TUTOR} is trained on alone, not together with other sources.")
     else:

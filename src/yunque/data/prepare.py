@@ -169,6 +169,7 @@ def prepare_conversations(
     out: Path,
     template: str,
     progress: Progress | None = None,
+    own: Tokenizer | None = None,
 ) -> Prepared:
     """Token files of rendered conversations whose split is made beforehand.
 
@@ -176,12 +177,13 @@ def prepare_conversations(
         splits: makes split ("train", "val") → its conversations; called only where needed.
         name: what they are made from; the same name stands for the same conversations.
         template: the chat template that rendered them, saved with the tokenizer.
+        own: used as it is; None: the tokenizer that `config.tokenizer` says, with chat tokens.
 
     Raises:
         InputError, StorageError: as `prepare`.
     """
     tell = progress or (lambda what, fraction: None)
-    loaded = loaded_with(config)
+    loaded = own or loaded_with(config)
 
     def build_them() -> tuple[Tokenizer, dict[str, Any]]:
         made = splits()
@@ -192,7 +194,7 @@ def prepare_conversations(
 
         end = config.separator if loaded is None else loaded.separator
         controls = (*CHAT_TOKENS, *config.add_tokens)
-        tokenizer = tokenizer_for(config.tokenizer, loaded, texts, end, controls, template)
+        tokenizer = own or tokenizer_for(config.tokenizer, loaded, texts, end, controls, template)
         total = sum(len(conversation.text) for part in made.values() for conversation in part)
         stream = (
             Stretch(split, conversation.text, True, 0, number, conversation)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from yunque.model.protocol import LanguageModel, SlidingCache
+from yunque.model.protocol import LanguageModel, SlidingCache, device_of
 
 
 def window_start(length: int, context_length: int) -> int:
@@ -49,7 +49,7 @@ class Contexts:
             room: tokens that may be appended.
             use_cache: False reads each window whole at every token (slow, for comparison).
         """
-        device = next(model.parameters()).device
+        device = device_of(model)
         self.model = model
         self.limit = model.config.context_length
         self.slid = False

@@ -25,7 +25,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype)
         if x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled():
-            result: Tensor = _RootMeanSquareNorm.apply(x, weight, self.eps)  # type: ignore[no-untyped-call]
+            result: Tensor = _RootMeanSquareNorm.apply(x, weight, self.eps)
             return result
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
@@ -140,7 +140,7 @@ def causal_attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, p: float) -> 
     All `(B, H, T, D)`, on the CPU. Source: Vaswani et al. 2017, section 3.2.
     """
     with torch.autocast("cpu", enabled=False):
-        result: Tensor = _DroppedAttention.apply(q, k, v, p)  # type: ignore[no-untyped-call]
+        result: Tensor = _DroppedAttention.apply(q, k, v, p)
     return result
 
 

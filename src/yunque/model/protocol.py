@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -75,3 +76,19 @@ class LanguageModel(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def train(self, mode: bool = True) -> Any: ...
     def eval(self) -> Any: ...
+
+
+class Parametrised(Protocol):
+    """Anything with parameters: a `LanguageModel`, an `nn.Module`."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def device_of(model: Parametrised) -> torch.device:
+    """Where a model computes and wants its tokens.
+
+    Not simply where its first parameter lies: an input embedding may stay in the CPU's memory
+    while everything else is on a GPU.
+    """
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))

@@ -7,7 +7,8 @@ import numpy as np
 from yunque.reports.exams import accuracy, exam_score, forgetting, paired, sat, wilson
 from yunque.reports.log import Log, Record
 from yunque.reports.markup import both, foreign, section, spans, table
-from yunque.words.report import WORDS, tell
+from yunque.words.exam import WORDS as KINDS
+from yunque.words.report import tell
 
 EXAMS = 40
 """Rows of the table at most; the first, the best, the kept and the last are always among them."""
@@ -105,8 +106,8 @@ def forgetting_text(log: Log) -> dict[str, str] | None:
 
 def kind_name(kind: str) -> str:
     """Our own kinds of question in the reader's language, others as they stand."""
-    key = f"report.exam.kind.{kind}"
-    return both(key) if key in WORDS else foreign(kind)
+    key = f"exam.kind.{kind}"
+    return both(key) if key in KINDS else foreign(kind)
 
 
 def kinds_of(row: Record) -> dict[str, tuple[float, float]]:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from yunque.screen.progress import SAMPLE_CHARACTERS, Progress, finite
+from yunque.screen.progress import Progress, finite
 from yunque.screen.sentences import exam_kinds, start_facts, stop_sentences
 from yunque.words import say
 from yunque.words.writing import (
@@ -22,6 +22,7 @@ from yunque.words.writing import (
 )
 
 LINE_SECONDS = 5.0
+PROMPT_CHARACTERS, SAMPLE_CHARACTERS = 40, 160  # of a sample, in its one line
 
 
 def encodable(text: str, encoding: str) -> str:
@@ -100,9 +101,13 @@ class LineScreen:
             self._say("line_eval", val=number(row["val_loss"], lang, 3), **values)
 
     def sample(self, prompt: str, text: str) -> None:
-        self._say("line_sample", prompt=visible(prompt))
-        for line in visible(text[:SAMPLE_CHARACTERS], newlines=True).split("\n"):
-            self._write(f"  | {line}")
+        """One line of it: the log and the report hold every sample whole."""
+        begin, end = prompt[-PROMPT_CHARACTERS:], text[:SAMPLE_CHARACTERS]
+        self._say(
+            "line_sample",
+            prompt=("…" if begin != prompt else "") + visible(begin),
+            text=visible(end) + ("…" if end != text else ""),
+        )
 
     def exam(self, row: Mapping[str, Any]) -> None:
         right, total = finite(row.get("right")), finite(row.get("total"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from yunque.screen.progress import finite
 from yunque.words import say
+from yunque.words.exam import kind_name
 from yunque.words.screen import WORDS
 from yunque.words.writing import number, visible
 
@@ -65,9 +66,9 @@ def _known(group: str, name: str, lang: str) -> str:
 
 
 def exam_kinds(row: Mapping[str, Any], lang: str) -> str:
-    """`addition 20/20, subtraction 12/20`; empty where the row has no kinds."""
+    """`suma 20/20, resta 12/20`, in the reader's language; empty where there are no kinds."""
     kinds = row.get("kinds") or {}
     return ", ".join(
-        f"{visible(str(kind))} {number(right, lang)}/{number(total, lang)}"
+        f"{kind_name(str(kind), lang)} {number(right, lang)}/{number(total, lang)}"
         for kind, (right, total) in kinds.items()
     )

@@ -1,15 +1,16 @@
-"""Parameter groups, Muon, and the learning rate as a pure function of the step."""
+"""Parameter groups, Muon, AdamW in 8 bits, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from yunque.config import OptimConfig
+from yunque.errors import InputError, MissingPackageError
 
 
 def learning_rate_multiplier(step: int, steps: int, config: OptimConfig) -> float:
@@ -90,6 +91,58 @@ class Muon(torch.optim.Optimizer):
                 parameter.add_(orthogonalise(ahead), alpha=-scale)
 
 
+TABLES = ("qmap1", "qmap2")
+"""What bitsandbytes keeps beside each state: the values of 8 bits, always the same."""
+
+
+def adamw_8bit(
+    groups: list[dict[str, Any]], config: OptimConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW of bitsandbytes, whose two averages are kept in 8 bits with a scale for each 256.
+
+    Tensors of fewer than 4,096 numbers keep theirs in float32. Paged ones lie in memory that the
+    driver moves between GPU and computer as there is room.
+
+    Raises:
+        InputError: it does not work on this device, with what does.
+        MissingPackageError: bitsandbytes is absent.
+
+    Source: Dettmers et al. 2021, "8-bit Optimizers via Block-wise Quantization", section 2.
+    """
+    name, paged = config.optimizer, config.optimizer == "paged_adamw8bit"
+    try:
+        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+    except ImportError:
+        raise MissingPackageError(
+            f"optimizer is {name!r}, which needs the package bitsandbytes: "
+            "pip install 'yunque[quant]'. Or use --optimizer adamw."
+        ) from None
+    if paged and device.type != "cuda":
+        raise InputError(
+            f"optimizer is {name!r}, which moves its state out of a CUDA GPU's memory, and the "
+            f"device is {device.type}. Use --optimizer adamw8bit, or adamw."
+        )
+    kind: Any = PagedAdamW8bit if paged else AdamW8bit
+    # What a device can do depends on its kernels: one small update is tried. The first moves every
+    # weight by the learning rate.
+    tried = nn.Parameter(torch.ones(64, 64, device=device))
+    tried.grad = torch.full_like(tried, 2.0)
+    try:
+        kind([tried], lr=0.25, weight_decay=0.0).step()
+        works, why = bool((tried - 0.75).abs().max() < 1e-3), "wrong numbers"
+    except Exception as error:  # whatever a missing kernel raises
+        works, why = False, str(error)
+    if not works:
+        raise InputError(
+            f"optimizer is {name!r}: bitsandbytes cannot compute it on {device.type} here ({why}). "
+            "Use --optimizer adamw."
+        )
+    made: torch.optim.Optimizer = kind(
+        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2)
+    )
+    return made
+
+
 class Optimizers:
     """One or two optimizers that together update each parameter once.
 
@@ -116,6 +169,8 @@ class Optimizers:
             self.parts.append(
                 torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
             )
+        elif groups and config.optimizer in ("adamw8bit", "paged_adamw8bit"):
+            self.parts.append(adamw_8bit(groups, config, next(iter(self.names)).device))
         elif groups:
             betas = (config.beta1, config.beta2)
             self.parts.append(
@@ -151,19 +206,36 @@ class Optimizers:
         for part in self.parts:
             for parameter, state in part.state.items():
                 for key, value in state.items():
-                    if isinstance(value, Tensor):
-                        tensors[f"{self.names[parameter]}|{key}"] = value  # type: ignore[index]
+                    if key in TABLES:
+                        continue
+                    kept = value if isinstance(value, Tensor) else torch.tensor(value)
+                    tensors[f"{self.names[parameter]}|{key}"] = kept  # type: ignore[index]
         return tensors
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state` gave, bit for bit."""
         by_name = {name: parameter for parameter, name in self.names.items()}
-        owner = {p: part for part in self.parts for g in part.param_groups for p in g["params"]}
+        owner = {
+            parameter: (part, group, number, place)
+            for part in self.parts
+            for number, group in enumerate(part.param_groups)
+            for place, parameter in enumerate(group["params"])
+        }
         for key, value in tensors.items():
             name, _, quantity = key.partition("|")
             parameter = by_name[name]
-            # AdamW counts its steps in a scalar that its fused kernel wants beside the weights.
-            owner[parameter].state[parameter][quantity] = value.to(parameter.device).clone()
+            part, group, number, place = owner[parameter]
+            state: dict[str, Any] = part.state[parameter]
+            if hasattr(part, "init_state"):  # bitsandbytes: paged memory, and tables, come of it
+                if not state:
+                    part.init_state(group, parameter, number, place)
+                if isinstance(state[quantity], Tensor):
+                    state[quantity].copy_(value)
+                else:
+                    state[quantity] = int(value.item())
+            else:
+                # AdamW counts its steps in a scalar that its fused kernel wants beside the weights.
+                state[quantity] = value.to(parameter.device).clone()
 
 
 class WeightAverage:

@@ -213,6 +213,16 @@ def reordered(config: ModelConfig, place: Place, tensor: Tensor, to_file: bool) 
     return tensor.reshape(heads, *sizes, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
+def gguf_config(file: Path) -> ModelConfig:
+    """The shape that a GGUF file says, before its numbers are read.
+
+    Raises:
+        InputError: no such file, a damaged one, or a model that the Decoder cannot hold.
+        StorageError: reading failed.
+    """
+    return shape_of(open_gguf(file))
+
+
 def load_gguf(
     file: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Decoder:

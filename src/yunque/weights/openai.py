@@ -47,6 +47,15 @@ def is_openai(folder: Path) -> bool:
     return (folder / HPARAMS).is_file() or any(folder.glob("*.index"))
 
 
+def openai_config(folder: Path) -> ModelConfig:
+    """The shape of OpenAI's files, before their numbers are read.
+
+    Raises:
+        InputError, StorageError: as `load_openai`.
+    """
+    return read_hparams(folder / HPARAMS, len(read_bundle(bundle_of(folder))))
+
+
 def load_openai(
     folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Decoder:

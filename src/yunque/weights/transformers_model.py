@@ -19,6 +19,7 @@ V vocabulary.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from yunque.errors import InputError
 from yunque.files import read_json, write_json
+from yunque.model.protocol import device_of
 from yunque.model.vocabulary import add_rows
 from yunque.weights.families import TABLES, raise_misfit, refusals
 from yunque.weights.folder import read_header, weight_files
@@ -290,7 +292,7 @@ class TransformersModel(nn.Module):
             InputError: see the class.
         """
         text = self.causal.config.get_text_config(decoder=True)
-        tokens = probe_tokens(text.vocab_size, self.causal.device)
+        tokens = probe_tokens(text.vocab_size, device_of(self.causal))
         with trying(self):
             if self.base is self.causal or self.base not in self.causal._modules.values():
                 raise self._unusable("its parts cannot be told apart")
@@ -306,8 +308,8 @@ class TransformersModel(nn.Module):
             # The two rows begin alike and go on differently.
             if not close(hidden[0, :SHARED], hidden[1, :SHARED]):
                 raise self._unusable("its tokens see later ones, so it cannot write on")
-        length = context_length(self.causal.config)
-        return TransformersShape(self.causal.config.model_type, length, expected.shape[-1])
+        stated = stated_shape(self.causal.config)
+        return dataclasses.replace(stated, vocab_size=expected.shape[-1])
 
     def _unusable(self, reason: str) -> InputError:
         return InputError(
@@ -321,7 +323,7 @@ class TransformersModel(nn.Module):
         Args:
             padded: the second row has fewer tokens, and others to its left.
         """
-        tokens = probe_tokens(self.config.vocab_size, self.causal.device)
+        tokens = probe_tokens(self.config.vocab_size, device_of(self.causal))
         T = tokens.shape[1]
         pads = torch.tensor([0, SHARED if padded else 0], device=tokens.device)
         rows = torch.tensor([1, 0, 1], device=tokens.device)
@@ -452,7 +454,7 @@ def trying(model: nn.Module) -> Iterator[None]:
     """No dropout, no gradients and full precision; the model's mode is put back afterwards."""
     was_training = model.training
     model.train(False)
-    device = next(model.parameters()).device.type
+    device = device_of(model).type
     try:
         with torch.no_grad(), torch.autocast(device, enabled=False), quietly():
             yield
@@ -496,6 +498,29 @@ def refuse_code(described: Mapping[str, Any], path: Path) -> None:
             f"runs none. If transformers has {described.get('model_type')!r} itself, as for most "
             "models, remove these keys from the file."
         )
+
+
+def stated_shape(config: Any) -> TransformersShape:
+    """The shape that a configuration of transformers states."""
+    vocab_size = config.get_text_config(decoder=True).vocab_size
+    return TransformersShape(config.model_type, context_length(config), vocab_size)
+
+
+def transformers_shape(folder: Path) -> TransformersShape | None:
+    """The shape that config.json states; None where transformers makes nothing of it.
+
+    The model itself may have more rows than that: who needs to be certain opens it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quietly():
+            config = AutoConfig.from_pretrained(
+                str(folder.resolve()), local_files_only=True, trust_remote_code=False
+            )
+        return stated_shape(config)
+    except Exception:  # the library raises what its many layers raise; opening says why
+        return None
 
 
 def load_transformers(

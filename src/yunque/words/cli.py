@@ -161,6 +161,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "There is no checkpoint yet: the run begins again from its first step.",
         "Todavía no hay ningún punto de control: se empieza de nuevo desde el primer paso.",
     ),
+    "cli.kept_type_frozen": (
+        "The base's files hold {stored}, in which this device ({device}) does not compute well: "
+        "its frozen weights are kept in {kept}.",
+        "Los archivos del modelo base guardan {stored}, tipo en el que este dispositivo ({device}) "
+        "no calcula bien: sus pesos congelados se mantienen en {kept}.",
+    ),
+    "cli.kept_type_full": (
+        "The base's files hold {stored}; all its weights are trained, and so they are kept in "
+        "{kept} on the {device}: in 16 bits small changes would be lost.",
+        "Los archivos del modelo base guardan {stored}; como se entrenan todos sus pesos, se "
+        "mantienen en {kept} ({device}): en 16 bits se perderían los cambios pequeños.",
+    ),
     "cli.added_tokens": (
         "{names}: {count:|a control token|control tokens} of the vocabulary; each new row begins "
         "as the mean of the rows that the base has.",

@@ -59,7 +59,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "screen.line_best": (" (best)", " (la mejor)"),
     "screen.line_start": ("run {run}", "ejecución {run}"),
-    "screen.line_sample": ('sample after "{prompt}":', "muestra tras «{prompt}»:"),
+    "screen.line_sample": (
+        'sample after "{prompt}": {text}',
+        "muestra tras «{prompt}»: {text}",
+    ),
     "screen.line_exam": (
         "exam step {step}: {right}/{total} ({share})",
         "examen paso {step}: {right}/{total} ({share})",
