@@ -20,6 +20,7 @@ from yunque.reports.exams import (
     sat,
 )
 from yunque.reports.log import Log, Record
+from yunque.reports.trend import ahead, as_good_as_the_best
 from yunque.words.report import WORDS, tell
 
 FREE_PASSES = 4
@@ -236,7 +237,8 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        at = val.turn()[0]
+        likely = as_good_as_the_best(val.steps, val.values, val.noise)
+        at = val.turn()[0] if likely is None else likely
     elif len(train.values) >= 8 and fell(train):
         c, why, at = train, "training_loss", first_tiny(train)
     else:
@@ -322,11 +324,15 @@ def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding 
     if not c.moved(fall, points) or fall < SMALL_SHARE * won:
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
+    told = ahead(c.steps, c.values, c.noise, points)
+    then = {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
     return make(
         "still_improving",
         "info",
         evidence((row, c.name), (best, c.name)),
         case="validation" if held_out else "training",
+        also="report.still_improving.ahead" if then else "",
+        **then,
         step=row.step,
         loss=float(c.values[at]) if held_out else float(early.mean()),
         best_step=best.step,

@@ -298,6 +298,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "el paso {step:n}) y {best:loss} en el último (hasta el paso {best_step:n}), un {part:pct} "
         "de toda su bajada.",
     ),
+    "report.still_improving.ahead": (
+        "If it goes on by the same law, step {ahead_step:n} (half as many steps again) brings about "
+        "{ahead_middle:loss}; nine in ten such forecasts lie between {ahead_low:loss} and "
+        "{ahead_high:loss}.",
+        "Si sigue la misma ley, el paso {ahead_step:n} (la mitad más de pasos) traerá "
+        "{ahead_middle:loss} más o menos; nueve de cada diez pronósticos así caen entre "
+        "{ahead_low:loss} y {ahead_high:loss}.",
+    ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
         "more steps rather than going on with this one.",
