@@ -276,6 +276,10 @@ def non_finite(f: File, n: Row) -> Row:
 
 def passes(f: File, n: Row) -> Row:
     found = {"passes": f.epochs(), "first": f.train[0][1], "last": f.train[-1][1], "free": 4}
+    if "parameters" in n:
+        start = next(r for r in f.rows.values() if r.get("event") == "start")
+        found["parameters"] = start["parameters"]
+        found["each"] = start["parameters"] / start["tokens"]["train"]
     if "examples" in n:  # One example a micro-batch: the epoch of a row has them underneath.
         share = f.train[0][2]["epoch"] * n["examples"]
         assert abs(share - round(share)) < 1e-9
@@ -415,7 +419,11 @@ def speed(f: File, n: Row) -> Row:
 
 def memory(f: File, n: Row) -> Row:
     top = max((r for r in f.rows.values() if "memory_bytes" in r), key=lambda r: r["memory_bytes"])
-    return {"bytes": top["memory_bytes"], "step": top["step"]}
+    found: Row = {"bytes": top["memory_bytes"], "step": top["step"]}
+    if "room_bytes" in n:
+        room = next(r for r in f.rows.values() if r.get("event") == "start")["device_bytes"]
+        found |= {"room_bytes": room, "headroom": (room - top["memory_bytes"]) / room}
+    return found
 
 
 def yardstick(f: File, n: Row) -> Row:
@@ -516,9 +524,9 @@ def said(token: str, numbers: Row) -> bool:
             continue
         key = name.rpartition(".")[2]
         times = [known]
-        if key in ("part", "held_out_part", "saved", "saved_fraction"):
+        if key in ("part", "held_out_part", "headroom", "saved", "saved_fraction"):
             times = [100 * known]
-        elif key in ("bytes", "forecast_bytes"):
+        elif key in ("bytes", "forecast_bytes", "room_bytes"):
             times = [known / 1e9, known / 1e6]
         elif key.endswith("_seconds"):  # 1 d 0 h, 12 min 50 s: the parts of a duration.
             whole = round(known)

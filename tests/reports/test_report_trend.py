@@ -11,7 +11,7 @@ from yunque.reports.trend import ahead, trend
 
 
 def held(seeds: range, capsys: pytest.CaptureFixture[str]) -> tuple[int, int, int]:
-    """(intervals that hold the evaluation that came, forecasts, runs), of runs cut at two thirds."""
+    """(intervals that hold the evaluation that came, forecasts, runs), of runs cut early."""
     right = told = runs = 0
     widths = []
     for seed in seeds:
