@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from html import unescape
+from operator import mul
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -175,9 +176,50 @@ def could_have_stopped(f: File, n: Row) -> Row:
     }
 
 
+def fitted(columns: list[list[float]], values: list[float]) -> tuple[float, float]:
+    """(sum of squares left by the first len(values) rows, what their weights give in the last)."""
+    basis: list[list[float]] = []
+    left, given = list(values), 0.0
+    for column in columns:
+        for one in basis:
+            part = sum(map(mul, one, column[: len(values)]))
+            column = [x - part * y for x, y in zip(column, one, strict=True)]
+        size = math.sqrt(sum(x * x for x in column[: len(values)])) or math.inf
+        basis.append([x / size for x in column])
+        weight = sum(map(mul, basis[-1], left))
+        left = [x - weight * y for x, y in zip(left, basis[-1], strict=False)]
+        given += weight * basis[-1][-1]
+    return sum(x * x for x in left), given
+
+
+def law_ahead(points: list[tuple[int, float]], step: float) -> float:
+    """A power or two exponentials of the step, by least squares over a grid, at a step."""
+    each = -(-len(points) // 60)
+    groups = [points[i : i + each] for i in range(0, len(points), each)]
+    steps = [fmean(s for s, _ in group) for group in groups] + [step]
+    values = [fmean(v for _, v in group) for group in groups]
+    u, one = [s / points[-1][0] for s in steps], [1.0] * len(steps)
+    tries = [
+        [one, [(1 + k * x) ** -p for x in u]]
+        for k in (1, 4, 12, 25, 40, 60, 120, 400)
+        for p in (0.1, 0.2, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0, 1.5, 2.5)
+    ]
+    falls = [[math.exp(-r * x) for x in u] for r in (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 7)]
+    fast = [[math.exp(-r * x) for x in u] for r in (8, 10, 12, 15, 18, 22, 27, 33, 40)]
+    tries += [[one, a] for a in falls + fast] + [[one, a, b] for a in falls for b in fast]
+    return min(fitted(columns, values) for columns in tries)[1]
+
+
 def still_improving(f: File, n: Row) -> Row:
     values = f.val if len(f.val) >= 4 else f.train
     start, end = values[0][0], values[-1][0]
+    if "ahead_step" in n:
+        # By a law and a search of its own: its place is within the interval, or an interval off.
+        assert n["ahead_step"] == round(1.5 * end)
+        assert n["ahead_low"] < n["ahead_middle"] < n["ahead_high"]
+        own = law_ahead([(s, v) for s, v, _ in values if s >= 0.1 * end], n["ahead_step"])
+        wide = n["ahead_high"] - n["ahead_low"]
+        assert n["ahead_low"] - wide <= own <= n["ahead_high"] + wide, own
     quarter = [one for one in values if one[0] <= start + 0.75 * (end - start)][-1]
     if values is f.train:
         at = values.index(quarter)
@@ -234,6 +276,10 @@ def non_finite(f: File, n: Row) -> Row:
 
 def passes(f: File, n: Row) -> Row:
     found = {"passes": f.epochs(), "first": f.train[0][1], "last": f.train[-1][1], "free": 4}
+    if "parameters" in n:
+        start = next(r for r in f.rows.values() if r.get("event") == "start")
+        found["parameters"] = start["parameters"]
+        found["each"] = start["parameters"] / start["tokens"]["train"]
     if "examples" in n:  # One example a micro-batch: the epoch of a row has them underneath.
         share = f.train[0][2]["epoch"] * n["examples"]
         assert abs(share - round(share)) < 1e-9
@@ -373,7 +419,11 @@ def speed(f: File, n: Row) -> Row:
 
 def memory(f: File, n: Row) -> Row:
     top = max((r for r in f.rows.values() if "memory_bytes" in r), key=lambda r: r["memory_bytes"])
-    return {"bytes": top["memory_bytes"], "step": top["step"]}
+    found: Row = {"bytes": top["memory_bytes"], "step": top["step"]}
+    if "room_bytes" in n:
+        room = next(r for r in f.rows.values() if r.get("event") == "start")["device_bytes"]
+        found |= {"room_bytes": room, "headroom": (room - top["memory_bytes"]) / room}
+    return found
 
 
 def yardstick(f: File, n: Row) -> Row:
@@ -474,9 +524,9 @@ def said(token: str, numbers: Row) -> bool:
             continue
         key = name.rpartition(".")[2]
         times = [known]
-        if key in ("part", "held_out_part", "saved", "saved_fraction"):
+        if key in ("part", "held_out_part", "headroom", "saved", "saved_fraction"):
             times = [100 * known]
-        elif key in ("bytes", "forecast_bytes"):
+        elif key in ("bytes", "forecast_bytes", "room_bytes"):
             times = [known / 1e9, known / 1e6]
         elif key.endswith("_seconds"):  # 1 d 0 h, 12 min 50 s: the parts of a duration.
             whole = round(known)

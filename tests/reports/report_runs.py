@@ -29,6 +29,7 @@ def write_run(
     spike: int | None = None,
     nan: int | None = None,
     kept: bool = True,
+    **start: Any,
 ) -> Path:
     """Write RUN/log.jsonl; the validation loss is lowest at `best`, then rises 0.002 a step.
 
@@ -44,7 +45,13 @@ def write_run(
         return {"step": step, "epoch": epoch, "tokens_seen": 512 * step, "seconds": 0.5 * step}
 
     with RunLog(folder / "log.jsonl") as log:
-        log.write("start", **common(0), format="yunque-log-1", run="synthetic", parameters=12345)
+        log.write(
+            "start",
+            **common(0),
+            format="yunque-log-1",
+            run="synthetic",
+            **{"parameters": 12345, **start},
+        )
         for step in range(steps + 1):
             if step:
                 loss = loss_at(step - 1, steps) + random_.gauss(0, noise)

@@ -32,7 +32,12 @@ def test_real_logs(name: str) -> None:
 def test_own_runs(tmp_path: Path) -> None:
     over = write_run(tmp_path / "over", best=160, spike=300, exam=True)
     many = write_run(tmp_path / "many", val=False, passes=30.5, nan=9)
-    for run in (over, many):
+    size = {"parameters": 1_000_000, "tokens": {"train": 9000}, "device_bytes": 8_000_000_000}
+    small = write_run(tmp_path / "small", val=False, passes=30.5, **size)
+    told = {one.id: one for one in report(small).analysis.findings}
+    assert "1,000,000 weights, 111.11 for every token" in told["memorisation_risk"].text["en"]
+    assert told["memory"].text["en"].endswith("The device has 8.0 GB: 75% of that was left.")
+    for run in (over, many, small):
         agree(run / "log.jsonl", 20)
 
 

@@ -688,6 +688,8 @@ class Run:
         yardsticks = {f"ngram_{n}": loss for n, loss in enumerate(counted["losses"], 1)}
         if yardsticks:
             yardsticks["ngram_tokens"] = counted["train_tokens"]
+        cuda = self.runtime.device.type == "cuda"
+        room = {"device_bytes": self.runtime.device_bytes()} if cuda else {}
         return {
             "format": FORMAT,
             "run": self.folder.name,
@@ -709,6 +711,7 @@ class Run:
             "precision": self.runtime.precision,
             "processes": self.runtime.world,
             "seed": recipe.machine.seed,
+            **room,
             **yardsticks,
         }
 

@@ -19,12 +19,16 @@ from yunque.reports.exams import (
     paired_numbers,
     sat,
 )
-from yunque.reports.log import Log, Record
+from yunque.reports.log import Log, Record, whole
+from yunque.reports.trend import ahead, as_good_as_the_best
 from yunque.words.report import WORDS, tell
 
 FREE_PASSES = 4
 """Passes over the same data that are nearly as good as new data (Muennighoff et al. 2023,
 arXiv:2305.16264, section 5); from more on, and with nothing held out, memorising is a risk."""
+
+ENOUGH_WEIGHTS = 10
+"""Weights for a token of training text from which on the text surely fits into them."""
 
 Text = dict[str, str]
 
@@ -236,7 +240,8 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        at = val.turn()[0]
+        likely = as_good_as_the_best(val.steps, val.values, val.noise)
+        at = val.turn()[0] if likely is None else likely
     elif len(train.values) >= 8 and fell(train):
         c, why, at = train, "training_loss", first_tiny(train)
     else:
@@ -322,11 +327,15 @@ def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding 
     if not c.moved(fall, points) or fall < SMALL_SHARE * won:
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
+    told = ahead(c.steps, c.values, c.noise, points)
+    then = {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
     return make(
         "still_improving",
         "info",
         evidence((row, c.name), (best, c.name)),
         case="validation" if held_out else "training",
+        also="report.still_improving.ahead" if then else "",
+        **then,
         step=row.step,
         loss=float(c.values[at]) if held_out else float(early.mean()),
         best_step=best.step,
@@ -403,12 +412,21 @@ def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool
     if held_out and not near_zero:
         return None
     known: dict[str, Any] = {"examples": log.examples} if log.examples else {}
+    proof = evidence((last, "epoch"), (first, "train_loss"), (last, "train_loss"))
+    weights, tokens = whole(log.settings.get("parameters")), log.settings.get("tokens")
+    size = whole(tokens.get("train")) if isinstance(tokens, Mapping) else None
+    # A weight holds about two bits (Allen-Zhu and Li 2024, arXiv:2404.05405), a token of text more.
+    roomy = bool(weights and size and weights >= ENOUGH_WEIGHTS * size)
+    if roomy and weights and size and log.start is not None:
+        known |= {"parameters": weights, "each": weights / size}
+        proof += evidence((log.start, "parameters"))
     case = "held_out" if held_out else "examples" if log.examples else ""
     return make(
         "memorisation_risk",
         "warning" if held_out or not near_zero else "problem",
-        evidence((last, "epoch"), (first, "train_loss"), (last, "train_loss")),
+        proof,
         case=case,
+        also="report.memorisation_risk.size" if roomy else "",
         passes=passes,
         first=first_loss,
         last=float(train.values[-1]),
@@ -538,8 +556,15 @@ def memory(log: Log) -> Finding | None:
     c = curve(log.steps, "memory_bytes")
     if not len(c.values) or c.values.max() <= 0:
         return None
-    row = c.rows[int(np.argmax(c.values))]
-    return make("memory", "info", evidence((row, c.name)), bytes=int(c.values.max()), step=row.step)
+    row, top = c.rows[int(np.argmax(c.values))], int(c.values.max())
+    room, proof = whole(log.settings.get("device_bytes")), evidence((row, c.name))
+    known: dict[str, Any] = {}
+    # A row may name more than the device has where a part was swapped out: nothing to say then.
+    if room and room >= top and log.start is not None:
+        known = {"room_bytes": room, "headroom": 1 - top / room}
+        proof += evidence((log.start, "device_bytes"))
+    also = "report.memory.room" if known else ""
+    return make("memory", "info", proof, also=also, bytes=top, step=row.step, **known)
 
 
 def forecast(log: Log) -> Finding | None:

@@ -298,6 +298,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "el paso {step:n}) y {best:loss} en el último (hasta el paso {best_step:n}), un {part:pct} "
         "de toda su bajada.",
     ),
+    "report.still_improving.ahead": (
+        "If it goes on by the same law, step {ahead_step:n} (half as many steps again) brings "
+        "about {ahead_middle:loss}; nine in ten such forecasts lie between {ahead_low:loss} and "
+        "{ahead_high:loss}.",
+        "Si sigue la misma ley, el paso {ahead_step:n} (la mitad más de pasos) traerá "
+        "{ahead_middle:loss} más o menos; nueve de cada diez pronósticos así caen entre "
+        "{ahead_low:loss} y {ahead_high:loss}.",
+    ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
         "more steps rather than going on with this one.",
@@ -351,6 +359,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Fewer passes, more examples, and an exam of unseen questions before and after training.",
         "Menos pasadas, más ejemplos y un examen de preguntas nunca vistas antes y después de "
         "entrenar.",
+    ),
+    "report.memorisation_risk.size": (
+        "The model has {parameters:n} weights, {each:x} for every token that it was trained on: "
+        "room enough to learn them by heart.",
+        "El modelo tiene {parameters:n} pesos, {each:x} por cada token con el que entrenó: sitio "
+        "de sobra para aprendérselos de memoria.",
     ),
     "report.memorisation_risk.examples": (
         "The same {examples:n} examples were seen {passes:x} times and the training loss fell from "
@@ -799,6 +813,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.memory": (
         "Most memory in a row of the log: {bytes:gb} (step {step:n}).",
         "Mayor memoria en una fila del registro: {bytes:gb} (paso {step:n}).",
+    ),
+    "report.memory.room": (
+        "The device has {room_bytes:gb}: {headroom:pct} of that was left.",
+        "El dispositivo tiene {room_bytes:gb}: quedó libre un {headroom:pct}.",
     ),
     "report.memory.advice": (
         "Compare it with what the machine has before raising the batch or the context.",
