@@ -215,7 +215,7 @@ class Runtime:
 
 
 def start(machine: MachineConfig) -> Runtime:
-    """Choose device and precision, set threads and memory, join the process group if there is one.
+    """Choose device and precision, set the threads, join the process group where there is one.
 
     Raises:
         InputError: the device or precision cannot be had here.
@@ -223,7 +223,6 @@ def start(machine: MachineConfig) -> Runtime:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if "WORLD_SIZE" in os.environ:
         end_with_the_launcher()
-    keep_freed_memory()
     if machine.threads:
         torch.set_num_threads(machine.threads)
     if torch.cuda.is_available():

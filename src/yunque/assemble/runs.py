@@ -409,13 +409,14 @@ class Run:
         if start_from is not None and self.runtime.main:
             note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
         self.runtime.wait()
+        runtime.keep_freed_memory()  # from now on every step takes the same blocks
         plan = self.forecast()
         self.screen.phase(before_line(plan, self.lang))
 
         main = self.runtime.main
         log_path = folder / NAME if main else Path(os.devnull)
         with RunLog(log_path, log_bytes if main else None) as log, Interrupt() as interrupt:
-            facts = {**self.facts(model), "forecast": told(plan), "base_memory": self.base_memory}
+            facts = {**self.facts(model), "forecast": told(plan)}
             if log_bytes == 0:
                 log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **facts)
             self.screen.start({**facts, "resumed_step": state.step})

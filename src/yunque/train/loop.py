@@ -99,7 +99,9 @@ def run(job: Job, state: State) -> tuple[State, str]:
         The last state and the reason: "steps", "early_stopping", "interrupted", "non_finite".
     """
     clock, saved = Clock(state.seconds), time.monotonic()
-    saved_step, cost, failed = job.resumed_step, 0.0, 0
+    # An evaluation that a stop had left out changes the state without an update.
+    saved_at = (job.resumed_step, state.evaluated_step)
+    cost, failed = 0.0, 0
     micro = job.train.micro_batch_size or job.train.batch_size
     while True:
         interrupted = job.runtime.any(job.interrupt.asked)
@@ -118,13 +120,13 @@ def run(job: Job, state: State) -> tuple[State, str]:
             else ""
         )
         due = bool(reason) or checkpoint_due(job, state.step, time.monotonic() - saved, cost)
-        if due and saved_step != state.step:
+        if due and saved_at != (at := (state.step, state.evaluated_step)):
             state = dataclasses.replace(state, seconds=clock.seconds())
             began = time.monotonic()
             fault = save(job, state)
             saved = time.monotonic()
             cost = saved - began
-            saved_step, failed = (saved_step, failed + 1) if fault else (state.step, 0)
+            saved_at, failed = (saved_at, failed + 1) if fault else (at, 0)
             if failed and (reason or failed >= FAILED_SAVES_LIMIT):
                 raise StorageError(fault)
             if failed:
