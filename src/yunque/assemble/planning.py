@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import math
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from yunque.forecast.lines import plan_lines
 from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
+from yunque.forecast.shape import generic_shape
 from yunque.forecast.work import Workload
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
@@ -289,9 +291,20 @@ def base_shape(base: str) -> ModelConfig:
         from yunque.weights.gguf_shape import shape_of
 
         return shape_of(open_gguf(path))
+    from yunque.weights.openai import is_openai, read_hparams
+
+    if is_openai(path):
+        return read_hparams(path / "hparams.json", sys.maxsize)
+    if not (path / "config.json").is_file():
+        raise InputError(f"{base}: an adapter, which says nothing of the base's shape.")
     from yunque.weights.families import model_config
 
-    return model_config(read_json(path / "config.json"), str(path / "config.json"))
+    config = read_json(path / "config.json")
+    try:
+        return model_config(config, str(path / "config.json"))
+    except InputError:
+        # transformers may compute it all the same: its sizes say most of what a forecast needs.
+        return generic_shape(config, str(path / "config.json"))
 
 
 def data_of(recipe: Recipe) -> tuple[Data, int]:
