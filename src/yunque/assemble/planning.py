@@ -21,7 +21,8 @@ from yunque.errors import InputError
 from yunque.files import read_json
 from yunque.forecast import store
 from yunque.forecast.history import Correction, Outcome, correction
-from yunque.forecast.lines import plan_lines
+from yunque.forecast.fit import Fit, fit
+from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
@@ -51,15 +52,19 @@ class Planned:
     plan: Plan
     data: Data
     doubts: tuple[Remark, ...]
+    chosen: Fit | None = None
+    """What `memory` chose so that it fits; None where no bound was given."""
 
     def lines(self, lang: str) -> list[str]:
         """What `yunque plan` prints."""
-        return plan_lines(self.plan, self.data, self.doubts, lang)
+        first = fit_lines(self.chosen, lang) if self.chosen else []
+        return first + plan_lines(self.plan, self.data, self.doubts, lang)
 
     def to_json(self) -> dict[str, Any]:
         """The forecast as a JSON object, the doubts in both languages."""
         return {
             **self.plan.to_json(),
+            "fit": self.chosen.to_json() if self.chosen else None,
             "tokens": {
                 "train": self.data.train_tokens or None,
                 "val": self.data.val_tokens or None,
@@ -123,9 +128,18 @@ def plan(
             ),
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
+    job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
+    chosen = None
+    if whole.machine.memory:
+        from yunque.weights.folder import parse_size
+
+        asked = whole.machine.memory
+        budget = machine.memory if asked == "auto" else parse_size(asked)
+        chosen = fit(job, budget, machine.base_memory)
+        job = chosen.job
     past = correction(store.outcomes(), machine.name, job.method, machine.spread)
     made = plan_run(job, machine, past, token_bytes(job, data))
-    return Planned(made, data, tuple(remarks(job, data)))
+    return Planned(made, data, tuple(remarks(job, data)), chosen)
 
 
 def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str = "") -> Recipe:
@@ -170,7 +184,7 @@ def this_machine(
     """This machine as it was measured before, or measured now."""
     key = machine_key(machine)
     found = store.kept_machine(key)
-    if found is None:
+    if found is None or not found.steady:
         from yunque.assemble.calibration import calibrate
 
         found = calibrate(machine, told)

@@ -56,6 +56,7 @@ from yunque.errors import InputError, StorageError
 from yunque.forecast.fit import Fit, fit, methods_that_fit
 from yunque.forecast.lines import before_line, fit_lines
 from yunque.forecast.machine import CUDA_CONTEXT
+from yunque.forecast.memory import stored
 from yunque.forecast.plan import Plan
 from yunque.forecast.work import Workload
 from yunque.generate.decode import generate
@@ -328,7 +329,6 @@ class Run:
         recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
-        self.base_memory = where.resident_bytes() or 0
         self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
             raise InputError(
@@ -391,6 +391,10 @@ class Run:
         if start_from is not None and (done := self.finished(start_from)):
             return done
         made = self.learner()
+        # What is taken whatever the model: libraries that came with it, and the data's own heap.
+        taken, held = self.runtime.resident_bytes() or 0, stored(self.counted)
+        own = held.weights + held.quantisation + held.adapter + held.average
+        self.base_memory = max(0, taken - own)
         model, optimizers, average, scaler = made.model, made.optimizers, made.average, made.scaler
         state, log_bytes = State(self.stopping), 0
         if start_from is not None:
@@ -609,16 +613,20 @@ class Run:
             main=self.runtime.main,
         )
 
-    def forecast(self) -> Plan:
-        """Memory, time and disk of this run."""
+    @property
+    def counted(self) -> Workload:
+        """This run as arithmetic counts it."""
         recipe = self.recipe
-        job = dataclasses.replace(
+        return dataclasses.replace(
             self.workload(recipe, self.packed),
             steps=self.steps,
             epoch_rows=self.batches.windows,
             val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
         )
-        return forecast_run(job, recipe.machine, self.runtime, self.base_memory)
+
+    def forecast(self) -> Plan:
+        """Memory, time and disk of this run."""
+        return forecast_run(self.counted, self.recipe.machine, self.runtime, self.base_memory)
 
     def check(self) -> list[Check]:
         """Warnings about sizes.

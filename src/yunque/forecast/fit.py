@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from yunque.config import Method
 from yunque.forecast.memory import Memory, peak_memory
@@ -29,6 +29,18 @@ class Fit:
     @property
     def fits(self) -> bool:
         return self.memory.total <= self.budget
+
+    def to_json(self) -> dict[str, Any]:
+        """What was chosen as a JSON object; bytes."""
+        return {
+            "fits": self.fits,
+            "budget_bytes": self.budget,
+            "memory_bytes": self.memory.total,
+            "micro_batch_size": self.job.micro_batch,
+            "gradient_checkpointing": self.job.train.gradient_checkpointing,
+            "max_length": self.job.row_length,
+            "given_up": list(self.steps),
+        }
 
 
 def fit(asked: Workload, budget: int, base: int = 0, *, shortest: int = LENGTHS) -> Fit:
@@ -84,8 +96,9 @@ def given_up(asked: Workload, job: Workload) -> tuple[str, ...]:
 
 def methods_that_fit(job: Workload, budget: int, base: int = 0) -> list[Method]:
     """Of full, LoRA and QLoRA those that fit at all, with every measure taken."""
+    known: tuple[Method, ...] = ("full", "lora", "qlora")
     return [
-        cast(Method, method)
-        for method in ("full", "lora", "qlora")
+        method
+        for method in known
         if fit(dataclasses.replace(job, method=method), budget, base).fits
     ]

@@ -54,6 +54,10 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
     machine = plan.machine
     if machine.measured:
         lines.append(say("plan.measured", lang, machine=machine.name, outcomes=plan.outcomes))
+        if not machine.steady:
+            lines.append(
+                say("plan.unsteady", lang, excess=number(100 * machine.unsteadiness, lang, 0))
+            )
     else:
         lines.append(say("plan.guess", lang, machine=machine.name))
     if not data.train_tokens:

@@ -22,6 +22,9 @@ LOGITS = 1 << 23
 """Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
+HEAP_HOLES, CHECKPOINTED_HOLES = 0.3, 2.0
+"""On a CPU: what the C library's heap leaves unused between tensors, as a share of what an update
+makes and frees. Measured (docs/lab-notes.md): 0.2 to 0.5, and with gradient checkpointing 2."""
 BLOCK, SCALES = 64, 256
 """Weights that share a scale, and scales that share one. Source: Dettmers et al. 2023, "QLoRA",
 section 3."""
@@ -45,6 +48,8 @@ class Memory:
     working: int = 0
     """For a moment: weights in the type that they are multiplied in, the gradients inside a block,
     the optimizer's own products."""
+    holes: int = 0
+    """Left unused between tensors by the heap; CPU only."""
     base: int = 0
     """Taken whatever the model: the program and its libraries, or the context of the card."""
 
@@ -239,7 +244,9 @@ def passing(job: Workload) -> Memory:
         Memory(activations=ends, gradients=gradients, logits=waiting * (1 + (held > 0))),
         Memory(gradients=gradients, working=optimizer_working(job)),
     ]
-    return max(moments, key=lambda memory: memory.total)
+    peak = max(moments, key=lambda memory: memory.total)
+    share = CHECKPOINTED_HOLES if job.train.gradient_checkpointing else HEAP_HOLES
+    return dataclasses.replace(peak, holes=int(share * peak.total) if job.device == "cpu" else 0)
 
 
 def optimizer_working(job: Workload) -> int:

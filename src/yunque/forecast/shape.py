@@ -6,6 +6,7 @@ heads, F intermediate size, V vocabulary, T tokens at once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -129,11 +130,10 @@ def generic_shape(config: Mapping[str, Any], where: str) -> ModelConfig:
         )
     activation = str(stated.get("hidden_act") or stated.get("activation_function") or "silu")
     gated = "silu" in activation or "swish" in activation or "gated" in activation
-    shape = ModelConfig(
-        preset="",
+    shape = dataclasses.replace(
+        ModelConfig(preset="", qk_norm=False),
         mlp="swiglu" if gated else "gelu",
-        qk_norm=False,
         tie_embeddings=bool(stated.get("tie_word_embeddings", True)),
-        **found,
+        **found,  # type: ignore[arg-type]
     )
     return shape.resolved(found["vocab_size"])

@@ -69,6 +69,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "Velocidades medidas en {machine}; corregidas con {outcomes:,} "
         "{outcomes:|entrenamiento anterior|entrenamientos anteriores}.",
     ),
+    "plan.unsteady": (
+        "Other programs were busy during the measurement (a repeat usually took {excess} % longer "
+        "than the shortest): the times are less certain, and the next `yunque plan` measures again.",
+        "Durante la medición había otros programas trabajando (una repetición solía tardar un "
+        "{excess} % más que la más corta): los tiempos son menos seguros, y el próximo "
+        "`yunque plan` volverá a medir.",
+    ),
     "plan.guessed_data": (
         "The text was not counted: about {tokens:,} tokens by the size of the files.",
         "El texto no se ha contado: unos {tokens:,} tokens según el tamaño de los archivos.",
@@ -89,6 +96,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "plan.part_activations": ("activations", "activaciones"),
     "plan.part_logits": ("logits and the head's gradient", "logits y gradiente de la salida"),
     "plan.part_working": ("for a moment, inside a block", "por un momento, dentro de un bloque"),
+    "plan.part_holes": ("holes in the heap", "huecos en la memoria dinámica"),
     "plan.part_base": ("the program itself", "el propio programa"),
     "plan.moment_training": ("training", "entrenamiento"),
     "plan.moment_evaluation": ("evaluation", "evaluación"),
