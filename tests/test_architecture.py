@@ -18,7 +18,6 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "hub": {"errors", "files"},
     "runlog": {"errors", "files"},
-    "memory": {"config"},
     "runtime": GROUND,
     "data": GROUND | {"batch", "files", "hub"},
     "model": GROUND,
@@ -46,7 +45,6 @@ ALLOWED: dict[str, set[str]] = {
         "generate",
         "hub",
         "marking",
-        "memory",
         "model",
         "reports",
         "runlog",
@@ -60,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 """room → rooms that it may import. docs/architecture.md draws the same arrows."""
 
-STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog", "memory"}
+STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog"}
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "accelerate", "rich"}
 HEAVY_OPTIONAL = {"transformers", "datasets", "bitsandbytes", "peft", "plotly"}
 NO_TORCH = {"reports", "screen", "cli", *STANDARD_LIBRARY_ONLY}

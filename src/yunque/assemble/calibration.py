@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,9 @@ from yunque.train.step import update
 SECONDS_EACH = 0.8
 """How long each small job is repeated; its shortest time counts."""
 LEAST_UPDATES = 4
+LIBRARIES_BYTES = 165_000_000
+"""What preparing data and the first optimizer load beyond what is there at the start: measured
+(docs/lab-notes.md) for pretraining on a CPU; PEFT, transformers and bitsandbytes not included."""
 CPU_WATTS_A_CORE, GPU_WATTS = 15.0, 250.0
 """Where the machine does not say: a guess, named as one."""
 
@@ -72,10 +76,37 @@ def small_jobs() -> list[Workload]:
     ]
 
 
-def seconds_of(job: Workload, where: Runtime) -> float:
-    """The shortest time of an update of this job, in seconds, on random tokens.
+def direct_rates(where: Runtime) -> Rates:
+    """Rates of one matrix product and of one copy, each at its fastest; 0 for what they leave open.
 
-    Whatever else the machine does makes an update longer, never shorter.
+    They hold the fit of the small jobs in place where other work disturbs those.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(where.precision, torch.float32)
+    side, numbers = 768, 1 << 22
+    left = torch.ones(side, side, dtype=dtype, device=where.device)
+    long = torch.ones(numbers, device=where.device)
+
+    def shortest(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(8):
+            began = time.perf_counter()
+            work()
+            if where.device.type == "cuda":
+                torch.cuda.synchronize(where.device)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    product = shortest(lambda: left @ left) / (2 * side**3)
+    other = torch.empty_like(long)
+    moved = shortest(lambda: other.copy_(long)) / (2 * 4 * numbers)
+    return Rates(product, moved, 2 * product, moved, moved, 0.0, 0.0)
+
+
+def seconds_of(job: Workload, where: Runtime) -> tuple[float, float]:
+    """(shortest, median) time of an update of this job, in seconds, on random tokens.
+
+    Whatever else the machine does makes an update longer, never shorter: the shortest counts, and
+    the median says how steady the machine was.
     """
     model = Decoder(job.shape).to(where.device).train()
     optimizers = Optimizers(model, job.optim)
@@ -107,7 +138,7 @@ def seconds_of(job: Workload, where: Runtime) -> float:
     times: list[float] = []
     while len(times) < LEAST_UPDATES or sum(times) < SECONDS_EACH:
         times.append(once(len(times) + 1))
-    return min(times)
+    return min(times), statistics.median(times)
 
 
 def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machine:
@@ -122,13 +153,16 @@ def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machi
     runtime.keep_freed_memory()
     rows: list[list[float]] = []
     seconds: list[float] = []
+    excess: list[float] = []
     jobs = small_jobs()
     for index, job in enumerate(jobs):
         told(index, len(jobs))
         job = dataclasses.replace(job, precision=where.precision)
         rows.append([*update_work(job).values(), 1.0])
-        seconds.append(seconds_of(job, where))
-    rates = Rates(*fitted(rows, seconds))
+        shortest, usual = seconds_of(job, where)
+        seconds.append(shortest)
+        excess.append(usual / shortest - 1)
+    rates = Rates(*fitted(rows, seconds, dataclasses.astuple(direct_rates(where))))
     if not rates.unpacked_weights:
         # No small job has quantised weights: half a byte read and a number written for each.
         rates = dataclasses.replace(rates, unpacked_weights=5 * rates.elementwise_bytes)
@@ -138,8 +172,9 @@ def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machi
         kind=where.device.type,
         memory=where.memory_size() or 0,
         rates={where.precision: rates, "fp32": rates},
-        base_memory=base or 0,
+        base_memory=(base or 0) + (0 if cuda else LIBRARIES_BYTES),
         watts=GPU_WATTS if cuda else CPU_WATTS_A_CORE * torch.get_num_threads(),
         measured=True,
         threads=torch.get_num_threads(),
+        unsteadiness=statistics.median(excess),
     )

@@ -39,7 +39,8 @@ from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, PLAIN_
 from yunque.data.prepare import Prepared
 from yunque.data.tokenizer import Tokenizer, add_tokens
 from yunque.errors import InputError
-from yunque.files import sha256, staged_folder, write_json
+from yunque.files import read_json, sha256, staged_folder, write_json
+from yunque.forecast.shape import generic_shape
 from yunque.hub import hub_id, pinned
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
@@ -84,10 +85,13 @@ class Origin(Protocol):
         """What is said of how the model is kept, before the first update."""
 
     def weight_bytes(self, where: Runtime) -> int:
-        """Bytes of a frozen number that is not quantised.
+        """Bytes of a frozen number that is not quantised."""
 
-        Raises:
-            InputError: the model's inside is not known, so its memory cannot be worked out.
+    def counted(self, shape: ModelConfig) -> tuple[ModelConfig, bool]:
+        """The shape that a forecast counts, and whether it is exact.
+
+        Args:
+            shape: that of the settled recipe, which holds only what the Decoder computes.
         """
 
 
@@ -137,6 +141,9 @@ class Scratch:
 
     def weight_bytes(self, where: Runtime) -> int:
         return 4
+
+    def counted(self, shape: ModelConfig) -> tuple[ModelConfig, bool]:
+        return shape, True
 
 
 class Finetuned:
@@ -309,12 +316,13 @@ class Finetuned:
         return said
 
     def weight_bytes(self, where: Runtime) -> int:
-        if not isinstance(self.shape, ModelConfig):
-            raise InputError(
-                f"memory: {self.base} is computed by transformers, and what it needs is not "
-                "known. Leave memory out, and set micro_batch_size."
-            )
         return weight_dtype(self.path, where.device).itemsize if self.method != "full" else 4
+
+    def counted(self, shape: ModelConfig) -> tuple[ModelConfig, bool]:
+        if isinstance(self.shape, ModelConfig):
+            return shape, True
+        path = self.path / "config.json"
+        return generic_shape(read_json(path), str(path)), False
 
     def parameters(self, model: Any) -> dict[str, int]:
         inner, _ = adaptable(model)

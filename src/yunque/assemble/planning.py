@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import math
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from yunque.errors import InputError
 from yunque.files import read_json
 from yunque.forecast import store
 from yunque.forecast.history import Correction, Outcome, correction
-from yunque.forecast.lines import plan_lines
+from yunque.forecast.fit import Fit, fit
+from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
+from yunque.forecast.shape import generic_shape
 from yunque.forecast.work import Workload
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
@@ -49,15 +52,19 @@ class Planned:
     plan: Plan
     data: Data
     doubts: tuple[Remark, ...]
+    chosen: Fit | None = None
+    """What `memory` chose so that it fits; None where no bound was given."""
 
     def lines(self, lang: str) -> list[str]:
         """What `yunque plan` prints."""
-        return plan_lines(self.plan, self.data, self.doubts, lang)
+        first = fit_lines(self.chosen, lang) if self.chosen else []
+        return first + plan_lines(self.plan, self.data, self.doubts, lang)
 
     def to_json(self) -> dict[str, Any]:
         """The forecast as a JSON object, the doubts in both languages."""
         return {
             **self.plan.to_json(),
+            "fit": self.chosen.to_json() if self.chosen else None,
             "tokens": {
                 "train": self.data.train_tokens or None,
                 "val": self.data.val_tokens or None,
@@ -121,9 +128,18 @@ def plan(
             ),
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
+    job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
+    chosen = None
+    if whole.machine.memory:
+        from yunque.weights.folder import parse_size
+
+        asked = whole.machine.memory
+        budget = machine.memory if asked == "auto" else parse_size(asked)
+        chosen = fit(job, budget, machine.base_memory)
+        job = chosen.job
     past = correction(store.outcomes(), machine.name, job.method, machine.spread)
     made = plan_run(job, machine, past, token_bytes(job, data))
-    return Planned(made, data, tuple(remarks(job, data)))
+    return Planned(made, data, tuple(remarks(job, data)), chosen)
 
 
 def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str = "") -> Recipe:
@@ -168,7 +184,7 @@ def this_machine(
     """This machine as it was measured before, or measured now."""
     key = machine_key(machine)
     found = store.kept_machine(key)
-    if found is None:
+    if found is None or not found.steady:
         from yunque.assemble.calibration import calibrate
 
         found = calibrate(machine, told)
@@ -290,9 +306,20 @@ def base_shape(base: str) -> ModelConfig:
         from yunque.weights.gguf_shape import shape_of
 
         return shape_of(open_gguf(path))
+    from yunque.weights.openai import is_openai, read_hparams
+
+    if is_openai(path):
+        return read_hparams(path / "hparams.json", sys.maxsize)
+    if not (path / "config.json").is_file():
+        raise InputError(f"{base}: an adapter, which says nothing of the base's shape.")
     from yunque.weights.families import model_config
 
-    return model_config(read_json(path / "config.json"), str(path / "config.json"))
+    config = read_json(path / "config.json")
+    try:
+        return model_config(config, str(path / "config.json"))
+    except InputError:
+        # transformers may compute it all the same: its sizes say most of what a forecast needs.
+        return generic_shape(config, str(path / "config.json"))
 
 
 def data_of(recipe: Recipe) -> tuple[Data, int]:

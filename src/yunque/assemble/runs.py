@@ -54,11 +54,13 @@ from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
 from yunque.errors import InputError, StorageError
-from yunque.forecast.lines import before_line
-from yunque.forecast.plan import Plan as Forecast
+from yunque.forecast.fit import Fit, fit, methods_that_fit
+from yunque.forecast.lines import before_line, fit_lines
+from yunque.forecast.machine import CUDA_CONTEXT
+from yunque.forecast.memory import stored
+from yunque.forecast.plan import Plan
 from yunque.forecast.work import Workload
 from yunque.generate.decode import generate
-from yunque.memory import Plan, Work, fit, methods_that_fit
 from yunque.model.protocol import LanguageModel
 from yunque.reports.report import report, write
 from yunque.runlog import FORMAT, NAME, RunLog, read
@@ -71,7 +73,6 @@ from yunque.train.stopping import Stopping
 from yunque.weights.folder import parse_size
 from yunque.words import say
 from yunque.words.ledger import equations, left_aside
-from yunque.words.writing import number
 
 DEFAULT_STEPS = 2_000
 MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
@@ -331,7 +332,6 @@ class Run:
         recipe, tokens = located(recipe, folder)
         self.origin: Origin = origin_of(recipe)
         self.folder, self.runtime, self.lang = folder, where, lang
-        self.base_memory = where.resident_bytes() or 0
         self.screen: Screen = screen if where.main else SilentScreen()
         if recipe.train.batch_size % self.runtime.world:
             raise InputError(
@@ -343,9 +343,9 @@ class Run:
         where.wait()
         self.data: Prepared = open_prepared(tokens)
         recipe = self.origin.settled(recipe, self.data)
-        self.plan = self.fitted(recipe) if recipe.machine.memory else None
-        if self.plan is not None:
-            recipe = as_planned(recipe, self.plan)
+        self.fit = self.fitted(recipe) if recipe.machine.memory else None
+        if self.fit is not None:
+            recipe = as_fitted(recipe, self.fit)
         refuse_host_embeddings(recipe, where)
         train = self.data.splits["train"]
         length, seed = recipe.data.max_length, recipe.machine.seed
@@ -389,12 +389,16 @@ class Run:
         """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
         recipe, folder = self.recipe, self.folder
         warnings = self.check()
-        if self.plan is not None:
-            for line in plan_lines(self.plan, recipe, self.lang):
+        if self.fit is not None:
+            for line in fit_lines(self.fit, self.lang):
                 self.screen.phase(line)
         if start_from is not None and (done := self.finished(start_from)):
             return done
         made = self.learner()
+        # What is taken whatever the model: libraries that came with it, and the data's own heap.
+        taken, held = self.runtime.resident_bytes() or 0, stored(self.counted)
+        own = held.weights + held.quantisation + held.adapter + held.average
+        self.base_memory = max(0, taken - own)
         model, optimizers, average, scaler = made.model, made.optimizers, made.average, made.scaler
         state, log_bytes = State(self.stopping), 0
         if start_from is not None:
@@ -502,36 +506,53 @@ class Run:
         self.screen.stop(reason, result.to_json())
         return result
 
-    def fitted(self, recipe: Recipe) -> Plan:
+    def fitted(self, recipe: Recipe) -> Fit:
         """How the run fits into the memory that it may take.
 
         Raises:
             InputError: it does not, with what would; or the size cannot be read.
         """
-        asked, train = recipe.machine.memory, recipe.train
-        budget = self.runtime.device_bytes() if asked == "auto" else parse_size(asked)
-        share = train.batch_size // self.runtime.world
-        work = Work(
-            recipe.adapt.method if recipe.base else "full",
-            self.origin.weight_bytes(self.runtime),
-            4 if self.runtime.precision == "fp32" else 2,
-            min(train.micro_batch_size or share, share),
-            recipe.data.max_length,
-            train.gradient_checkpointing,
-            packs(recipe, self.data),
-        )
-        kind = self.runtime.device.type
-        plan = fit(recipe.model, work, recipe.adapt, recipe.optim, budget, device=kind)
-        if not plan.fits:
-            known = (recipe.model, work, recipe.adapt, recipe.optim, budget)
-            others = methods_that_fit(*known, device=kind) if recipe.base else []
+        asked, where = recipe.machine.memory, self.runtime
+        if not self.origin.counted(recipe.model)[1]:
+            raise InputError(
+                f"memory: {recipe.base} is computed by transformers, and what it needs is not "
+                "known exactly. Leave memory out, and set micro_batch_size."
+            )
+        budget = where.device_bytes() if asked == "auto" else parse_size(asked)
+        base = CUDA_CONTEXT if where.device.type == "cuda" else where.resident_bytes() or 0
+        job = self.workload(recipe, packs(recipe, self.data))
+        chosen = fit(job, budget, base)
+        if not chosen.fits:
+            others = methods_that_fit(job, budget, base) if recipe.base else []
             way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
             raise InputError(
-                f"memory is {asked!r}: even one row of {plan.work.length} tokens with gradient "
-                f"checkpointing needs {plan.parts.total / 1e9:.2f} GB, of which the weights "
-                f"{plan.parts.weights / 1e9:.2f}. {way}"
+                f"memory is {asked!r}: even one row of {chosen.job.row_length} tokens with "
+                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, of which the "
+                f"weights {chosen.memory.weights / 1e9:.2f} and the program itself "
+                f"{base / 1e9:.2f}. {way}"
             )
-        return plan
+        return chosen
+
+    def workload(self, recipe: Recipe, packed: bool) -> Workload:
+        """What arithmetic needs to know of this run; one process's share of a batch."""
+        share = recipe.train.batch_size // self.runtime.world
+        train = dataclasses.replace(
+            recipe.train,
+            batch_size=share,
+            micro_batch_size=min(recipe.train.micro_batch_size or share, share),
+        )
+        return Workload(
+            shape=self.origin.counted(recipe.model)[0],
+            train=train,
+            optim=recipe.optim,
+            method=recipe.adapt.method if recipe.base else "pretrain",
+            adapt=recipe.adapt,
+            length=recipe.data.max_length,
+            precision=self.runtime.precision,
+            packed=packed,
+            kept_bytes=self.origin.weight_bytes(self.runtime),
+            device="cuda" if self.runtime.device.type == "cuda" else "cpu",
+        )
 
     def learner(self) -> Learner:
         """The model as the run begins, and what makes it learn."""
@@ -595,26 +616,20 @@ class Run:
             main=self.runtime.main,
         )
 
-    def forecast(self) -> Forecast:
-        """Memory, time and disk of this run."""
+    @property
+    def counted(self) -> Workload:
+        """This run as arithmetic counts it."""
         recipe = self.recipe
-        return forecast_run(
-            Workload(
-                shape=recipe.model,
-                train=recipe.train,
-                optim=recipe.optim,
-                method=recipe.adapt.method if recipe.base else "pretrain",
-                adapt=recipe.adapt,
-                length=recipe.data.max_length,
-                precision=self.runtime.precision,
-                steps=self.steps,
-                epoch_rows=self.batches.windows,
-                val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
-            ),
-            recipe.machine,
-            self.runtime,
-            self.base_memory,
+        return dataclasses.replace(
+            self.workload(recipe, self.packed),
+            steps=self.steps,
+            epoch_rows=self.batches.windows,
+            val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
         )
+
+    def forecast(self) -> Plan:
+        """Memory, time and disk of this run."""
+        return forecast_run(self.counted, self.recipe.machine, self.runtime, self.base_memory)
 
     def check(self) -> list[Check]:
         """Warnings about sizes.
@@ -990,34 +1005,16 @@ def exam_of(recipe: Recipe, folder: Path) -> Exam | None:
     return None
 
 
-def as_planned(recipe: Recipe, plan: Plan) -> Recipe:
+def as_fitted(recipe: Recipe, chosen: Fit) -> Recipe:
     """The recipe with what was chosen so that it fits; the batch stays the same."""
+    job = chosen.job
     train = dataclasses.replace(
         recipe.train,
-        micro_batch_size=plan.work.rows,
-        gradient_checkpointing=plan.work.checkpointing,
+        micro_batch_size=job.micro_batch,
+        gradient_checkpointing=job.train.gradient_checkpointing,
     )
-    data = dataclasses.replace(recipe.data, max_length=plan.work.length)
-    return dataclasses.replace(recipe, train=train, data=data, adapt=plan.adapt)
-
-
-def plan_lines(plan: Plan, recipe: Recipe, lang: str) -> list[str]:
-    """What was chosen so that a run fits into its memory, and why."""
-    parts = plan.parts.to_json()
-    total = parts.pop("total")
-    largest = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
-    named = ", ".join(
-        f"{say(f'cli.memory_{part}', lang)} {number(parts[part] / 1e9, lang, 2)}"
-        for part in largest
-    )
-    words = {"need": number(total / 1e9, lang, 2), "budget": number(plan.budget / 1e9, lang, 2)}
-    lines = [say("cli.memory_fits", lang, parts=named, **words)]
-    numbers = {
-        "rows": plan.work.rows,
-        "batch": recipe.train.batch_size,
-        "length": plan.work.length,
-    }
-    return lines + [say(f"cli.memory_{step}_chosen", lang, **numbers) for step in plan.steps]
+    data = dataclasses.replace(recipe.data, max_length=job.row_length)
+    return dataclasses.replace(recipe, train=train, data=data, adapt=job.adapt)
 
 
 def packs(recipe: Recipe, data: Prepared) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from yunque.forecast.fit import Fit
 from yunque.forecast.plan import Plan
 from yunque.forecast.remarks import Data, Remark, same_computation
 from yunque.forecast.shape import count_parameters
@@ -53,6 +54,10 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
     machine = plan.machine
     if machine.measured:
         lines.append(say("plan.measured", lang, machine=machine.name, outcomes=plan.outcomes))
+        if not machine.steady:
+            lines.append(
+                say("plan.unsteady", lang, excess=number(100 * machine.unsteadiness, lang, 0))
+            )
     else:
         lines.append(say("plan.guess", lang, machine=machine.name))
     if not data.train_tokens:
@@ -122,6 +127,27 @@ def fits_line(plan: Plan, lang: str) -> str:
         high=gigabytes(plan.peak.high, lang),
         memory=gigabytes(memory, lang),
     )
+
+
+def fit_lines(chosen: Fit, lang: str) -> list[str]:
+    """What was chosen so that a run fits into its memory, and why."""
+    parts, job = chosen.memory.parts(), chosen.job
+    largest = sorted(parts, key=parts.__getitem__, reverse=True)[:3]
+    named = ", ".join(
+        f"{say(f'plan.part_{part}', lang)} {number(parts[part] / 1e9, lang, 2)}" for part in largest
+    )
+    words = {
+        "need": number(chosen.memory.total / 1e9, lang, 2),
+        "budget": number(chosen.budget / 1e9, lang, 2),
+    }
+    key = "plan.fit_memory" if chosen.fits else "plan.fit_none"
+    numbers = {
+        "rows": job.micro_batch,
+        "batch": job.train.batch_size,
+        "length": job.row_length,
+    }
+    steps = [say(f"plan.fit_{step}", lang, **numbers) for step in chosen.steps]
+    return [say(key, lang, parts=named, **words), *(steps if chosen.fits else ())]
 
 
 def before_line(plan: Plan, lang: str) -> str:

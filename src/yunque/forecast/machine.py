@@ -16,6 +16,11 @@ GIB = 2**30
 MEASURED_SPREAD, GUESSED_SPREAD = 0.12, 0.45
 """Standard deviation of the logarithm of outcome / forecast where nothing is known of a machine's
 past outcomes: with rates measured on it, and with published ones (docs/lab-notes.md)."""
+STEADY, UNSTEADY_SPREAD = 0.25, 0.3
+"""Unsteadiness up to which a measurement is kept for good, and the spread of one beyond."""
+PRIOR_WEIGHT, PRIOR_RANGE = 0.01, 8.0
+"""Of a rate that was measured directly, in a fit of rates: as how much of one timed piece of work
+its relative distance counts, and how many times off it the fitted one may lie at most."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,13 @@ class Machine:
     measured: bool
     """Whether the rates were measured on it; else they follow from published figures."""
     threads: int = 0
+    unsteadiness: float = 0.0
+    """How much longer than its shortest the usual repeat of a measurement took, as a share."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether the measurement can be relied on; else it is made again the next time."""
+        return self.unsteadiness <= STEADY
 
     def rates_for(self, precision: str) -> Rates:
         """The rates of a precision; one that is not there has those of float32."""
@@ -62,7 +74,9 @@ class Machine:
 
     @property
     def spread(self) -> float:
-        return MEASURED_SPREAD if self.measured else GUESSED_SPREAD
+        if not self.measured:
+            return GUESSED_SPREAD
+        return MEASURED_SPREAD if self.steady else UNSTEADY_SPREAD
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -182,29 +196,45 @@ def plain(name: str) -> str:
     return letters
 
 
-def fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
+def fitted(
+    rows: Sequence[Sequence[float]],
+    seconds: Sequence[float],
+    prior: Sequence[float] = (),
+) -> list[float]:
     """Non-negative factors x with rows · x ≈ seconds, by least squares of the relative errors.
 
     Every row is one timed piece of work, every column one kind. Coordinate descent: few rows, few
     columns, and no factor may be below zero (a rate that pays back time is none).
 
-    Source: Franc, Hlaváč, Navara 2005, "Sequential Coordinate-Wise Algorithm for the Non-negative
-    Least Squares Problem".
+    Args:
+        prior: factors that were measured directly, 0 where not; the fit is drawn towards them and
+            stays within PRIOR_RANGE of them, so that timings under load leave no rate absurd.
+
+    Sources: Franc, Hlaváč, Navara 2005, "Sequential Coordinate-Wise Algorithm for the Non-negative
+    Least Squares Problem"; the prior: Hoerl & Kennard 1970, "Ridge Regression".
     """
     # Relative errors: every row is divided by its time. Columns are scaled to be alike.
     scaled = [[value / t for value in row] for row, t in zip(rows, seconds, strict=True)]
-    columns = len(rows[0])
-    size = [math.sqrt(sum(row[j] ** 2 for row in scaled)) or 1.0 for j in range(columns)]
+    columns = range(len(rows[0]))
+    size = [math.sqrt(sum(row[j] ** 2 for row in scaled)) or 1.0 for j in columns]
     scaled = [[value / size[j] for j, value in enumerate(row)] for row in scaled]
-    gram = [[sum(r[i] * r[j] for r in scaled) for j in range(columns)] for i in range(columns)]
-    slope = [-sum(row[j] for row in scaled) for j in range(columns)]
-    x = [0.0] * columns
+    known = [factor * size[j] for j, factor in enumerate(prior)] or [0.0 for _ in columns]
+    gram = [[sum(r[i] * r[j] for r in scaled) for j in columns] for i in columns]
+    x = [factor / PRIOR_RANGE for factor in known]
+    most = [factor * PRIOR_RANGE or math.inf for factor in known]
+    least = list(x)
+    aim = [sum(row[j] for row in scaled) for j in columns]
+    for j, factor in enumerate(known):
+        if factor:
+            gram[j][j] += PRIOR_WEIGHT / factor**2
+            aim[j] += PRIOR_WEIGHT / factor
+    slope = [sum(g * v for g, v in zip(gram[j], x, strict=True)) - aim[j] for j in columns]
     for _ in range(20_000):
         largest = 0.0
-        for j in range(columns):
+        for j in columns:
             if gram[j][j] == 0.0:
                 continue
-            new = max(0.0, x[j] - slope[j] / gram[j][j])
+            new = min(most[j], max(least[j], x[j] - slope[j] / gram[j][j]))
             change = new - x[j]
             if change:
                 x[j] = new

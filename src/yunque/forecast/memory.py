@@ -1,22 +1,42 @@
 """Peak memory of a run by part, in bytes, by arithmetic; PyTorch is not imported.
 
 A part is what is held at the moment of the peak, which is the greatest of a few known moments: the
-end of the forward pass, the way back through the head, the end of the way back, an evaluation.
+loss at the end of the forward pass, the beginning and the end of the way back, an evaluation.
+
+What a block keeps for the way back is counted tensor by tensor; a test holds the count equal to
+what autograd keeps. Source of the method: Korthikanti et al. 2022, "Reducing Activation
+Recomputation in Large Transformer Models", section 4.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from yunque.forecast.shape import count_parameters, matrices
+from yunque.forecast.shape import Matrix, count_parameters, matrices
 from yunque.forecast.work import Workload, targeted
 
 LOGITS = 1 << 23
 """Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
-EVALUATION_ROWS = 8
-"""Rows of an evaluation's batch (data/batches.py)."""
+EVALUATION_ROWS = 16
+"""Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
+HEAP_HOLES, CHECKPOINTED_HOLES = 0.3, 2.0
+"""On a CPU: what the C library's heap leaves unused between tensors, as a share of what an update
+makes and frees. Measured (docs/lab-notes.md): 0.2 to 0.5, and with gradient checkpointing 2."""
+STATE_BYTES: Mapping[str, int] = {
+    "adamw": 8,
+    "muon": 8,
+    "sgd": 4,
+    "adamw8bit": 2,
+    "paged_adamw8bit": 2,
+}
+"""Bytes that an optimizer keeps for a trained number; of 8 bits the scales are small. Paged ones
+are counted as if they could not leave."""
+BLOCK, SCALES = 64, 256
+"""Weights that share a scale, and scales that share one. Source: Dettmers et al. 2023, "QLoRA",
+section 3."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +54,13 @@ class Memory:
     """What the way back needs of the blocks."""
     logits: int = 0
     """Of the loss: a chunk of logits, and the gradient of the head made on the way."""
+    working: int = 0
+    """For a moment: weights in the type that they are multiplied in, the gradients inside a block,
+    the optimizer's own products."""
+    holes: int = 0
+    """Left unused between tensors by the heap; CPU only."""
     base: int = 0
-    """Taken before the first tensor: PyTorch's libraries, or the context of the card."""
+    """Taken whatever the model: the program and its libraries, or the context of the card."""
 
     @property
     def total(self) -> int:
@@ -53,34 +78,18 @@ def width(job: Workload) -> int:
 def stored(job: Workload) -> Memory:
     """What lies in memory between two updates.
 
-    Sources: Rajbhandari et al. 2020, "ZeRO", section 3.1 (weights, gradients, optimizer); Dettmers
-    et al. 2023, "QLoRA", section 3 (blocks of 64 weights with a scale, scales in blocks of 256).
+    Source: Rajbhandari et al. 2020, "ZeRO", section 3.1 (weights, gradients, optimizer).
     """
     count = count_parameters(job.shape)
     trained = 4 * job.trained_parameters
-    states = {"sgd": 1, "muon": 2 if not job.adapted else 1}.get(job.optim.optimizer, 2)
-    optimizer = states * trained
-    if job.optim.optimizer == "muon":
+    optimizer = STATE_BYTES[job.optim.optimizer] * job.trained_parameters
+    if job.optim.optimizer == "muon" and not job.adapted:
         # The matrices inside the blocks have one momentum, everything else AdamW's two.
         optimizer -= 4 * count.block_matrices
-    if job.optim.optimizer in ("adamw8bit", "paged_adamw8bit"):
-        optimizer = trained // 2
     average = trained if job.optim.average_decay else 0
     if not job.adapted:
         return Memory(weights=4 * count.total, optimizer=optimizer, average=average)
-    number = width(job)
-    scales = 0
-    packed = count.block_matrices + (count.head if job.adapt.quantize_head else 0)
-    if job.method == "qlora":
-        wide = count.total - packed
-        if job.adapt.cpu_embeddings:
-            wide -= count.token_embedding
-        weights = packed * job.adapt.quantize_bits // 8 + number * wide
-        if job.adapt.quantize_bits == 4:
-            blocks = packed // 64
-            scales = blocks + 4 * blocks // 256 if job.adapt.double_quantize else 4 * blocks
-    else:
-        weights = number * count.total
+    weights, scales = frozen_weights(job)
     return Memory(
         weights=weights,
         quantisation=scales,
@@ -90,81 +99,181 @@ def stored(job: Workload) -> Memory:
     )
 
 
+def frozen_weights(job: Workload) -> tuple[int, int]:
+    """(bytes of a frozen base, bytes of the scales of what of it is quantised)."""
+    count, number = count_parameters(job.shape), job.frozen_bytes
+    if job.method != "qlora":
+        return number * count.total, 0
+    shape, adapt = job.shape, job.adapt
+    V, C = shape.vocab_size, shape.hidden_size
+    wide = count.total - count.block_matrices
+    quantised = [m for m in matrices(shape) for _ in range(shape.num_layers)]
+    if adapt.quantize_head:
+        # A tied head gets a quantised copy; the embedding stays.
+        quantised.append(Matrix("head", C, V, False))
+        wide -= 0 if shape.tie_embeddings else V * C
+    if adapt.cpu_embeddings and job.device == "cuda":
+        wide -= count.token_embedding
+    packed = [quantised_bytes(m, adapt.quantize_bits, adapt.double_quantize) for m in quantised]
+    return number * wide + sum(size for size, _ in packed), sum(scales for _, scales in packed)
+
+
+def quantised_bytes(matrix: Matrix, bits: int, double: bool) -> tuple[int, int]:
+    """(bytes of a quantised matrix, bytes of its scales).
+
+    4 bits: a scale in float32 for 64 numbers, or with double quantisation in 8 bits with another
+    for 256 of them. 8 bits: a scale for each row.
+    """
+    if bits == 8:
+        return matrix.weights, 4 * matrix.outputs
+    scales = -(-matrix.weights // BLOCK)
+    return -(-matrix.weights // 2), scales + 4 * -(-scales // SCALES) if double else 4 * scales
+
+
 def block_activations(job: Workload) -> int:
     """Bytes that one block keeps of one token for the way back.
 
-    Source: Korthikanti et al. 2022, "Reducing Activation Recomputation", section 4.1, for our
-    layers and for attention that keeps no (T, T) matrix.
+    Each line is a tensor that autograd keeps: the inputs of norms, of linear layers with something
+    to learn and of the activation function; queries, keys, values and the result of attention,
+    which keeps no (T, T) matrix but where it drops weights or is given a mask.
     """
     shape, number = job.shape, width(job)
-    C, F, D = shape.hidden_size, shape.intermediate_size, shape.head_size
-    queries, keys = shape.num_heads * D, shape.num_kv_heads * D
-    attention = queries + 2 * keys + 2 * queries  # q, k, v; the result as made and as read
+    C, F, D, H = shape.hidden_size, shape.intermediate_size, shape.head_size, shape.num_heads
+    T, G = job.row_length, shape.num_kv_heads
+    queries, keys = H * D, G * D
+    learning = {m.name for m in (targeted(job) if job.adapted else matrices(shape))}
+    statistic = 8 if shape.norm == "layernorm" else 4  # mean and scale, or scale
+    norms = 1 if shape.parallel_residual else 2
+    kept = norms * (stream_bytes(job) * C + statistic)
     if shape.qk_norm:
-        attention += queries + keys
-    inner = 4 * F if shape.mlp == "swiglu" else 2 * F
-    dropped = 2 * C if shape.dropout else 0
-    norms = (2 if shape.parallel_residual else 4) * C
-    kept = number * (attention + inner + dropped + norms)
-    if shape.attention_dropout:
-        # Attention in plain steps: scores, their softmax, what was dropped.
-        kept += 3 * number * shape.num_heads * job.row_length
+        kept += number * (queries + keys) + 4 * (H + G)
+    kept += number * (queries + 2 * keys)  # rotary turns them into new ones; the old ones go
+    kept += number * queries  # the result, which is also what o_proj reads
+    drops = shape.attention_dropout > 0
+    kept += number * H * T if drops else 4 * H  # weights, else the logarithm of their sum
+    if job.packed:
+        kept += number * T  # which tokens may be seen, as numbers that are added
+    kept += number * F * (3 if shape.mlp == "swiglu" else 1)
+    kept += inputs_kept(job, learning)
+    if shape.dropout:
+        kept += 2 * C * (1 if job.device == "cuda" else number)
     if job.adapted:
-        # The small matrices keep their input in float32 beside the layer's own, and its product.
-        small = sum(4 * job.adapt.rank for _ in targeted(job))
-        copies = sum(4 * m.inputs for m in targeted(job)) if number == 2 else 0
-        kept += small + copies
+        kept += number * job.adapt.rank * len(learning)
+        if job.adapt.variant == "dora":
+            # What the layer gave, and what its adapter added, before they are scaled.
+            kept += 2 * number * sum(m.outputs for m in targeted(job))
+        if job.adapt.lora_dropout:
+            noise = 1 if job.device == "cuda" else 4
+            kept += noise * sum(m.inputs for m in targeted(job))
     return kept
+
+
+def inputs_kept(job: Workload, learning: set[str]) -> int:
+    """Bytes a token of what the linear layers read, as far as it is kept for their gradients.
+
+    In float32 layers that read the same share it, and o_proj reads what attention keeps already. In
+    16 bits autocast makes each layer its own; so does the dropout of an adapter.
+    """
+    number, shape = width(job), job.shape
+    sizes = {m.name: m.inputs for m in matrices(shape)}
+    if job.adapted and job.adapt.lora_dropout:
+        return number * sum(sizes[name] for name in learning)
+    if number == 2:
+        free = "" if job.adapted else "o_proj"
+        return number * sum(sizes[name] for name in learning if name != free)
+    read = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)]
+    if shape.parallel_residual:
+        read = [read[0] + read[1], read[2]]
+    return number * sum(
+        shape.intermediate_size if group == ("down_proj",) else shape.hidden_size
+        for group in read
+        if learning.intersection(group)
+    )
+
+
+def stream_bytes(job: Workload) -> int:
+    """Bytes of a number of what flows from block to block: as the embedding is kept."""
+    return job.frozen_bytes if job.adapted else 4
+
+
+def logits_chunk(job: Workload, rows: int) -> int:
+    """Logits that the loss holds of so many tokens: equal chunks, as few as it may make."""
+    V = job.shape.vocab_size
+    most = max(1, LOGITS // V)
+    return -(-rows // max(1, -(-rows // most))) * V
 
 
 def passing(job: Workload) -> Memory:
     """What an update holds beside `stored` at its peak."""
-    shape, N = job.shape, job.micro_batch * job.row_length
-    C, V, number = shape.hidden_size, shape.vocab_size, width(job)
-    block = N * block_activations(job)
-    ends = N * C * number * (4 + (1 if shape.dropout else 0))  # embedding, last norm, its gradient
-    if job.train.gradient_checkpointing:
-        activations = shape.num_layers * N * C * number + block + ends
-    else:
-        activations = shape.num_layers * block + ends
-    chunk = min(N * V, max(V, LOGITS))
-    logits = 4 * chunk * 2 + (0 if number == 4 else 2 * chunk)
-    gradients = 4 * job.trained_parameters
+    shape, N, number = job.shape, job.micro_batch * job.row_length, width(job)
+    C, V, F = shape.hidden_size, shape.vocab_size, shape.intermediate_size
+    count = count_parameters(shape)
+    block, stream = N * block_activations(job), N * C * stream_bytes(job)
+    layers = matrices(shape)
+    if job.adapted and job.adapt.variant == "dora":
+        block += 4 * sum(m.weights for m in targeted(job))  # weight and adapter as one
+    # Into the last norm, out of it, and the gradient that the loss makes on the way.
+    ends = 2 * stream + N * C * number
+    activations = shape.num_layers * (stream if job.train.gradient_checkpointing else block)
+    chunk = logits_chunk(job, math.ceil(N * (job.learnt if job.device == "cpu" else 1.0)))
+    logits = (4 + 4) * chunk  # and their exponentials
     head = 0 if job.adapted else 4 * V * C
-    if number == 2 and not job.adapted:
-        head += 2 * V * C  # the head in working precision; a frozen one is kept in it
-    biggest = max(4 * m.weights for m in matrices(shape))
-    unpacked = 2 * number * biggest // 4 if job.method == "qlora" else 0
-    moments = (
-        # The end of the forward pass: the head's gradient is there, the last chunk of logits too.
-        Memory(activations=activations, logits=logits + head),
-        # Into the way back: the head's gradient is scaled into a second copy.
-        Memory(activations=activations, logits=2 * head, gradients=0),
-        # The way back through the first block: nearly all gradients, one block's activations.
+    cast = 0
+    if number == 2:
+        if not job.adapted:
+            cast = 2 * count.block_matrices  # autocast keeps them for a pass
+        if stream_bytes(job) == 4:
+            logits += 2 * V * C
+    biggest = max(m.weights for m in layers)
+    if job.method == "qlora":
+        cast = number * biggest  # one layer's weights at a time as numbers
+    # The gradients inside a block: of what the feed-forward made, and of its input.
+    inside = N * number * ((3 * F if shape.mlp == "swiglu" else 2 * F) + 2 * C)
+    if job.train.gradient_checkpointing:
+        inside += block
+    gradients = 4 * job.trained_parameters
+    # A tied head's gradient waits for that of the embedding.
+    waiting = head if shape.tie_embeddings else 0
+    held = gradients if job.micro_batches > 1 else 0
+    moments = [
+        Memory(activations=activations + ends, logits=logits + head, gradients=held, working=cast),
         Memory(
-            activations=block + ends,
-            gradients=gradients,
-            logits=(4 * V * C if not job.adapted else 0),
+            activations=activations + ends + N * C * number,
+            logits=head,
+            gradients=held,
+            working=cast + inside,
         ),
-    )
+        Memory(
+            activations=(block if not job.train.gradient_checkpointing else stream) + ends,
+            gradients=gradients - (0 if job.adapted else 4 * count.token_embedding),
+            logits=head if shape.tie_embeddings else 0,
+            working=inside,
+        ),
+        Memory(activations=ends, gradients=gradients, logits=waiting * (1 + (held > 0))),
+        Memory(gradients=gradients, working=optimizer_working(job)),
+    ]
     peak = max(moments, key=lambda memory: memory.total)
-    if job.micro_batches > 1 and not job.adapted:
-        # The gradients of the micro-batches before are held through the next forward pass.
-        later = dataclasses.replace(moments[0], gradients=gradients)
-        peak = max(peak, later, key=lambda memory: memory.total)
-    elif job.micro_batches > 1 or job.adapted:
-        peak = dataclasses.replace(peak, gradients=gradients)
-    return dataclasses.replace(peak, activations=peak.activations + unpacked)
+    share = CHECKPOINTED_HOLES if job.train.gradient_checkpointing else HEAP_HOLES
+    return dataclasses.replace(peak, holes=int(share * peak.total) if job.device == "cpu" else 0)
+
+
+def optimizer_working(job: Workload) -> int:
+    """What the optimizer takes for a moment: Muon's products of the largest matrix."""
+    if job.optim.optimizer != "muon" or job.adapted:
+        return 0
+    largest = max(matrices(job.shape), key=lambda m: m.weights)
+    short = min(largest.inputs, largest.outputs)
+    return 4 * (3 * largest.weights + 2 * short**2)
 
 
 def evaluating(job: Workload) -> Memory:
     """What an evaluation holds beside `stored`: one block at a time, one chunk of logits."""
-    N = EVALUATION_ROWS * job.row_length
-    chunk = min(N * job.shape.vocab_size, LOGITS)
-    return Memory(
-        activations=N * (block_activations(job) + 2 * width(job) * job.shape.hidden_size),
-        logits=2 * 4 * chunk,
-    )
+    shape, number = job.shape, width(job)
+    N = min(EVALUATION_ROWS, job.micro_batch) * job.row_length
+    F = shape.intermediate_size * (3 if shape.mlp == "swiglu" else 2)
+    inside = N * number * max(F, 3 * shape.hidden_size)
+    stream = 2 * N * shape.hidden_size * stream_bytes(job)
+    return Memory(activations=inside + stream, logits=(4 + 4) * logits_chunk(job, N))
 
 
 def generating(job: Workload, rows: int = 1) -> Memory:

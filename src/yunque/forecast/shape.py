@@ -6,9 +6,13 @@ heads, F intermediate size, V vocabulary, T tokens at once.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from yunque.config import ModelConfig
+from yunque.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,52 @@ def count_parameters(shape: ModelConfig) -> Parameters:
         block_vectors=shape.num_layers * (biases + norms) + norm,
         head=(0 if shape.tie_embeddings else V * C) + (V if shape.head_bias else 0),
     )
+
+
+KEYS = {
+    "num_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
+    "num_heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
+    "num_kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
+    "head_dim": ("head_dim",),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
+    "vocab_size": ("vocab_size", "n_vocab"),
+    "context_length": ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"),
+}
+"""Our name → what families call it in a config.json, the most usual first."""
+NEEDED = ("num_layers", "hidden_size", "num_heads", "vocab_size")
+
+
+def generic_shape(config: Mapping[str, Any], where: str) -> ModelConfig:
+    """A shape of about the size of a model that the Decoder does not compute, from its config.json.
+
+    What its keys do not say is taken as in Llama: gated feed-forward where the activation is SiLU,
+    rotary positions, no biases.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        InputError: the sizes are not all there.
+    """
+    inner = config.get("text_config")
+    stated = {**config, **(inner if isinstance(inner, Mapping) else {})}
+    found: dict[str, int] = {}
+    for name, keys in KEYS.items():
+        value = next((stated[key] for key in keys if isinstance(stated.get(key), int)), 0)
+        if value > 0:
+            found[name] = value
+    lacking = [KEYS[name][0] for name in NEEDED if name not in found]
+    if lacking:
+        raise InputError(
+            f"{where}: {', '.join(lacking)} missing, so the size of this model cannot be told."
+        )
+    activation = str(stated.get("hidden_act") or stated.get("activation_function") or "silu")
+    gated = "silu" in activation or "swish" in activation or "gated" in activation
+    shape = dataclasses.replace(
+        ModelConfig(preset="", qk_norm=False),
+        mlp="swiglu" if gated else "gelu",
+        tie_embeddings=bool(stated.get("tie_word_embeddings", True)),
+        **found,  # type: ignore[arg-type]
+    )
+    return shape.resolved(found["vocab_size"])

@@ -39,6 +39,12 @@ class Workload:
     """Rows of one pass over the validation data. 0: none, or not known."""
     learnt: float = 1.0
     """Share of the tokens that carry loss."""
+    packed: bool = False
+    """Whether rows hold several documents, so that attention is given a mask."""
+    kept_bytes: int = 0
+    """Of a frozen number that is not quantised. 0: as the precision is."""
+    device: str = "cpu"
+    """cpu or cuda: kernels keep different things."""
 
     @property
     def row_length(self) -> int:
@@ -57,11 +63,25 @@ class Workload:
         return self.method in ("lora", "qlora")
 
     @property
+    def frozen_bytes(self) -> int:
+        """Bytes of a frozen number that is not quantised."""
+        return self.kept_bytes or (4 if self.precision == "fp32" else 2)
+
+    @property
     def adapter_parameters(self) -> int:
-        """Parameters of the small matrices, A and B of every linear layer of the blocks."""
+        """Parameters of an adapter: A and B of every chosen layer, with DoRA a length a row.
+
+        In GPT-2's format queries, keys and values share A (adapt/lora.py).
+        """
         if not self.adapted:
             return 0
-        each = sum(self.adapt.rank * (m.inputs + m.outputs) for m in targeted(self))
+        layers, rank = targeted(self), self.adapt.rank
+        each = sum(rank * (m.inputs + m.outputs) for m in layers)
+        if self.adapt.variant == "dora":
+            each += sum(m.outputs for m in layers)
+        stacked = {"q_proj", "k_proj", "v_proj"}.issubset(m.name for m in layers)
+        if self.shape.family == "gpt2" and stacked:
+            each -= 2 * rank * self.shape.hidden_size
         return self.shape.num_layers * each
 
     @property
@@ -181,8 +201,10 @@ def update_work(job: Workload) -> Work:
     """One update: its micro-batches, clipping, the optimizer."""
     whole = pass_work(job, job.micro_batch, backward=True).times(job.micro_batches)
     trained = job.trained_parameters
-    # Clipping reads the gradient twice and writes it once; AdamW reads four numbers, writes three.
-    moved = {"adamw": 10, "sgd": 8, "muon": 12}.get(job.optim.optimizer, 10)
+    # Clipping reads the gradient twice and writes it once; AdamW reads four numbers, writes three,
+    # and in 8 bits four of those seven are a quarter as long.
+    eight_bits = {"adamw8bit": 7, "paged_adamw8bit": 7}
+    moved = {"adamw": 10, "sgd": 8, "muon": 12, **eight_bits}[job.optim.optimizer]
     tensors = (2 * len(targeted(job)) if job.adapted else 9) * job.shape.num_layers + 4
     after = Work(
         update_bytes=4.0 * trained * (moved + (3 if job.optim.average_decay else 0)),

@@ -283,43 +283,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "El adaptador se ha fundido con los pesos con los que se entrenó: un logit se aparta hasta "
         "{dequantised} del modelo entrenado ({full} con --merge-onto full).",
     ),
-    "cli.memory_fits": (
-        "Memory: {need} of {budget} GB by arithmetic (the most in GB: {parts}).",
-        "Memoria: {need} de {budget} GB según el cálculo (lo que más, en GB: {parts}).",
-    ),
-    "cli.memory_weights": ("weights", "pesos"),
-    "cli.memory_adapter": ("adapter", "adaptador"),
-    "cli.memory_gradients": ("gradients", "gradientes"),
-    "cli.memory_optimizer": ("optimizer", "optimizador"),
-    "cli.memory_average": ("average of the weights", "media de los pesos"),
-    "cli.memory_activations": ("activations", "activaciones"),
-    "cli.memory_logits": ("logits", "logits"),
-    "cli.memory_overhead": ("overhead", "gastos del sistema"),
-    "cli.memory_rows_chosen": (
-        "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
-        "Para que quepa, se {rows:|calcula una fila|calculan varias filas} cada vez ({rows}); la "
-        "actualización sigue teniendo {batch}.",
-    ),
-    "cli.memory_checkpointing_chosen": (
-        "To fit, each block is computed once more on the way back (gradient checkpointing): about "
-        "a third more time, the same numbers.",
-        "Para que quepa, cada bloque se vuelve a calcular al retroceder (gradient checkpointing): "
-        "cerca de un tercio más de tiempo y los mismos números.",
-    ),
-    "cli.memory_quantize_head_chosen": (
-        "To fit, the output head is quantised too: the logits are rounded a little more.",
-        "Para que quepa, también se cuantiza la capa de salida: los logits se redondean algo más.",
-    ),
-    "cli.memory_cpu_embeddings_chosen": (
-        "To fit, the input embedding stays in the computer's own memory: a little slower.",
-        "Para que quepa, los embeddings de entrada se quedan en la memoria del ordenador: algo más "
-        "lento.",
-    ),
-    "cli.memory_length_chosen": (
-        "To fit, rows have at most {length} tokens: longer conversations are cut into pieces.",
-        "Para que quepa, las filas tienen como mucho {length} tokens: las conversaciones más "
-        "largas se parten en trozos.",
-    ),
     "cli.watching": (
         "{path} is shown at {url} while it grows; Ctrl-C ends that.",
         "{path} se muestra en {url} mientras crece; Ctrl-C lo detiene.",

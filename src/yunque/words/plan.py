@@ -69,6 +69,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "Velocidades medidas en {machine}; corregidas con {outcomes:,} "
         "{outcomes:|entrenamiento anterior|entrenamientos anteriores}.",
     ),
+    "plan.unsteady": (
+        "Other programs were busy during the measurement (a repeat usually took {excess} % longer "
+        "than the shortest): the times are less certain, and the next `yunque plan` measures again.",
+        "Durante la medición había otros programas trabajando (una repetición solía tardar un "
+        "{excess} % más que la más corta): los tiempos son menos seguros, y el próximo "
+        "`yunque plan` volverá a medir.",
+    ),
     "plan.guessed_data": (
         "The text was not counted: about {tokens:,} tokens by the size of the files.",
         "El texto no se ha contado: unos {tokens:,} tokens según el tamaño de los archivos.",
@@ -88,6 +95,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "plan.part_average": ("average of the weights", "promedio de los pesos"),
     "plan.part_activations": ("activations", "activaciones"),
     "plan.part_logits": ("logits and the head's gradient", "logits y gradiente de la salida"),
+    "plan.part_working": ("for a moment, inside a block", "por un momento, dentro de un bloque"),
+    "plan.part_holes": ("holes in the heap", "huecos en la memoria dinámica"),
     "plan.part_base": ("the program itself", "el propio programa"),
     "plan.moment_training": ("training", "entrenamiento"),
     "plan.moment_evaluation": ("evaluation", "evaluación"),
@@ -212,6 +221,41 @@ WORDS: dict[str, tuple[str, str]] = {
     "plan.out_of_range": (
         "That law was measured from 44 million parameters on; here it is a rough guide.",
         "Esa ley se midió a partir de 44 millones de parámetros; aquí es una guía aproximada.",
+    ),
+    "plan.fit_memory": (
+        "Memory: {need} of {budget} GB by arithmetic (the most in GB: {parts}).",
+        "Memoria: {need} de {budget} GB según el cálculo (lo que más, en GB: {parts}).",
+    ),
+    "plan.fit_rows": (
+        "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
+        "Para que quepa, se {rows:|calcula una fila|calculan varias filas} cada vez ({rows}); la "
+        "actualización sigue teniendo {batch}.",
+    ),
+    "plan.fit_checkpointing": (
+        "To fit, each block is computed once more on the way back (gradient checkpointing): about "
+        "a third more time, the same numbers.",
+        "Para que quepa, cada bloque se vuelve a calcular al retroceder (gradient checkpointing): "
+        "cerca de un tercio más de tiempo y los mismos números.",
+    ),
+    "plan.fit_quantize_head": (
+        "To fit, the output head is quantised too: the logits are rounded a little more.",
+        "Para que quepa, también se cuantiza la capa de salida: los logits se redondean algo más.",
+    ),
+    "plan.fit_cpu_embeddings": (
+        "To fit, the input embedding stays in the computer's own memory: a little slower.",
+        "Para que quepa, los embeddings de entrada se quedan en la memoria del ordenador: algo más "
+        "lento.",
+    ),
+    "plan.fit_length": (
+        "To fit, rows have at most {length} tokens: longer conversations are cut into pieces.",
+        "Para que quepa, las filas tienen como mucho {length} tokens: las conversaciones más "
+        "largas se parten en trozos.",
+    ),
+    "plan.fit_none": (
+        "Not even the smallest way to train it fits: {need} of {budget} GB by arithmetic (the most "
+        "in GB: {parts}).",
+        "No cabe ni la manera más pequeña de entrenarlo: {need} de {budget} GB según el cálculo "
+        "(lo que más, en GB: {parts}).",
     ),
     "plan.before": (
         "Forecast: {time} ({low} to {high}), memory {peak}, disk {disk}.",

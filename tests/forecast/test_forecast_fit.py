@@ -1,0 +1,62 @@
+"""What is given up to fit into a memory, and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
+from yunque.forecast.fit import fit, methods_that_fit
+from yunque.forecast.machine import CUDA_CONTEXT
+from yunque.forecast.memory import peak_memory
+from yunque.forecast.work import Workload
+from yunque.model.presets import PRESETS
+
+SMALL = ModelConfig(
+    context_length=256, num_layers=2, num_heads=4, num_kv_heads=2, hidden_size=64, dropout=0.0
+).resolved(512)
+QLORA = AdaptConfig(method="qlora", rank=4)
+
+
+def test_phi_2_by_qlora_fits_into_four_gigabytes_and_in_full_does_not() -> None:
+    job = Workload(
+        dataclasses.replace(PRESETS["phi-2.8b"], dropout=0.0).resolved(51200),
+        TrainConfig(batch_size=8),
+        OptimConfig(),
+        "qlora",
+        AdaptConfig(method="qlora"),
+        length=512,
+        precision="fp16",
+        device="cuda",
+    )
+    chosen = fit(job, 4 * 10**9, CUDA_CONTEXT)
+    assert chosen.fits
+    assert chosen.steps
+    assert chosen.memory.base == CUDA_CONTEXT
+    assert methods_that_fit(job, 4 * 10**9, CUDA_CONTEXT) == ["qlora"]
+
+
+def test_what_costs_least_is_given_up_first() -> None:
+    job = Workload(SMALL, TrainConfig(batch_size=8), OptimConfig(), "qlora", QLORA, length=128)
+    whole = peak_memory(job).total
+    assert fit(job, whole).steps == ()
+    seen = []
+    for budget in range(whole - 1, 0, -whole // 200):
+        chosen = fit(job, budget)
+        if not chosen.fits:
+            break
+        assert chosen.memory.total <= budget
+        assert chosen.job.train.batch_size == 8
+        assert 8 % chosen.job.micro_batch == 0
+        if chosen.steps not in seen:
+            seen.append(chosen.steps)
+    assert seen[:2] == [("rows",), ("rows", "checkpointing")]
+    # A head in 4 bits rounds, shorter rows change what is learnt: only when nothing else fits.
+    assert all("quantize_head" in steps or "length" in steps for steps in seen[2:])
+    assert "length" in seen[-1]
+
+
+def test_what_the_program_takes_counts() -> None:
+    job = Workload(SMALL, TrainConfig(batch_size=8), OptimConfig(), length=128)
+    whole = peak_memory(job).total
+    assert fit(job, whole + 10**6, 10**6).steps == ()
+    assert fit(job, whole, 10**6).steps == ("rows",)
