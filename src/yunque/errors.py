@@ -27,6 +27,12 @@ class StorageError(YunqueError, OSError):
     exit_code = 74
 
 
+class OutOfMemory(YunqueError):
+    """The memory does not hold what was asked for, in the least way there is. Exit code 71."""
+
+    exit_code = 71
+
+
 class ExportError(YunqueError):
     """What was written, read back, is not the model that it came from. Exit code 1."""
 

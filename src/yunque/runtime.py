@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -204,6 +205,12 @@ class Runtime:
             return self.memory_bytes()  # the peak so far, where the system says no more
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def free_memory(self) -> None:
+        """Give back what nothing holds any more, after an allocation that failed."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def memory_size(self) -> int | None:
         """Memory that there is, of the GPU or of the computer; None: the system does not say."""
         if self.device.type == "cuda":
@@ -279,6 +286,17 @@ def keep_freed_memory() -> bool:
     options = (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD)
     done = [set_option(option, KEPT_BYTES) == 1 for option in options]  # both, whatever the first
     return all(done)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, on a GPU or on the CPU.
+
+    PyTorch's allocator for CPUs raises a RuntimeError like any other; only its text tells.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    told = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
 
 
 class Interrupt:

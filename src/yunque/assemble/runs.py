@@ -52,7 +52,7 @@ from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
-from yunque.errors import InputError, StorageError
+from yunque.errors import InputError, OutOfMemory, StorageError, YunqueError
 from yunque.forecast.lines import before_line
 from yunque.forecast.plan import Plan as Forecast
 from yunque.forecast.work import Workload
@@ -427,15 +427,16 @@ class Run:
 
             fingerprints = self.fingerprints()
 
+            def kept() -> dict[str, torch.Tensor]:
+                averages = average.average if average is not None else {}
+                return optimizers.state() | {f"average|{k}": v for k, v in averages.items()}
+
             def save(state: State) -> str:
                 self.runtime.wait()
                 if not self.runtime.main:
                     return ""
                 path = checkpoint.path_of(folder, state.step)
                 row, size = self.row(state), log.size
-                optimizer = optimizers.state()
-                if average is not None:
-                    optimizer |= {f"average|{k}": v for k, v in average.average.items()}
                 try:
                     log.write("checkpoint", **row, path=str(path.relative_to(folder)))
                     log.sync()
@@ -443,7 +444,7 @@ class Run:
                         folder,
                         state.step,
                         trained(model),
-                        optimizer,
+                        kept(),
                         {
                             "state": {**vars(state), "stopping": None},
                             "stopping": vars(state.stopping),
@@ -471,22 +472,29 @@ class Run:
                 scaler=scaler,
                 average=average,
                 rows=self.batches.batch,
-                measure=lambda: self.measure(model),
+                places=self.batches.places,
+                measure=lambda rows: self.measure(model, rows),
+                evaluation_rows=min(EVALUATION_ROWS, self.micro_batch),
                 sample=self.sampler(model),
                 exam=self.examiner(model),
                 general=self.general(model),
                 keep_best=lambda: self.keep(model, "best"),
                 save=save,
+                broken=lambda: checkpoint.not_finite(trained(model), kept()),
+                rewind=lambda: self.rewind(made),
+                checkpoint_blocks=lambda: setattr(model, "checkpointing", True),
                 log=log,
                 screen=self.screen,
                 interrupt=interrupt,
                 resumed_step=state.step if start_from is not None else -1,
             )
+            model.checkpointing |= state.gradient_checkpointing
             with self.telling_where_to_go_on():
                 state, reason = run(job, state)
             if average is not None:
                 average.swap()
-            self.keep(model, "last")
+            if reason != "non_finite" or not checkpoint.not_finite(trained(model)):
+                self.keep(model, "last")
             copied = self.copied(log_path) if main and reason != "interrupted" else {}
             log.write("stop", **self.row(state), reason=reason, **copied)
         result = self.result(state, reason, interrupt.signal)
@@ -545,13 +553,19 @@ class Run:
 
     @contextlib.contextmanager
     def telling_where_to_go_on(self) -> Iterator[None]:
-        """Put the last checkpoint behind the message of a disk that failed."""
+        """Put the last checkpoint behind the message of a disk or a memory that failed."""
         try:
             yield
-        except StorageError as error:
+        except (StorageError, OutOfMemory, MemoryError, RuntimeError) as error:
+            if not isinstance(error, YunqueError) and not runtime.lacks_memory(error):
+                raise
             steps = checkpoint.all_steps(self.folder)
             last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
-            raise StorageError(f"{error} {last}: `yunque resume {self.folder}`.") from None
+            where = f"{last}: `yunque resume {self.folder}`."
+            if isinstance(error, StorageError):
+                raise StorageError(f"{error} {where}") from None
+            said = str(error) if isinstance(error, YunqueError) else "the memory ran out."
+            raise OutOfMemory(f"{said} {where}") from None
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
@@ -773,15 +787,34 @@ class Run:
         made.scaler.load_state_dict(values["scaler"])
         return state_of(values), int(values["log_bytes"])
 
-    def measure(self, model: LanguageModel) -> tuple[float, float | None]:
-        """Training and validation loss over the same number of windows of each."""
+    def rewind(self, made: Learner) -> int | None:
+        """Put back the tensors of the last good checkpoint; returns its step, None without one.
+
+        One that was saved between updates that failed is not good, though its tensors are finite.
+        """
+        self.runtime.wait()
+        for step in reversed(checkpoint.all_steps(self.folder)):
+            path = checkpoint.path_of(self.folder, step)
+            if checkpoint.is_valid(path):
+                state = state_of(files.read_json(path / "state.json"))
+                if state.non_finite == 0:
+                    self.restore(path, made)
+                    return step
+        return None
+
+    def measure(self, model: LanguageModel, rows: int) -> tuple[float, float | None]:
+        """Training and validation loss over the same number of windows of each.
+
+        `rows`: at once.
+        """
         limit = self.recipe.train.eval_tokens
         if self.val is None:
-            return self.loss_over(model, "train", limit or TrainConfig().eval_tokens), None
+            return self.loss_over(model, "train", limit or TrainConfig().eval_tokens, rows), None
         cap = self.val.length if not limit else min(limit, self.val.length)
-        return self.loss_over(model, "train", cap), self.loss_over(model, "val", limit)
+        ours = self.loss_over(model, "train", cap, rows)
+        return ours, self.loss_over(model, "val", limit, rows)
 
-    def loss_over(self, model: LanguageModel, split: str, limit: int) -> float:
+    def loss_over(self, model: LanguageModel, split: str, limit: int, rows: int) -> float:
         """Loss of a split in nats per token, each process taking every world-th batch.
 
         Where none of so few tokens carries loss, all tokens are read.
@@ -790,14 +823,14 @@ class Run:
             InputError: no token of the split carries loss.
         """
         sums = torch.zeros(2, dtype=torch.float64)
-        for index, batch in enumerate(self.windows(split, limit)):
+        for index, batch in enumerate(self.windows(split, limit, rows)):
             if index % self.runtime.world == self.runtime.rank and (batch.targets != MASKED).any():
                 with self.runtime.autocast():
                     part = evaluate.score(model, [batch])
                 sums += torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
         total, count = self.runtime.total(sums).tolist()
         if not count and limit:
-            return self.loss_over(model, split, 0)
+            return self.loss_over(model, split, 0, rows)
         if not count:
             raise InputError(
                 f"{self.data.splits[split].path}: no token carries loss, so there is nothing to "
@@ -805,9 +838,8 @@ class Run:
             )
         return total / count
 
-    def windows(self, split: str, limit: int) -> Iterable[Batch]:
+    def windows(self, split: str, limit: int, rows: int) -> Iterable[Batch]:
         """What an evaluation reads of a split: laid out as in training, every target once."""
-        rows = min(EVALUATION_ROWS, self.micro_batch)
         if self.packed:
             return PackedEvaluation(self.packings[split], limit, rows)
         length = self.recipe.data.max_length

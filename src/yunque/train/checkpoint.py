@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -94,6 +95,17 @@ def save(
         raise StorageError(f"{error} The disk gives back other bytes than it got.") from None
     remove_old(run, step, keep)
     return target
+
+
+def not_finite(*parts: Mapping[str, Tensor]) -> str:
+    """The name of a tensor that holds NaN or infinity, or nothing: such a state is never saved."""
+    for part in parts:
+        for name, tensor in part.items():
+            if tensor.is_floating_point() and tensor.numel():
+                # The largest magnitude: one pass, no copy, and a NaN stays one.
+                if not math.isfinite(torch.linalg.vector_norm(tensor.detach(), math.inf).item()):
+                    return name
+    return ""
 
 
 def remove_old(run: Path, step: int, keep: int) -> None:

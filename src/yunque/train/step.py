@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from yunque.batch import Batch
-from yunque.runtime import Runtime, mix
+from yunque.errors import OutOfMemory
+from yunque.runtime import Runtime, lacks_memory, mix
 from yunque.train.loss import count_tokens, cross_entropy_sum
 from yunque.train.optim import Optimizers
 
@@ -59,6 +60,10 @@ def update(
     The loss is the sum over the unmasked tokens of the whole batch divided by their number, so
     that splitting a batch into micro-batches or over processes changes nothing but rounding.
     Dropout is a function of (seed, step, process, micro-batch).
+
+    Raises:
+        OutOfMemory: in the optimizer; before it, the allocator's own error leaves weights and
+            optimizer as they were.
     """
     share = batch_size // runtime.world
     begin = runtime.rank * share
@@ -90,8 +95,17 @@ def update(
     norm = clip(parameters, clip_norm or math.inf)
     applied = math.isfinite(loss) and math.isfinite(norm)
     if applied:
-        for part in optimizers.parts:
-            scaler.step(part)
+        try:
+            for part in optimizers.parts:
+                scaler.step(part)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise OutOfMemory(
+                f"step {step + 1}: the memory ran out in the optimizer, when some weights were "
+                "changed and others not, so that the update cannot be made again from its start. "
+                "--optimizer sgd, --method lora or a smaller model need less."
+            ) from None
     scale = scaler.get_scale()
     scaler.update()
     optimizers.zero_grad()
