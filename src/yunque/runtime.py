@@ -148,6 +148,20 @@ class Runtime:
             torch.distributed.all_reduce(value)
         return value
 
+    def in_order(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all processes, a power of two, in a fixed tree of pairs.
+
+        The collectives of the libraries add in an order of their own choice; here every process
+        gets all the parts and adds them itself.
+        """
+        parts = [value]
+        if self.world > 1:
+            parts = [torch.empty_like(value) for _ in range(self.world)]
+            torch.distributed.all_gather(parts, value.contiguous())
+        while len(parts) > 1:
+            parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process (a signal may reach only one)."""
         if self.world == 1:
@@ -231,8 +245,9 @@ def start(machine: MachineConfig) -> Runtime:
     if "WORLD_SIZE" in os.environ:
         end_with_the_launcher()
     keep_freed_memory()
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    if machine.threads or machine.exactness == "exact":
+        # A launcher gives each of its processes one thread, a shell as many as there are cores.
+        torch.set_num_threads(machine.threads or 1)
     if torch.cuda.is_available():
         # Equal runs give equal bytes only with kernels whose sums have a fixed order.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -279,8 +279,10 @@ def test_f29_memory_runs_out(
             wanted = train(text, tmp_path / f"{number}-small", **options)
         if since == 0:
             plain = train(text, tmp_path / "plain", **options, micro_batch_size=room)
-            assert losses(plain) == losses(run) and weights(plain) == weights(run)
-        assert losses(run) == losses(wanted) and weights(run) == weights(wanted)
+            assert losses(plain) == losses(run)
+            assert weights(plain) == weights(run)
+        assert losses(run) == losses(wanted)
+        assert weights(run) == weights(wanted)
         assert rows(run, "eval") == rows(wanted, "eval")
         compared += len(losses(run))
     figures(
@@ -312,7 +314,8 @@ def test_f29_at_one_row_checkpointing_comes_in_then_a_message(text: str, tmp_pat
         patch.setattr(steps, "cross_entropy_sum", narrow)
         enough.append(True)
         run = train(text, tmp_path / "run", **options)
-        assert losses(run) == losses(wanted) and weights(run) == weights(wanted)
+        assert losses(run) == losses(wanted)
+        assert weights(run) == weights(wanted)
         (row,) = warned(run, "out_of_memory")
         assert "gradient checkpointing" in row["text"]
         state = json.loads((checkpoint.path_of(run, 4) / "state.json").read_text())["state"]
@@ -354,7 +357,8 @@ def test_f29_in_an_evaluation(text: str, tmp_path: Path) -> None:
         patch.setattr(evaluate, "score", narrow)
         run = train(text, tmp_path / "run", steps=4)
     wanted = train(text, tmp_path / "wanted", steps=4)
-    assert losses(run) == losses(wanted) and weights(run) == weights(wanted)
+    assert losses(run) == losses(wanted)
+    assert weights(run) == weights(wanted)
     for ours, theirs in zip(rows(run, "eval"), rows(wanted, "eval"), strict=True):
         assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-6)
     assert len(warned(run, "out_of_memory")) == 1

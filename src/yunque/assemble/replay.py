@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from yunque import files, runtime
 from yunque.assemble.environment import environment
 from yunque.assemble.origins import trained
+from yunque.assemble.resumption import surroundings
 from yunque.assemble.runs import Learner, Run
 from yunque.assemble.sources import located
 from yunque.config import Recipe, merge, read_tree, validate
@@ -107,6 +107,7 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
     made = run.learner()
     tokens_seen, micro = 0, recipe.train.micro_batch_size or recipe.train.batch_size
     if begin:
+        run.changed(checkpoint.path_of(folder, begin))
         state = run.restore(checkpoint.path_of(folder, begin), made)[0]
         tokens_seen, micro = state.tokens_seen, state.micro_batch_size or micro
         made.model.checkpointing |= state.gradient_checkpointing
@@ -129,7 +130,9 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
             apart = (parameter.detach().cpu() - kept[name]).abs().max().item()
             if not torch.equal(parameter.detach().cpu(), kept[name]):
                 differences.append(Difference(begin + count, name, 0.0, apart))
-    changed = changes(folder, environment(where, run.recipe))
+    path = folder / "environment.json"
+    first = files.read_json(path) if path.is_file() else {}
+    changed = surroundings(first, environment(where, run.recipe)) if first else ()
     return Replay(folder, begin, count, tuple(differences), compared, changed)
 
 
@@ -164,6 +167,7 @@ def repeated(
         micro_batch_size=micro,
         clip_norm=recipe.optim.clip_norm,
         seed=recipe.machine.seed,
+        exact=recipe.machine.exactness == "exact",
     )
     tokens_seen += done.tokens
     row = {
@@ -174,21 +178,3 @@ def repeated(
     }
     finite = {name: value if value - value == 0 else None for name, value in row.items()}
     return finite, tokens_seen
-
-
-def changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the last session of the run had otherwise, as "name: then → now"."""
-    path = folder / "environment.json"
-    if not path.is_file():
-        return ()
-    first = files.read_json(path)
-    then = {**first, **(first.get("resumed") or [{}])[-1]}
-    names = [name for name in now if name not in ("commit", "packages") and name in then]
-    found = [f"{name}: {then[name]} → {now[name]}" for name in names if then[name] != now[name]]
-    packages = then.get("packages", {})
-    found += [
-        f"{name}: {packages.get(name)} → {version}"
-        for name, version in now["packages"].items()
-        if packages.get(name) != version
-    ]
-    return tuple(found)

@@ -30,6 +30,7 @@ from yunque.assemble.recipes import (
     recipe_with,
     with_options,
 )
+from yunque.assemble.resumption import Change, level, recipe_changes, refuse, surroundings
 from yunque.assemble.sources import listed, located, prepared_for
 from yunque.batch import MASKED, Batch
 from yunque.config import (
@@ -43,6 +44,7 @@ from yunque.config import (
     raise_faults,
     read_tree,
     to_toml,
+    to_tree,
     validate,
 )
 from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
@@ -240,17 +242,28 @@ def begun(recipe: Recipe, folder: Path, screen: Screen, lang: str) -> RunResult:
         return Run(recipe, folder, where, screen, lang).train(None)
 
 
-def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = "en") -> RunResult:
+def resume(
+    run_folder: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    force: bool = False,
+    screen: Screen | None = None,
+    lang: str = "en",
+) -> RunResult:
     """Continue an interrupted run from its newest valid checkpoint, exactly.
 
+    Args:
+        settings: flat names of recipe keys with other values from here on.
+        force: go on though what the run rests on has changed (see `assemble/resumption.py`).
+
     Raises:
-        InputError: no run there, a changed recipe or changed data.
+        InputError: no run there, or changes that were not asked for or cannot be.
     """
     folder = Path(run_folder)
     path = folder / "recipe.toml"
     if not path.is_file():
         raise InputError(f"{folder}: no run there (recipe.toml is missing).")
-    recipe = merge(Recipe(), read_tree(path), str(path))
+    recipe = merge(Recipe(), read_tree(path), str(path)).replace(**(settings or {}))
     validate(recipe)
     show = screen or SilentScreen()
     where = runtime.start(recipe.machine)
@@ -265,7 +278,7 @@ def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = 
             assembled.screen.warning(say("cli.no_checkpoint", lang))
         for sentence in refused:
             assembled.screen.warning(sentence)
-        return assembled.train(newest)
+        return assembled.train(newest, frozenset(settings or ()), force)
 
 
 def owned(folder: Path, where: Runtime) -> contextlib.AbstractContextManager[None]:
@@ -335,6 +348,12 @@ class Run:
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
+        self.exact = recipe.machine.exactness == "exact"
+        if self.exact and (where.world & (where.world - 1) or where.precision == "fp16"):
+            raise InputError(
+                "exactness is 'exact', which needs 1, 2, 4, 8 … processes and fp32 or bf16: here "
+                f"are {where.world} and {where.precision}."
+            )
         if where.main and not (resuming and is_prepared(tokens)):
             prepared_for(recipe, folder, screen, lang, self.origin.tokenizer)
         where.wait()
@@ -381,13 +400,21 @@ class Run:
         self.val = self.data.splits.get("val")
         self.end_ids = sorted({*self.data.facts["end_ids"], *self.origin.end_ids})
 
-    def train(self, start_from: Path | None) -> RunResult:
-        """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
+    def train(
+        self, start_from: Path | None, chosen: frozenset[str] = frozenset(), force: bool = False
+    ) -> RunResult:
+        """Run the loop from the beginning or from a checkpoint, then write what a run leaves.
+
+        Args:
+            chosen: keys of the recipe whose new values were asked for.
+            force: accept all changes that can be.
+        """
         recipe, folder = self.recipe, self.folder
         warnings = self.check()
         if self.plan is not None:
             for line in plan_lines(self.plan, recipe, self.lang):
                 self.screen.phase(line)
+        changes = self.changed(start_from, chosen, force) if start_from is not None else []
         if start_from is not None and (done := self.finished(start_from)):
             return done
         made = self.learner()
@@ -406,8 +433,16 @@ class Run:
                 added = recipe.data.add_tokens
                 numbers = {"count": len(added), "names": ", ".join(added)}
                 self.screen.phase(say("cli.added_tokens", self.lang, **numbers))
+        told_level = ""
         if start_from is not None and self.runtime.main:
-            note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
+            now, path = environment(self.runtime, recipe), folder / "environment.json"
+            others = surroundings(files.read_json(path), now)
+            promised = level(changes, others)
+            told_level = "; ".join([*(change.text for change in changes), *others])
+            self.screen.phase(say(f"cli.level_{promised}", self.lang, what=told_level))
+            note_session(path, {**now, "level": promised}, state.step)
+            if changes:
+                files.write_text(folder / "recipe.toml", to_toml(recipe))
         self.runtime.wait()
         plan = self.forecast()
         self.screen.phase(before_line(plan, self.lang))
@@ -425,6 +460,9 @@ class Run:
                     row = {"id": warning.key, "text": warning.text("en")}
                     log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
+            if told_level:
+                text = f"resumed with changes: {told_level}."
+                log.write("warning", **self.row(state), id="changed", text=text, level=promised)
             fingerprints = self.fingerprints()
 
             def kept() -> dict[str, torch.Tensor]:
@@ -449,6 +487,7 @@ class Run:
                             "state": {**vars(state), "stopping": None},
                             "stopping": vars(state.stopping),
                             "scaler": scaler.state_dict(),
+                            "recipe": to_tree(recipe),
                             "log_bytes": log.size,
                         },
                         fingerprints,
@@ -463,6 +502,7 @@ class Run:
                 train=recipe.train,
                 optim=recipe.optim,
                 seed=recipe.machine.seed,
+                exact=self.exact,
                 steps=self.steps,
                 windows=self.batches.windows,
                 runtime=self.runtime,
@@ -474,7 +514,7 @@ class Run:
                 rows=self.batches.batch,
                 places=self.batches.places,
                 measure=lambda rows: self.measure(model, rows),
-                evaluation_rows=min(EVALUATION_ROWS, self.micro_batch),
+                evaluation_rows=1 if self.exact else min(EVALUATION_ROWS, self.micro_batch),
                 sample=self.sampler(model),
                 exam=self.examiner(model),
                 general=self.general(model),
@@ -575,6 +615,8 @@ class Run:
         reason = last.values.get("reason") if last and last.event == "stop" else None
         if reason not in ("steps", "early_stopping") or state.evaluated_step != state.step:
             return None
+        if reason == "steps" and state.step < self.steps:
+            return None  # it was made longer
         verdict = report(self.folder, self.lang).json["verdict"]["text"]
         return dataclasses.replace(self.result(state, reason, 0), verdict=verdict)
 
@@ -765,18 +807,7 @@ class Run:
         return known
 
     def restore(self, path: Path, made: Learner) -> tuple[State, int]:
-        """Put a checkpoint's tensors in place; returns its state and the length of its log.
-
-        Raises:
-            InputError: recipe, tokenizer or data are not those of the checkpoint.
-        """
-        now = self.fingerprints()
-        for what, digest in checkpoint.fingerprints(path).items():
-            if now[what] != digest:
-                raise InputError(
-                    f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
-                    "cannot go on as the same run. Undo the change, or start a new run."
-                )
+        """Put a checkpoint's tensors in place; returns its state and the length of its log."""
         tensors, optimizer, values = checkpoint.load(path)
         put_back(made.model, tensors)
         averages = {k: v for k, v in optimizer.items() if k.startswith("average|")}
@@ -785,7 +816,39 @@ class Run:
             for key, value in averages.items():
                 made.average.average[key.removeprefix("average|")].copy_(value)
         made.scaler.load_state_dict(values["scaler"])
-        return state_of(values), int(values["log_bytes"])
+        state, now = state_of(values), self.stopping
+        # Its history is the checkpoint's, its rules are the recipe's.
+        stopping = dataclasses.replace(
+            state.stopping,
+            patience=now.patience,
+            min_change=now.min_change,
+            enabled=now.enabled,
+        )
+        return dataclasses.replace(state, stopping=stopping), int(values["log_bytes"])
+
+    def changed(
+        self, path: Path, chosen: frozenset[str] = frozenset(), force: bool = False
+    ) -> list[Change]:
+        """What is another than when a checkpoint was saved.
+
+        Raises:
+            InputError: a change that was not asked for, or that cannot be.
+        """
+        now, then = self.fingerprints(), checkpoint.fingerprints(path)
+        changes = [
+            Change(what, digest[:12], now.get(what, "")[:12], "forced")
+            for what, digest in then.items()
+            if what != "recipe" and now.get(what) != digest
+            if what != "exam" or "exam" not in chosen
+        ]
+        if then["recipe"] != now["recipe"]:
+            kept = files.read_json(path / "state.json").get("recipe")
+            if kept is None:  # saved before checkpoints kept their recipe
+                changes.append(Change("recipe", then["recipe"][:12], now["recipe"][:12], "forced"))
+            else:
+                changes += recipe_changes(kept, self.recipe)
+        refuse(changes, chosen, force, f"{self.folder}, {path.name}")
+        return changes
 
     def rewind(self, made: Learner) -> int | None:
         """Put back the tensors of the last good checkpoint; returns its step, None without one.
@@ -817,6 +880,7 @@ class Run:
     def loss_over(self, model: LanguageModel, split: str, limit: int, rows: int) -> float:
         """Loss of a split in nats per token, each process taking every world-th batch.
 
+        In exact mode each reads all of them, so that the order of the sum is one and the same.
         Where none of so few tokens carries loss, all tokens are read.
 
         Raises:
@@ -824,11 +888,12 @@ class Run:
         """
         sums = torch.zeros(2, dtype=torch.float64)
         for index, batch in enumerate(self.windows(split, limit, rows)):
-            if index % self.runtime.world == self.runtime.rank and (batch.targets != MASKED).any():
+            mine = self.exact or index % self.runtime.world == self.runtime.rank
+            if mine and (batch.targets != MASKED).any():
                 with self.runtime.autocast():
                     part = evaluate.score(model, [batch])
                 sums += torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
-        total, count = self.runtime.total(sums).tolist()
+        total, count = (sums if self.exact else self.runtime.total(sums)).tolist()
         if not count and limit:
             return self.loss_over(model, split, 0, rows)
         if not count:
@@ -857,7 +922,8 @@ class Run:
 
         The keys and values of a token take a small part of what training keeps of it.
         """
-        return max(EXAM_TOKENS, 2 * self.micro_batch * self.recipe.data.max_length)
+        rows = 1 if self.exact else self.micro_batch
+        return max(EXAM_TOKENS, 2 * rows * self.recipe.data.max_length)
 
     def sampler(self, model: LanguageModel) -> Callable[[], tuple[str, str]] | None:
         """A function that writes a text sample, or None where none is wanted."""

@@ -74,6 +74,8 @@ class Job:
     train: TrainConfig
     optim: OptimConfig
     seed: int
+    exact: bool
+    """One row at once, its gradients added in a fixed tree."""
     steps: int
     windows: int
     """Training windows of an epoch."""
@@ -248,6 +250,7 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
                 micro_batch_size=rows_at_once(job, state),
                 clip_norm=job.optim.clip_norm,
                 seed=job.seed,
+                exact=job.exact,
             )
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error) or job.runtime.world > 1:
@@ -260,6 +263,8 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
 
 def rows_at_once(job: Job, state: State) -> int:
     """Rows of a micro-batch of one process."""
+    if job.exact:
+        return 1
     share = job.train.batch_size // job.runtime.world
     return min(state.micro_batch_size or job.train.micro_batch_size or share, share)
 
