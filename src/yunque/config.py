@@ -800,8 +800,10 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: a folder, expected a recipe file (TOML).") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise InputError(f"{path}: not TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:

@@ -487,6 +487,6 @@ def lock_owner(text: bytes) -> dict[str, Any]:
     """Who a lock file names; empty where it names nobody."""
     try:
         owner = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) and {"pid", "host"} <= owner.keys() else {}

@@ -218,7 +218,7 @@ def test_resume_refuses_a_changed_recipe_or_changed_data(
     kept = recipe.read_text()
     recipe.write_text(kept.replace("learning_rate = 0.001", "learning_rate = 0.002"))
     with pytest.raises(
-        InputError, match="step-00000003: changed since .*\n.*learning_rate: 0.001 → 0.002"
+        InputError, match=r"step-00000003: changed since .*\n.*learning_rate: 0.001 → 0.002"
     ):
         resume(run)
     recipe.write_text(kept)

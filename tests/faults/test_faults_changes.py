@@ -38,6 +38,7 @@ OTHER: dict[type, Callable[[Any], Any]] = {
     float: lambda value: value / 2 + 0.125,
     str: lambda value: value + "x",
     tuple: lambda value: (*value, "x"),
+    list: lambda value: [*value, "x"],
 }
 
 

@@ -3,7 +3,7 @@
 | rule | what is promised | what it takes |
 |---|---|---|
 | exact | every loss, weight and file that the run would have had | nothing |
-| reproducible | the same data, order, dropout and schedule; sums differ in rounding | nothing, said |
+| reproducible | the same data, order and schedule; sums differ in rounding | nothing, said |
 | continued | another experiment from here on, from the same weights | `--set key=value` |
 | forced | another experiment, which may no longer fit its own past | `--force` |
 | fixed | nothing: the checkpoint or the prepared data cannot follow | a new run |

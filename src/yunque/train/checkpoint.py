@@ -101,10 +101,12 @@ def not_finite(*parts: Mapping[str, Tensor]) -> str:
     """The name of a tensor that holds NaN or infinity, or nothing: such a state is never saved."""
     for part in parts:
         for name, tensor in part.items():
-            if tensor.is_floating_point() and tensor.numel():
-                # The largest magnitude: one pass, no copy, and a NaN stays one.
-                if not math.isfinite(torch.linalg.vector_norm(tensor.detach(), math.inf).item()):
-                    return name
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            # The largest magnitude: one pass, no copy, and a NaN stays one.
+            largest = torch.linalg.vector_norm(tensor.detach(), math.inf).item()
+            if not math.isfinite(largest):
+                return name
     return ""
 
 
