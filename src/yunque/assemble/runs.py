@@ -263,6 +263,7 @@ def resume(
     path = folder / "recipe.toml"
     if not path.is_file():
         raise InputError(f"{folder}: no run there (recipe.toml is missing).")
+    files.refuse_links(folder)
     recipe = merge(Recipe(), read_tree(path), str(path)).replace(**(settings or {}))
     validate(recipe)
     show = screen or SilentScreen()
