@@ -94,7 +94,8 @@ def write_result(name: str, title: str, lines: Sequence[str], device: torch.devi
     head = [
         f"# {title}",
         "",
-        f"`{command}`, {now}, commit {commit()}, PyTorch {torch.__version__}; {machine(device)}{load}.",
+        f"`{command}`, {now}, commit {commit()}, PyTorch {torch.__version__}; "
+        f"{machine(device)}{load}.",
         "",
     ]
     text = "\n".join([*head, *lines, ""])

@@ -180,7 +180,12 @@ def run(case: Case, folder: Path) -> tuple[float, float, float, Path]:
     steps = [row for row in rows if row["event"] == "step"]
     start = next(row for row in rows if row["event"] == "start")
     seconds = [case.batch * case.length / row["tokens_per_second"] for row in steps[1:]]
-    return statistics.median(seconds), steps[-1]["memory_bytes"], start["base_memory"], out
+    return (
+        statistics.median(seconds),
+        steps[-1]["memory_bytes"],
+        start["forecast"]["base_bytes"],
+        out,
+    )
 
 
 def given(shape: ModelConfig) -> dict[str, Any]:

@@ -236,7 +236,7 @@ class Runtime:
 
 
 def start(machine: MachineConfig) -> Runtime:
-    """Choose device and precision, set threads and memory, join the process group if there is one.
+    """Choose device and precision, set the threads, join the process group where there is one.
 
     Raises:
         InputError: the device or precision cannot be had here.
@@ -244,7 +244,6 @@ def start(machine: MachineConfig) -> Runtime:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if "WORLD_SIZE" in os.environ:
         end_with_the_launcher()
-    keep_freed_memory()
     if machine.threads or machine.exactness == "exact":
         # A launcher gives each of its processes one thread, a shell as many as there are cores.
         torch.set_num_threads(machine.threads or 1)

@@ -93,7 +93,7 @@ class StopAt(SilentScreen):
 
 def rows(run: Path, event: str) -> list[dict[str, Any]]:
     """Rows of an event without what the clock and the memory say."""
-    timed = {"seconds", "tokens_per_second", "memory_bytes"}
+    timed = {"seconds", "tokens_per_second", "memory_bytes", "forecast"}
     found = [row.values for row in read(run / "log.jsonl") if row.event == event]
     return [{k: v for k, v in values.items() if k not in timed} for values in found]
 

@@ -87,6 +87,7 @@ def attempt(begin: Begin, run: Path, chance: Random, in_save: bool, usual: float
                 break
         elif time.monotonic() - began > wait:
             break
+        time.sleep(0.0005)  # the child needs the processor more
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return "killed inside a save" if stages(folder) else "killed"

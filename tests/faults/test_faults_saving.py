@@ -203,7 +203,7 @@ def test_f05_loss_of_power_leaves_the_old_or_the_new(
 ) -> None:
     before = copy(run, "before")
     states: dict[int, list[int]] = {}
-    each = many(3, 20)
+    each = many(1, 20)
     tries = 0
 
     def lose_power(operation: int) -> None:
@@ -257,7 +257,7 @@ def hurt(run: Path, other: Path, name: str, content: bytes) -> None:
 
 
 def test_f07_every_flipped_bit_is_seen(run: Path, chance: Random, many: Many, figures: Say) -> None:
-    other, total = copy(run, "flipped"), many(300, 2000)
+    other, total = copy(run, "flipped"), many(120, 2000)
     names = sorted(path.name for path in checkpoint.path_of(run, 2).iterdir())
     assert len(names) == 4
     contents = {name: (checkpoint.path_of(run, 2) / name).read_bytes() for name in names}
@@ -274,7 +274,7 @@ def test_f07_every_flipped_bit_is_seen(run: Path, chance: Random, many: Many, fi
 
 
 def test_f06_every_truncation_is_seen(run: Path, chance: Random, many: Many, figures: Say) -> None:
-    other, total = copy(run, "cut"), many(200, 1000)
+    other, total = copy(run, "cut"), many(80, 1000)
     names = sorted(path.name for path in checkpoint.path_of(run, 2).iterdir())
     for turn in range(total):
         name = names[turn % 4]

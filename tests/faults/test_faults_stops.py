@@ -36,7 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon"},
     "sgd": {"optimizer": "sgd"},
     "evaluation at every step": {"eval_every": 1, "sample_tokens": 4},
-    "over epochs": {"batch_size": 32, "epochs": 3.0},
+    "over epochs": {"batch_size": 32, "steps": 0, "epochs": 3.0},
     "early stopping": {"early_stopping": True, "patience": 2, "min_change": 0.5, "eval_every": 3},
     "average of weights": {"average_decay": 0.9},
     "packing": {"tuned": True, "method": "full"},

@@ -83,7 +83,7 @@ def test_int8_on_an_adapter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     model = Decoder(SMALL, seed=0)
     tokenizer = train_tokenizer("byte", lambda: iter(["a"]), "<|endoftext|>")
     (tmp_path / "adapter_config.json").write_text("{}")
-    monkeypatch.setattr(models, "open_model", lambda path: model)
+    monkeypatch.setattr(models, "open_model", lambda path, device, onto: model)
     monkeypatch.setattr(models, "tokenizer_of", lambda path: (tokenizer, set()))
     monkeypatch.setattr(models, "model_path", lambda name: tmp_path)
     with pytest.raises(InputError, match=r"weights is 'int8', .* Merge it first"):

@@ -528,7 +528,7 @@ def test_tokenizers_that_llama_cpp_cannot_hold_are_refused(
     file = tmp_path / "m.gguf"
     with pytest.raises(InputError, match=f"{reason}.*byte-level BPE that splits") as caught:
         save_gguf(random_model(SHAPE), file, tmp_path / "t", "f32")
-    assert "--tokenizer FOLDER" in str(caught.value)
+    assert "--tokenizer bpe-gpt2:4096" in str(caught.value)
     assert not file.exists()
 
 

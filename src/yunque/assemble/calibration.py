@@ -119,6 +119,7 @@ def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machi
     """
     where = runtime.start(machine)
     base = where.resident_bytes()
+    runtime.keep_freed_memory()
     rows: list[list[float]] = []
     seconds: list[float] = []
     jobs = small_jobs()

@@ -218,7 +218,12 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
 
 
 def tutor_marks(
-    model: LanguageModel, tokenizer: Tokenizer, where: Runtime, batch_tokens: int
-) -> Mapping[str, Any]:
-    """The exam of an evaluation as a row of the run log."""
+    step: int, model: LanguageModel, tokenizer: Tokenizer, where: Runtime, batch_tokens: int
+) -> Mapping[str, Any] | None:
+    """The exam of an evaluation as a row of the run log.
+
+    None before the first update: random weights get nothing right, at great length.
+    """
+    if step == 0:
+        return None
     return tutor_exam(model, tokenizer, where=where, batch_tokens=batch_tokens).marks()

@@ -241,6 +241,7 @@ def told(plan: Plan) -> dict[str, Any]:
         "high_seconds": round(plan.seconds.high, 1) if timed else None,
         "memory_bytes": round(plan.peak.value),
         "disk_bytes": plan.disk,
+        "base_bytes": plan.machine.base_memory,
     }
 
 

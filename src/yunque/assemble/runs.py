@@ -445,13 +445,14 @@ class Run:
             if changes:
                 files.write_text(folder / "recipe.toml", to_toml(recipe))
         self.runtime.wait()
+        runtime.keep_freed_memory()  # from now on every step takes the same blocks
         plan = self.forecast()
         self.screen.phase(before_line(plan, self.lang))
 
         main = self.runtime.main
         log_path = folder / NAME if main else Path(os.devnull)
         with RunLog(log_path, log_bytes if main else None) as log, Interrupt() as interrupt:
-            facts = {**self.facts(model), "forecast": told(plan), "base_memory": self.base_memory}
+            facts = {**self.facts(model), "forecast": told(plan)}
             if log_bytes == 0:
                 log.write("start", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **facts)
             self.screen.start({**facts, "resumed_step": state.step})
@@ -1005,11 +1006,11 @@ class Run:
         room = self.recipe.model.context_length - 1
         return [int(id) for id in ids[max(begin, first - room) : max(begin + 1, first)]]
 
-    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any]] | None:
+    def examiner(self, model: LanguageModel) -> Callable[[int], Mapping[str, Any] | None] | None:
         """Updates made → the marks of an exam that the model sits as it is; None: there is none."""
         if self.recipe.sources == (TUTOR,):
             return lambda step: tutor_marks(
-                model, self.data.tokenizer, self.runtime, self.exam_tokens
+                step, model, self.data.tokenizer, self.runtime, self.exam_tokens
             )
         exam = self.exam
         if exam is None:

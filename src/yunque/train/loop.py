@@ -94,8 +94,9 @@ class Job:
     """Rows of an evaluation at once."""
     sample: Callable[[], tuple[str, str]] | None
     """Prompt and text written by the model as it is."""
-    exam: Callable[[int], Mapping[str, Any]] | None
-    """Updates made → `right`, `total` and more of an exam that the model sits as it is."""
+    exam: Callable[[int], Mapping[str, Any] | None] | None
+    """Updates made → `right`, `total` and more of an exam that the model sits as it is; None where
+    it sits none now."""
     general: Callable[[], float] | None
     """Loss of the model as it is on a text that is none of its training, nats per token."""
     keep_best: Callable[[], None]
@@ -121,7 +122,9 @@ def run(job: Job, state: State) -> tuple[State, str]:
         The last state and the reason: "steps", "early_stopping", "interrupted", "non_finite".
     """
     clock, saved = Clock(state.seconds), time.monotonic()
-    saved_step, cost, failed = job.resumed_step, 0.0, 0
+    # An evaluation that a stop had left out changes the state without an update.
+    saved_at = (job.resumed_step, state.evaluated_step)
+    cost, failed = 0.0, 0
     while True:
         interrupted = job.runtime.any(job.interrupt.asked)
         due = state.step % job.train.eval_every == 0 or state.step >= job.steps
@@ -145,17 +148,18 @@ def run(job: Job, state: State) -> tuple[State, str]:
         due = checkpoint_due(job, state.step, time.monotonic() - saved, cost)
         # Not between updates that fail: what is kept to go back to must be from before them.
         due = bool(reason) or state.rewinds > rewinds or (due and not state.non_finite)
-        if due and saved_step != state.step and (name := broken(job)):
+        at = (state.step, state.evaluated_step)
+        if due and saved_at != at and (name := broken(job)):
             state = rewind(job, state, clock, f"{name} is not finite")
             if state.rewinds == rewinds:
                 return state, "non_finite"
-        if due and saved_step != state.step:
+        if due and saved_at != at:
             state = dataclasses.replace(state, seconds=clock.seconds())
             began = time.monotonic()
             fault = save(job, state)
             saved = time.monotonic()
             cost = saved - began
-            saved_step, failed = (saved_step, failed + 1) if fault else (state.step, 0)
+            saved_at, failed = (saved_at, failed + 1) if fault else (at, 0)
             if failed and (reason or failed >= FAILED_SAVES_LIMIT):
                 raise StorageError(fault)
             if failed:
