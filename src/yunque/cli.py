@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from yunque import __version__
 from yunque.config import unknown_name
-from yunque.errors import InputError, StorageError, YunqueError
+from yunque.errors import InputError, StorageError, YunqueError, without_secrets
 from yunque.words import LANGUAGES, say, user_language
 
 VERBS = (
@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def complain(text: str, code: int, as_json: bool) -> int:
     """Print an error: on standard error, as JSON also on standard output."""
+    text = without_secrets(text)
     print(f"yunque: {text}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": {"exit_code": code, "message": text}}, ensure_ascii=False))

@@ -46,6 +46,7 @@ Method = Literal["full", "lora", "qlora"]
 Variant = Literal["lora", "rslora", "dora"]
 ComputeDtype = Literal["auto", "bf16", "fp16", "fp32"]
 Weights = Literal["full", "int8"]
+Exactness = Literal["reproducible", "exact"]
 
 
 @dataclass(frozen=True)
@@ -334,6 +335,11 @@ class MachineConfig:
     are chosen so that it fits; the batch stays as asked for. Empty: no bound."""
     threads: int = 0
     """CPU threads. 0: PyTorch's choice, one a core (or what OMP_NUM_THREADS says)."""
+    exactness: Exactness = "reproducible"
+    """reproducible: another micro-batch or number of processes changes the rounding of sums;
+    exact: it changes no bit. Every row is computed by itself and the gradients are added in a
+    fixed tree, which is several times slower; threads 0 is then one thread. Not with qlora or
+    fp16."""
 
 
 @dataclass(frozen=True)
@@ -710,6 +716,21 @@ def recipe_faults(recipe: Recipe) -> list[str]:
     )
     rule(0 <= machine.seed < 2**31, "seed", machine.seed, "from 0 to 2147483647.")
     rule(machine.threads >= 0, "threads", machine.threads, "0 (automatic) or more.")
+    if machine.exactness == "exact":
+        rule(
+            machine.precision != "fp16",
+            "precision",
+            machine.precision,
+            "exactness is 'exact', and the scale of the loss that fp16 needs is found by overflow, "
+            "which differs between splits: use fp32 or bf16.",
+        )
+        rule(
+            not (recipe.base and recipe.adapt.method == "qlora"),
+            "method",
+            recipe.adapt.method,
+            "exactness is 'exact', and the quantised kernels fix no order of sums: use lora or "
+            "full.",
+        )
     device = machine.device
     rule(
         device in ("auto", "cpu", "cuda", "mps")
@@ -781,8 +802,10 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: a folder, expected a recipe file (TOML).") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise InputError(f"{path}: not TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:

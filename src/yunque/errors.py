@@ -5,14 +5,39 @@ Every message says what was got, what was expected and what to do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+SECRETS = (
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
+    (
+        re.compile(
+            r"([?&;][^=&\s]*(?:token|key|secret|signature|sig|password|credential)[^=&\s]*=)[^&\s'\"]+",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\b(hf|sk|ghp|github_pat|glpat|xox[abp])[_-][\w-]{8,}"), r"\1_***"),
+)
+"""What looks like a secret in a message, and what is shown in its place."""
+
+
+def without_secrets(text: str) -> str:
+    """A message without passwords of addresses, signed queries and access tokens."""
+    for pattern, shown in SECRETS:
+        text = pattern.sub(shown, text)
+    return text
+
 
 class YunqueError(Exception):
-    """Base of the errors that are printed as plain messages."""
+    """Base of the errors that are printed as plain messages, secrets left out."""
 
     exit_code = 1
+
+    def __init__(self, *parts: object):
+        super().__init__(*(without_secrets(p) if isinstance(p, str) else p for p in parts))
 
 
 class InputError(YunqueError, ValueError):
@@ -25,6 +50,12 @@ class StorageError(YunqueError, OSError):
     """Reading or writing failed: no space, no permission, a broken disk. Exit code 74."""
 
     exit_code = 74
+
+
+class OutOfMemory(YunqueError):
+    """The memory does not hold what was asked for, in the least way there is. Exit code 71."""
+
+    exit_code = 71
 
 
 class ExportError(YunqueError):

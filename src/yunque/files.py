@@ -344,12 +344,43 @@ def open_to_append(path: Path) -> Writing:
     Unbuffered: a line that a full disk refused must not be tried again when the file is closed.
 
     Raises:
+        InputError: the name leads to a file elsewhere.
         StorageError: it cannot be opened.
     """
+    refuse_second_name(path)
     try:
         return Writing(path, "a+b")
     except OSError as error:
         raise storage_error(error, path, "open") from None
+
+
+def refuse_second_name(path: Path) -> None:
+    """Refuse a file that is written in place and stands elsewhere too.
+
+    A run folder may come from anybody; a link in it must not make us change a file outside.
+
+    Raises:
+        InputError: it is a link, or a file with two names.
+    """
+    if path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1):
+        raise InputError(
+            f"{path}: a link, and what would be written there would change a file elsewhere. Put "
+            "a copy of the file itself in its place."
+        )
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder of ours whose parts stand elsewhere.
+
+    Raises:
+        InputError: a name in it is a link.
+    """
+    links = sorted(entry.name for entry in folder.iterdir() if entry.is_symlink())
+    if links:
+        raise InputError(
+            f"{folder / links[0]}: a link, and a run is written only into its own folder. Put what "
+            "it leads to in its place."
+        )
 
 
 def append_line(handle: Writing, line: str) -> None:
@@ -373,6 +404,7 @@ def append_line(handle: Writing, line: str) -> None:
 
 def truncate_file(path: Path, size: int) -> None:
     """Cut a file back to its first `size` bytes."""
+    refuse_second_name(path)
     try:
         with Writing(path, "r+b") as handle:
             handle.truncate(size)
@@ -487,6 +519,6 @@ def lock_owner(text: bytes) -> dict[str, Any]:
     """Who a lock file names; empty where it names nobody."""
     try:
         owner = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) and {"pid", "host"} <= owner.keys() else {}

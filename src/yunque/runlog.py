@@ -160,7 +160,7 @@ def read(path: Path) -> Iterator[Row]:
             try:
                 values = json.loads(raw.decode("utf-8"))
                 event = values.pop("event")
-            except (ValueError, KeyError, AttributeError, TypeError):
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
                 raise InputError(
                     f"{path}:{number}: not a row of a run log: {raw[:80]!r}. "
                     "Expected one JSON object with an 'event'."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -147,6 +148,20 @@ class Runtime:
             torch.distributed.all_reduce(value)
         return value
 
+    def in_order(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all processes, a power of two, in a fixed tree of pairs.
+
+        The collectives of the libraries add in an order of their own choice; here every process
+        gets all the parts and adds them itself.
+        """
+        parts = [value]
+        if self.world > 1:
+            parts = [torch.empty_like(value) for _ in range(self.world)]
+            torch.distributed.all_gather(parts, value.contiguous())
+        while len(parts) > 1:
+            parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process (a signal may reach only one)."""
         if self.world == 1:
@@ -204,6 +219,12 @@ class Runtime:
             return self.memory_bytes()  # the peak so far, where the system says no more
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def free_memory(self) -> None:
+        """Give back what nothing holds any more, after an allocation that failed."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def memory_size(self) -> int | None:
         """Memory that there is, of the GPU or of the computer; None: the system does not say."""
         if self.device.type == "cuda":
@@ -223,8 +244,9 @@ def start(machine: MachineConfig) -> Runtime:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if "WORLD_SIZE" in os.environ:
         end_with_the_launcher()
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    if machine.threads or machine.exactness == "exact":
+        # A launcher gives each of its processes one thread, a shell as many as there are cores.
+        torch.set_num_threads(machine.threads or 1)
     if torch.cuda.is_available():
         # Equal runs give equal bytes only with kernels whose sums have a fixed order.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -278,6 +300,17 @@ def keep_freed_memory() -> bool:
     options = (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD)
     done = [set_option(option, KEPT_BYTES) == 1 for option in options]  # both, whatever the first
     return all(done)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, on a GPU or on the CPU.
+
+    PyTorch's allocator for CPUs raises a RuntimeError like any other; only its text tells.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    told = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
 
 
 class Interrupt:

@@ -296,8 +296,12 @@ class Resume:
     With --verify nothing is continued or written: some updates are made again from a checkpoint,
     and the log is confirmed (exit code 0) or refuted (1), bit for bit.
 
+    A change of recipe.toml, of the data or of the machine is told, with what is still promised:
+    exact, reproducible (equal but for rounding) or continued (another experiment from here on).
+
     For example:
       yunque resume runs/quijote
+      yunque resume runs/quijote --set steps=4000 --set learning_rate=1e-4
       yunque resume runs/quijote --verify --steps 50
     """
 
@@ -307,15 +311,27 @@ class Resume:
     """Make some updates again and hold them against the log; the run is left as it is."""
     steps: int = 20
     """Updates that --verify makes again."""
+    set: tuple[str, ...] = ()
+    """key=value of the recipe, from here on; may be given several times."""
+    force: bool = False
+    """Go on though the data, the tokenizer or the order of the run changed."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
         if self.verify:
             return self.verified()
+        from yunque.assemble.resumption import settings
         from yunque.assemble.runs import resume
 
+        chosen = settings(self.set)
         with contextlib.closing(show(self.output)) as screen:
-            result = resume(self.run, screen=screen, lang=self.output.language)
+            result = resume(
+                self.run,
+                settings=chosen,
+                force=self.force,
+                screen=screen,
+                lang=self.output.language,
+            )
         return tell_run(result, self.output)
 
     def verified(self) -> int:

@@ -196,7 +196,7 @@ def test_a_base_that_changed_meanwhile_is_noticed(
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
     monkeypatch.chdir(base)
-    with pytest.raises(InputError, match="the base changed since step-00000003 was saved"):
+    with pytest.raises(InputError, match=r"step-00000003: changed since .*\n.*base: "):
         resume(tmp_path / "run")
     weights.write_bytes(kept)
     assert resume(tmp_path / "run").reason == "steps"
@@ -358,7 +358,7 @@ def test_an_exam_that_changed_meanwhile_is_noticed(
     with monkeypatch.context() as patch:
         finetune(base, str(chats), tmp_path / "run", screen=StopAt(1, patch), **options)
     exam.write_text(exam.read_text(encoding="utf-8").replace("41", "14"), encoding="utf-8")
-    with pytest.raises(InputError, match="the exam changed since step-00000001 was saved"):
+    with pytest.raises(InputError, match=r"step-00000001: changed since .*\n.*exam: "):
         resume(tmp_path / "run")
 
 

@@ -217,13 +217,15 @@ def test_resume_refuses_a_changed_recipe_or_changed_data(
     recipe = run / "recipe.toml"
     kept = recipe.read_text()
     recipe.write_text(kept.replace("learning_rate = 0.001", "learning_rate = 0.002"))
-    with pytest.raises(InputError, match="the recipe changed since step-00000003"):
+    with pytest.raises(
+        InputError, match=r"step-00000003: changed since .*\n.*learning_rate: 0.001 → 0.002"
+    ):
         resume(run)
     recipe.write_text(kept)
     facts = json.loads((run / "data" / "data.json").read_text())
     facts["facts"]["fingerprint"] = "0" * 64
     (run / "data" / "data.json").write_text(json.dumps(facts))
-    with pytest.raises(InputError, match="the data changed since step-00000003"):
+    with pytest.raises(InputError, match=r"step-00000003: changed since .*\n.*data: "):
         resume(run)
 
 

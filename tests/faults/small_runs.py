@@ -88,7 +88,7 @@ def without_pages() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-TIMED = ("seconds", "tokens_per_second", "memory_bytes", "forecast", "run")
+TIMED = ("seconds", "tokens_per_second", "memory_bytes", "run", "base_memory", "forecast")
 
 
 def rows(run: Path, *events: str) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from yunque.config import MachineConfig, ModelConfig, Recipe, validate
 from yunque.errors import InputError
 from yunque.files import read_json
 from yunque.forecast import store
-from yunque.forecast.history import Correction, Outcome, correction
 from yunque.forecast.fit import Fit, fit
+from yunque.forecast.history import Correction, Outcome, correction
 from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from yunque import files, runtime
 from yunque.assemble.environment import environment
 from yunque.assemble.origins import trained
+from yunque.assemble.resumption import surroundings
 from yunque.assemble.runs import Learner, Run
 from yunque.assemble.sources import located
 from yunque.config import Recipe, merge, read_tree, validate
@@ -86,25 +86,34 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
         raise InputError("--verify replays with one process: start it without a launcher.")
     logged = {row.values["step"]: row.values for row in read(folder / NAME) if row.event == "step"}
     last = max(logged, default=0)
+    turns = turning_points(folder)
+
+    def reach(begin: int) -> int:
+        """The last update that follows from the checkpoint alone."""
+        return min([last, *(step for step, first in turns if begin < first)])
+
     valid = [
         step
         for step in checkpoint.all_steps(folder)
-        if step < last and checkpoint.is_valid(checkpoint.path_of(folder, step))
+        if step < reach(step) and checkpoint.is_valid(checkpoint.path_of(folder, step))
     ]
-    enough = [step for step in valid if step + steps <= last]
+    enough = [step for step in valid if step + steps <= reach(step)]
     begin = max(enough) if enough else min(valid, default=0)
-    count = min(steps, last - begin)
+    count = min(steps, reach(begin) - begin)
     if count < 1:
         raise InputError(f"{folder / NAME}: no update to replay.")
     show = screen or SilentScreen()
     run = Run(recipe, folder, where, show, "en", resuming=True)
     made = run.learner()
-    tokens_seen = 0
+    tokens_seen, micro = 0, recipe.train.micro_batch_size or recipe.train.batch_size
     if begin:
-        tokens_seen = run.restore(checkpoint.path_of(folder, begin), made)[0].tokens_seen
+        run.changed(checkpoint.path_of(folder, begin))
+        state = run.restore(checkpoint.path_of(folder, begin), made)[0]
+        tokens_seen, micro = state.tokens_seen, state.micro_batch_size or micro
+        made.model.checkpointing |= state.gradient_checkpointing
     differences: list[Difference] = []
     for step in range(begin, begin + count):
-        row, tokens_seen = repeated(run, made, step, tokens_seen)
+        row, tokens_seen = repeated(run, made, step, tokens_seen, micro)
         # An update without a loss leaves no row of its own; the next one shows whether it was so.
         for name in COMPARED if step + 1 in logged else ():
             old, new = logged[step + 1].get(name), row[name]
@@ -113,19 +122,35 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
         show.step({**row, "step": step + 1, "steps": begin + count})
     end = checkpoint.path_of(folder, begin + count)
     compared = 0
-    if checkpoint.is_valid(end):
+    rewound = any(step == begin + count == first for step, first in turns)
+    if checkpoint.is_valid(end) and not rewound:
         kept = checkpoint.load(end)[0]
         for name, parameter in trained(made.model).items():
             compared += 1
             apart = (parameter.detach().cpu() - kept[name]).abs().max().item()
             if not torch.equal(parameter.detach().cpu(), kept[name]):
                 differences.append(Difference(begin + count, name, 0.0, apart))
-    changed = changes(folder, environment(where, run.recipe))
+    path = folder / "environment.json"
+    first = files.read_json(path) if path.is_file() else {}
+    changed = surroundings(first, environment(where, run.recipe)) if first else ()
     return Replay(folder, begin, count, tuple(differences), compared, changed)
 
 
+def turning_points(run: Path) -> list[tuple[int, int]]:
+    """Where a run did what its checkpoints do not foretell, as (last update before it, first step
+    whose checkpoint knows of it): it went back to a checkpoint, or went on with fewer rows at once.
+    """
+    found = []
+    for row in read(run / NAME):
+        if row.event == "warning" and row.values.get("id") == "rewound":
+            found.append((row.values["step"], row.values["step"]))
+        elif row.event == "warning" and row.values.get("id") == "out_of_memory":
+            found.append((row.values["step"], row.values["step"] + 1))
+    return found
+
+
 def repeated(
-    run: Run, made: Learner, step: int, tokens_seen: int
+    run: Run, made: Learner, step: int, tokens_seen: int, micro: int
 ) -> tuple[dict[str, float | None], int]:
     """Make update `step` (0-based) as the loop does; returns its row and the tokens seen."""
     recipe = run.recipe
@@ -139,9 +164,10 @@ def repeated(
         made.scaler,
         run.runtime,
         batch_size=recipe.train.batch_size,
-        micro_batch_size=recipe.train.micro_batch_size or recipe.train.batch_size,
+        micro_batch_size=micro,
         clip_norm=recipe.optim.clip_norm,
         seed=recipe.machine.seed,
+        exact=recipe.machine.exactness == "exact",
     )
     tokens_seen += done.tokens
     row = {
@@ -152,21 +178,3 @@ def repeated(
     }
     finite = {name: value if value - value == 0 else None for name, value in row.items()}
     return finite, tokens_seen
-
-
-def changes(folder: Path, now: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the last session of the run had otherwise, as "name: then → now"."""
-    path = folder / "environment.json"
-    if not path.is_file():
-        return ()
-    first = files.read_json(path)
-    then = {**first, **(first.get("resumed") or [{}])[-1]}
-    names = [name for name in now if name not in ("commit", "packages") and name in then]
-    found = [f"{name}: {then[name]} → {now[name]}" for name in names if then[name] != now[name]]
-    packages = then.get("packages", {})
-    found += [
-        f"{name}: {packages.get(name)} → {version}"
-        for name, version in now["packages"].items()
-        if packages.get(name) != version
-    ]
-    return tuple(found)

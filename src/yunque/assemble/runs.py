@@ -31,6 +31,7 @@ from yunque.assemble.recipes import (
     recipe_with,
     with_options,
 )
+from yunque.assemble.resumption import Change, level, recipe_changes, refuse, surroundings
 from yunque.assemble.sources import listed, located, prepared_for
 from yunque.batch import MASKED, Batch
 from yunque.config import (
@@ -44,6 +45,7 @@ from yunque.config import (
     raise_faults,
     read_tree,
     to_toml,
+    to_tree,
     validate,
 )
 from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
@@ -53,7 +55,7 @@ from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
-from yunque.errors import InputError, StorageError
+from yunque.errors import InputError, OutOfMemory, StorageError, YunqueError
 from yunque.forecast.fit import Fit, fit, methods_that_fit
 from yunque.forecast.lines import before_line, fit_lines
 from yunque.forecast.machine import CUDA_CONTEXT
@@ -244,17 +246,29 @@ def begun(recipe: Recipe, folder: Path, screen: Screen, lang: str) -> RunResult:
         return Run(recipe, folder, where, screen, lang).train(None)
 
 
-def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = "en") -> RunResult:
+def resume(
+    run_folder: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    force: bool = False,
+    screen: Screen | None = None,
+    lang: str = "en",
+) -> RunResult:
     """Continue an interrupted run from its newest valid checkpoint, exactly.
 
+    Args:
+        settings: flat names of recipe keys with other values from here on.
+        force: go on though what the run rests on has changed (see `assemble/resumption.py`).
+
     Raises:
-        InputError: no run there, a changed recipe or changed data.
+        InputError: no run there, or changes that were not asked for or cannot be.
     """
     folder = Path(run_folder)
     path = folder / "recipe.toml"
     if not path.is_file():
         raise InputError(f"{folder}: no run there (recipe.toml is missing).")
-    recipe = merge(Recipe(), read_tree(path), str(path))
+    files.refuse_links(folder)
+    recipe = merge(Recipe(), read_tree(path), str(path)).replace(**(settings or {}))
     validate(recipe)
     show = screen or SilentScreen()
     where = runtime.start(recipe.machine)
@@ -269,7 +283,7 @@ def resume(run_folder: str | Path, *, screen: Screen | None = None, lang: str = 
             assembled.screen.warning(say("cli.no_checkpoint", lang))
         for sentence in refused:
             assembled.screen.warning(sentence)
-        return assembled.train(newest)
+        return assembled.train(newest, frozenset(settings or ()), force)
 
 
 def owned(folder: Path, where: Runtime) -> contextlib.AbstractContextManager[None]:
@@ -338,6 +352,12 @@ class Run:
                 f"batch_size is {recipe.train.batch_size}: must be a multiple of the "
                 f"{self.runtime.world} processes."
             )
+        self.exact = recipe.machine.exactness == "exact"
+        if self.exact and (where.world & (where.world - 1) or where.precision == "fp16"):
+            raise InputError(
+                "exactness is 'exact', which needs 1, 2, 4, 8 … processes and fp32 or bf16: here "
+                f"are {where.world} and {where.precision}."
+            )
         if where.main and not (resuming and is_prepared(tokens)):
             prepared_for(recipe, folder, screen, lang, self.origin.tokenizer)
         where.wait()
@@ -385,13 +405,21 @@ class Run:
         self.val = self.data.splits.get("val")
         self.end_ids = sorted({*self.data.facts["end_ids"], *self.origin.end_ids})
 
-    def train(self, start_from: Path | None) -> RunResult:
-        """Run the loop from the beginning or from a checkpoint, then write what a run leaves."""
+    def train(
+        self, start_from: Path | None, chosen: frozenset[str] = frozenset(), force: bool = False
+    ) -> RunResult:
+        """Run the loop from the beginning or from a checkpoint, then write what a run leaves.
+
+        Args:
+            chosen: keys of the recipe whose new values were asked for.
+            force: accept all changes that can be.
+        """
         recipe, folder = self.recipe, self.folder
         warnings = self.check()
         if self.fit is not None:
             for line in fit_lines(self.fit, self.lang):
                 self.screen.phase(line)
+        changes = self.changed(start_from, chosen, force) if start_from is not None else []
         if start_from is not None and (done := self.finished(start_from)):
             return done
         made = self.learner()
@@ -412,8 +440,16 @@ class Run:
                 self.screen.phase(line)
             for line in self.origin.remarks(self.runtime, self.lang):
                 self.screen.phase(line)
+        told_level = ""
         if start_from is not None and self.runtime.main:
-            note_session(folder / "environment.json", environment(self.runtime, recipe), state.step)
+            now, path = environment(self.runtime, recipe), folder / "environment.json"
+            others = surroundings(files.read_json(path), now)
+            promised = level(changes, others)
+            told_level = "; ".join([*(change.text for change in changes), *others])
+            self.screen.phase(say(f"cli.level_{promised}", self.lang, what=told_level))
+            note_session(path, {**now, "level": promised}, state.step)
+            if changes:
+                files.write_text(folder / "recipe.toml", to_toml(recipe))
         self.runtime.wait()
         runtime.keep_freed_memory()  # from now on every step takes the same blocks
         plan = self.forecast()
@@ -432,7 +468,14 @@ class Run:
                     row = {"id": warning.key, "text": warning.text("en")}
                     log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
+            if told_level:
+                text = f"resumed with changes: {told_level}."
+                log.write("warning", **self.row(state), id="changed", text=text, level=promised)
             fingerprints = self.fingerprints()
+
+            def kept() -> dict[str, torch.Tensor]:
+                averages = average.average if average is not None else {}
+                return optimizers.state() | {f"average|{k}": v for k, v in averages.items()}
 
             def save(state: State) -> str:
                 self.runtime.wait()
@@ -440,9 +483,6 @@ class Run:
                     return ""
                 path = checkpoint.path_of(folder, state.step)
                 row, size = self.row(state), log.size
-                optimizer = optimizers.state()
-                if average is not None:
-                    optimizer |= {f"average|{k}": v for k, v in average.average.items()}
                 try:
                     log.write("checkpoint", **row, path=str(path.relative_to(folder)))
                     log.sync()
@@ -450,11 +490,12 @@ class Run:
                         folder,
                         state.step,
                         trained(model),
-                        optimizer,
+                        kept(),
                         {
                             "state": {**vars(state), "stopping": None},
                             "stopping": vars(state.stopping),
                             "scaler": scaler.state_dict(),
+                            "recipe": to_tree(recipe),
                             "log_bytes": log.size,
                         },
                         fingerprints,
@@ -469,6 +510,7 @@ class Run:
                 train=recipe.train,
                 optim=recipe.optim,
                 seed=recipe.machine.seed,
+                exact=self.exact,
                 steps=self.steps,
                 windows=self.batches.windows,
                 runtime=self.runtime,
@@ -478,22 +520,29 @@ class Run:
                 scaler=scaler,
                 average=average,
                 rows=self.batches.batch,
-                measure=lambda: self.measure(model),
+                places=self.batches.places,
+                measure=lambda rows: self.measure(model, rows),
+                evaluation_rows=1 if self.exact else min(EVALUATION_ROWS, self.micro_batch),
                 sample=self.sampler(model),
                 exam=self.examiner(model),
                 general=self.general(model),
                 keep_best=lambda: self.keep(model, "best"),
                 save=save,
+                broken=lambda: checkpoint.not_finite(trained(model), kept()),
+                rewind=lambda: self.rewind(made),
+                checkpoint_blocks=lambda: setattr(model, "checkpointing", True),
                 log=log,
                 screen=self.screen,
                 interrupt=interrupt,
                 resumed_step=state.step if start_from is not None else -1,
             )
+            model.checkpointing |= state.gradient_checkpointing
             with self.telling_where_to_go_on():
                 state, reason = run(job, state)
             if average is not None:
                 average.swap()
-            self.keep(model, "last")
+            if reason != "non_finite" or not checkpoint.not_finite(trained(model)):
+                self.keep(model, "last")
             copied = self.copied(log_path) if main and reason != "interrupted" else {}
             log.write("stop", **self.row(state), reason=reason, **copied)
         result = self.result(state, reason, interrupt.signal)
@@ -569,13 +618,19 @@ class Run:
 
     @contextlib.contextmanager
     def telling_where_to_go_on(self) -> Iterator[None]:
-        """Put the last checkpoint behind the message of a disk that failed."""
+        """Put the last checkpoint behind the message of a disk or a memory that failed."""
         try:
             yield
-        except StorageError as error:
+        except (StorageError, OutOfMemory, MemoryError, RuntimeError) as error:
+            if not isinstance(error, YunqueError) and not runtime.lacks_memory(error):
+                raise
             steps = checkpoint.all_steps(self.folder)
             last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
-            raise StorageError(f"{error} {last}: `yunque resume {self.folder}`.") from None
+            where = f"{last}: `yunque resume {self.folder}`."
+            if isinstance(error, StorageError):
+                raise StorageError(f"{error} {where}") from None
+            said = str(error) if isinstance(error, YunqueError) else "the memory ran out."
+            raise OutOfMemory(f"{said} {where}") from None
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
@@ -585,6 +640,8 @@ class Run:
         reason = last.values.get("reason") if last and last.event == "stop" else None
         if reason not in ("steps", "early_stopping") or state.evaluated_step != state.step:
             return None
+        if reason == "steps" and state.step < self.steps:
+            return None  # it was made longer
         verdict = report(self.folder, self.lang).json["verdict"]["text"]
         return dataclasses.replace(self.result(state, reason, 0), verdict=verdict)
 
@@ -773,18 +830,7 @@ class Run:
         return known
 
     def restore(self, path: Path, made: Learner) -> tuple[State, int]:
-        """Put a checkpoint's tensors in place; returns its state and the length of its log.
-
-        Raises:
-            InputError: recipe, tokenizer or data are not those of the checkpoint.
-        """
-        now = self.fingerprints()
-        for what, digest in checkpoint.fingerprints(path).items():
-            if now[what] != digest:
-                raise InputError(
-                    f"{self.folder}: the {what} changed since {path.name} was saved, so the run "
-                    "cannot go on as the same run. Undo the change, or start a new run."
-                )
+        """Put a checkpoint's tensors in place; returns its state and the length of its log."""
         tensors, optimizer, values = checkpoint.load(path)
         put_back(made.model, tensors)
         averages = {k: v for k, v in optimizer.items() if k.startswith("average|")}
@@ -793,33 +839,86 @@ class Run:
             for key, value in averages.items():
                 made.average.average[key.removeprefix("average|")].copy_(value)
         made.scaler.load_state_dict(values["scaler"])
-        return state_of(values), int(values["log_bytes"])
+        state, now = state_of(values), self.stopping
+        # Its history is the checkpoint's, its rules are the recipe's.
+        stopping = dataclasses.replace(
+            state.stopping,
+            patience=now.patience,
+            min_change=now.min_change,
+            enabled=now.enabled,
+        )
+        return dataclasses.replace(state, stopping=stopping), int(values["log_bytes"])
 
-    def measure(self, model: LanguageModel) -> tuple[float, float | None]:
-        """Training and validation loss over the same number of windows of each."""
+    def changed(
+        self, path: Path, chosen: frozenset[str] = frozenset(), force: bool = False
+    ) -> list[Change]:
+        """What is another than when a checkpoint was saved.
+
+        Raises:
+            InputError: a change that was not asked for, or that cannot be.
+        """
+        now, then = self.fingerprints(), checkpoint.fingerprints(path)
+        changes = [
+            Change(what, digest[:12], now.get(what, "")[:12], "forced")
+            for what, digest in then.items()
+            if what != "recipe" and now.get(what) != digest
+            if what != "exam" or "exam" not in chosen
+        ]
+        if then["recipe"] != now["recipe"]:
+            kept = files.read_json(path / "state.json").get("recipe")
+            if kept is None:  # saved before checkpoints kept their recipe
+                changes.append(Change("recipe", then["recipe"][:12], now["recipe"][:12], "forced"))
+            else:
+                changes += recipe_changes(kept, self.recipe)
+        refuse(changes, chosen, force, f"{self.folder}, {path.name}")
+        return changes
+
+    def rewind(self, made: Learner) -> int | None:
+        """Put back the tensors of the last good checkpoint; returns its step, None without one.
+
+        One that was saved between updates that failed is not good, though its tensors are finite.
+        """
+        self.runtime.wait()
+        for step in reversed(checkpoint.all_steps(self.folder)):
+            path = checkpoint.path_of(self.folder, step)
+            if checkpoint.is_valid(path):
+                state = state_of(files.read_json(path / "state.json"))
+                if state.non_finite == 0:
+                    self.restore(path, made)
+                    return step
+        return None
+
+    def measure(self, model: LanguageModel, rows: int) -> tuple[float, float | None]:
+        """Training and validation loss over the same number of windows of each.
+
+        `rows`: at once.
+        """
         limit = self.recipe.train.eval_tokens
         if self.val is None:
-            return self.loss_over(model, "train", limit or TrainConfig().eval_tokens), None
+            return self.loss_over(model, "train", limit or TrainConfig().eval_tokens, rows), None
         cap = self.val.length if not limit else min(limit, self.val.length)
-        return self.loss_over(model, "train", cap), self.loss_over(model, "val", limit)
+        ours = self.loss_over(model, "train", cap, rows)
+        return ours, self.loss_over(model, "val", limit, rows)
 
-    def loss_over(self, model: LanguageModel, split: str, limit: int) -> float:
+    def loss_over(self, model: LanguageModel, split: str, limit: int, rows: int) -> float:
         """Loss of a split in nats per token, each process taking every world-th batch.
 
+        In exact mode each reads all of them, so that the order of the sum is one and the same.
         Where none of so few tokens carries loss, all tokens are read.
 
         Raises:
             InputError: no token of the split carries loss.
         """
         sums = torch.zeros(2, dtype=torch.float64)
-        for index, batch in enumerate(self.windows(split, limit)):
-            if index % self.runtime.world == self.runtime.rank and (batch.targets != MASKED).any():
+        for index, batch in enumerate(self.windows(split, limit, rows)):
+            mine = self.exact or index % self.runtime.world == self.runtime.rank
+            if mine and (batch.targets != MASKED).any():
                 with self.runtime.autocast():
                     part = evaluate.score(model, [batch])
                 sums += torch.tensor([part.loss * part.tokens, part.tokens], dtype=torch.float64)
-        total, count = self.runtime.total(sums).tolist()
+        total, count = (sums if self.exact else self.runtime.total(sums)).tolist()
         if not count and limit:
-            return self.loss_over(model, split, 0)
+            return self.loss_over(model, split, 0, rows)
         if not count:
             raise InputError(
                 f"{self.data.splits[split].path}: no token carries loss, so there is nothing to "
@@ -827,9 +926,8 @@ class Run:
             )
         return total / count
 
-    def windows(self, split: str, limit: int) -> Iterable[Batch]:
+    def windows(self, split: str, limit: int, rows: int) -> Iterable[Batch]:
         """What an evaluation reads of a split: laid out as in training, every target once."""
-        rows = min(EVALUATION_ROWS, self.micro_batch)
         if self.packed:
             return PackedEvaluation(self.packings[split], limit, rows)
         length = self.recipe.data.max_length
@@ -847,7 +945,8 @@ class Run:
 
         The keys and values of a token take a small part of what training keeps of it.
         """
-        return max(EXAM_TOKENS, 2 * self.micro_batch * self.recipe.data.max_length)
+        rows = 1 if self.exact else self.micro_batch
+        return max(EXAM_TOKENS, 2 * rows * self.recipe.data.max_length)
 
     def sampler(self, model: LanguageModel) -> Callable[[], tuple[str, str]] | None:
         """A function that writes a text sample, or None where none is wanted."""

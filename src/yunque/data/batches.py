@@ -125,6 +125,20 @@ class TokenFile:
             )
         return stored.astype(np.int64)
 
+    def place(self, start: int, count: int) -> str:
+        """Where a stretch stands, for a reader: its tokens, and its documents where they are known.
+
+        Both are counted from 1; a stretch that reaches the end goes on at the beginning.
+        """
+        text = f"tokens {start + 1} to {(start + count - 1) % self.length + 1}"
+        if self.documents is None:
+            return text
+        ends = [start % self.length, (start + count - 1) % self.length]
+        first, last = np.searchsorted(self.documents, ends, side="right") + 1
+        return f"{text}, document{'' if first == last else 's'} {first}" + (
+            "" if first == last else f" to {last}"
+        )
+
     def read(self, start: int, count: int) -> Ints:
         """Tokens start … start + count - 1 as int64, (count,).
 
@@ -240,6 +254,11 @@ class Batches:
         return windows_at(
             self.tokens, self.starts(step * self.batch_size + first, rows), self.context_length
         )
+
+    def places(self, step: int) -> list[str]:
+        """Where each row of update `step` (0-based) stands in the file."""
+        starts = self.starts(step * self.batch_size, self.batch_size)
+        return [self.tokens.place(start, self.context_length + 1) for start in starts.tolist()]
 
     def counts(self, epoch: int = 0) -> WindowCounts:
         """Where the tokens of the split go in an epoch; reads the loss mask once.

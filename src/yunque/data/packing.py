@@ -158,7 +158,7 @@ class Packing:
         segments = np.zeros((B, T), dtype=np.int64)
         count = np.arange(T)
         used, segment = [0] * B, [0] * B
-        for row, start, length in self._pieces(rows, keys):
+        for row, start, length in self.pieces(rows, keys):
             span = slice(used[row], used[row] + length)
             found = self.tokens.read(start, length + 1)
             inputs[row, span] = found[:-1]
@@ -176,7 +176,7 @@ class Packing:
         # One piece a row: nothing stands before it, and of what stands behind it nothing is seen.
         return Batch(next(tensors), next(tensors))
 
-    def _pieces(self, rows: Ints, keys: Words | None) -> Iterator[tuple[int, int, int]]:
+    def pieces(self, rows: Ints, keys: Words | None) -> Iterator[tuple[int, int, int]]:
         """(place of its row in `rows`, first token, length) of every piece, row after row."""
         first = self._row_first[rows]
         sizes = self._row_first[rows + 1] - first
@@ -240,14 +240,25 @@ class PackedBatches:
         rows = self.batch_size - first if count is None else count
         if not 0 <= first <= first + rows <= self.batch_size:
             raise IndexError(f"rows {first} to {first + rows} of {self.batch_size}")
-        sample = step * self.batch_size + first
-        samples = np.arange(sample, sample + rows, dtype=np.int64)
+        return self.packing.batch(*self._rows(step * self.batch_size + first, rows))
+
+    def places(self, step: int) -> list[str]:
+        """Where the documents of each row of update `step` (0-based) stand in the file."""
+        texts: list[list[str]] = [[] for _ in range(self.batch_size)]
+        rows = self._rows(step * self.batch_size, self.batch_size)
+        for row, start, length in self.packing.pieces(*rows):
+            texts[row].append(self.tokens.place(start, length + 1))
+        return ["; ".join(row) for row in texts]
+
+    def _rows(self, sample: int, count: int) -> tuple[Ints, Words]:
+        """Number and key of the rows `sample` … of the endless sequence of epochs, (count,)."""
+        samples = np.arange(sample, sample + count, dtype=np.int64)
         epochs, places = samples // self.windows, samples % self.windows
-        numbers, keys = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.uint64)
+        numbers, keys = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.uint64)
         for epoch in np.unique(epochs).tolist():
             now, key = epochs == epoch, mix(self.seed, epoch)
             numbers[now], keys[now] = permute(places[now], self.windows, key), key
-        return self.packing.batch(numbers, keys)
+        return numbers, keys
 
 
 class PackedEvaluation:

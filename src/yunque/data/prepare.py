@@ -954,14 +954,20 @@ def open_prepared(folder: Path) -> Prepared:
             f"{folder}: format {record.get('format')}, this version reads {FORMAT}; "
             "run yunque prepare again."
         )
-    facts = record["facts"]
     tokenizer = load_tokenizer(folder)
-    if tokenizer.fingerprint != facts["tokenizer_fingerprint"]:
+    try:
+        facts = record["facts"]
+        if tokenizer.fingerprint != facts["tokenizer_fingerprint"]:
+            raise InputError(
+                f"{folder / 'tokenizer.json'}: not the tokenizer that the tokens were made with; "
+                "run yunque prepare again."
+            )
+        return Prepared(folder, tokenizer, token_files(folder, facts), facts)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"{folder / 'tokenizer.json'}: not the tokenizer that the tokens were made with; "
-            "run yunque prepare again."
-        )
-    return Prepared(folder, tokenizer, token_files(folder, facts), facts)
+            f"{folder / 'data.json'}: was changed since it was written ({error!r}); run yunque "
+            "prepare again."
+        ) from None
 
 
 def token_files(folder: Path, facts: dict[str, Any]) -> dict[str, TokenFile]:

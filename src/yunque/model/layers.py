@@ -25,7 +25,8 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.to(x.dtype)
         if x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled():
-            result: Tensor = _RootMeanSquareNorm.apply(x, weight, self.eps)
+            norm: Any = _RootMeanSquareNorm  # PyTorch gives `apply` no types
+            result: Tensor = norm.apply(x, weight, self.eps)
             return result
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
@@ -140,7 +141,8 @@ def causal_attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, p: float) -> 
     All `(B, H, T, D)`, on the CPU. Source: Vaswani et al. 2017, section 3.2.
     """
     with torch.autocast("cpu", enabled=False):
-        result: Tensor = _DroppedAttention.apply(q, k, v, p)
+        attention: Any = _DroppedAttention  # PyTorch gives `apply` no types
+        result: Tensor = attention.apply(q, k, v, p)
     return result
 
 

@@ -196,10 +196,10 @@ def trend(
     chances = np.exp(scores - scores.max())
     counts = np.round(len(found[0][1][1]) * chances / chances.sum()).astype(int)
     levels, noise = [], []
-    for (law, (_, drawn)), count in zip(found, counts, strict=True):
+    for (law, (_, of_law)), count in zip(found, counts, strict=True):
         if not count:
             continue
-        p = drawn[random.choice(len(drawn), count, replace=False)]
+        p = of_law[random.choice(len(of_law), count, replace=False)]
         fits = solve(law, p, steps / end, values)
         degrees = len(values) - fits.weights.shape[1]
         sigma = np.sqrt(fits.rest / random.chisquare(degrees, count))

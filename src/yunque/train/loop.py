@@ -13,15 +13,18 @@ import torch
 from torch import nn
 
 from yunque.config import OptimConfig, TrainConfig
-from yunque.errors import StorageError
+from yunque.errors import OutOfMemory, StorageError
 from yunque.runlog import RunLog
-from yunque.runtime import Interrupt, Runtime
+from yunque.runtime import Interrupt, Runtime, lacks_memory
 from yunque.train.optim import Optimizers, WeightAverage, learning_rate_multiplier
-from yunque.train.step import Rows, update
+from yunque.train.step import Rows, Update, update
 from yunque.train.stopping import Stopping
 
 NON_FINITE_LIMIT = 5
-"""Updates in a row with a loss or gradient that is not finite after which a run stops."""
+"""Updates in a row with a loss or gradient that is not finite after which a run goes back to its
+last good checkpoint, or stops where there is none."""
+REWINDS_LIMIT = 3
+"""Times that a run goes back before it stops."""
 FAILED_SAVES_LIMIT = 3
 """Checkpoints in a row that could not be saved, after which a run stops."""
 SAVING_SHARE = 0.03
@@ -54,6 +57,14 @@ class State:
     """Step of the last evaluation: a resumed run does not repeat it."""
     non_finite: int = 0
     """Updates in a row that were not applied."""
+    rewinds: int = 0
+    """Times that the run went back to a checkpoint."""
+    micro_batch_size: int = 0
+    """Rows at once since the memory ran out. 0: as the recipe says."""
+    gradient_checkpointing: bool = False
+    """Switched on since the memory ran out even for one row."""
+    evaluation_rows: int = 0
+    """Rows of an evaluation at once since the memory ran out in one. 0: `Job.evaluation_rows`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ class Job:
     train: TrainConfig
     optim: OptimConfig
     seed: int
+    exact: bool
+    """One row at once, its gradients added in a fixed tree."""
     steps: int
     windows: int
     """Training windows of an epoch."""
@@ -73,8 +86,12 @@ class Job:
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
     rows: Rows
-    measure: Callable[[], tuple[float, float | None]]
-    """Training and validation loss of the model as it is, nats per token."""
+    places: Callable[[int], list[str]]
+    """Update (0-based) → where each row of its batch stands in the training data."""
+    measure: Callable[[int], tuple[float, float | None]]
+    """Rows at once → training and validation loss of the model as it is, nats per token."""
+    evaluation_rows: int
+    """Rows of an evaluation at once."""
     sample: Callable[[], tuple[str, str]] | None
     """Prompt and text written by the model as it is."""
     exam: Callable[[int], Mapping[str, Any] | None] | None
@@ -85,6 +102,12 @@ class Job:
     keep_best: Callable[[], None]
     save: Callable[[State], str]
     """Write a checkpoint; returns its path."""
+    broken: Callable[[], str]
+    """The name of a weight, or of a tensor of the optimizer, that is not finite, or nothing."""
+    rewind: Callable[[], int | None]
+    """Put back the tensors of the last good checkpoint; returns its step, None without one."""
+    checkpoint_blocks: Callable[[], None]
+    """Switch gradient checkpointing on."""
     log: RunLog
     screen: Screen
     interrupt: Interrupt
@@ -102,12 +125,15 @@ def run(job: Job, state: State) -> tuple[State, str]:
     # An evaluation that a stop had left out changes the state without an update.
     saved_at = (job.resumed_step, state.evaluated_step)
     cost, failed = 0.0, 0
-    micro = job.train.micro_batch_size or job.train.batch_size
     while True:
         interrupted = job.runtime.any(job.interrupt.asked)
         due = state.step % job.train.eval_every == 0 or state.step >= job.steps
         if due and state.evaluated_step != state.step and not interrupted:
             state = evaluate(job, state, clock)
+        rewinds = state.rewinds
+        if state.non_finite >= NON_FINITE_LIMIT:
+            why = f"{state.non_finite} updates in a row were not finite"
+            state = rewind(job, state, clock, why)
         reason = (
             "interrupted"
             if interrupted
@@ -119,8 +145,15 @@ def run(job: Job, state: State) -> tuple[State, str]:
             if state.step >= job.steps
             else ""
         )
-        due = bool(reason) or checkpoint_due(job, state.step, time.monotonic() - saved, cost)
-        if due and saved_at != (at := (state.step, state.evaluated_step)):
+        due = checkpoint_due(job, state.step, time.monotonic() - saved, cost)
+        # Not between updates that fail: what is kept to go back to must be from before them.
+        due = bool(reason) or state.rewinds > rewinds or (due and not state.non_finite)
+        at = (state.step, state.evaluated_step)
+        if due and saved_at != at and (name := broken(job)):
+            state = rewind(job, state, clock, f"{name} is not finite")
+            if state.rewinds == rewinds:
+                return state, "non_finite"
+        if due and saved_at != at:
             state = dataclasses.replace(state, seconds=clock.seconds())
             began = time.monotonic()
             fault = save(job, state)
@@ -136,19 +169,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
 
         began = time.monotonic()
         rate = job.optimizers.set_rate(learning_rate_multiplier(state.step, job.steps, job.optim))
-        done = update(
-            state.step,
-            job.rows,
-            job.model,
-            job.head,
-            job.optimizers,
-            job.scaler,
-            job.runtime,
-            batch_size=job.train.batch_size,
-            micro_batch_size=micro,
-            clip_norm=job.optim.clip_norm,
-            seed=job.seed,
-        )
+        state, done = fitting_update(job, state, clock)
         finite = done.applied or done.rescaled or done.tokens == 0
         state = dataclasses.replace(
             state,
@@ -175,15 +196,150 @@ def run(job: Job, state: State) -> tuple[State, str]:
         job.screen.step({**row, "steps": job.steps})
         if not finite:
             text = f"step {state.step}: loss or gradient is not finite; the update was left out."
-            job.log.write("warning", **common(job, state, clock), id="non_finite", text=text)
             job.screen.warning(text)
+            places = job.places(state.step - 1)
+            row = {**common(job, state, clock), "text": text, "rows": places}
+            job.log.write("warning", **row, id="non_finite")
+
+
+def broken(job: Job) -> str:
+    """The name of a tensor that is not finite, the same in all processes."""
+    name = job.broken()
+    return (name or "a tensor") if job.runtime.any(bool(name)) else ""
+
+
+def rewind(job: Job, state: State, clock: Clock, why: str) -> State:
+    """Go back to the weights and the optimizer of the last good checkpoint, but not in the data.
+
+    The updates go on being counted: those since the checkpoint stand in the log as they were and
+    stay without effect, their batches are passed by, and so is their part of the schedule. Where
+    there is no good checkpoint, or the run went back too often, the state stays as it is.
+
+    Source: Chowdhery et al. 2022, "PaLM", section 5.1 (back to a checkpoint before the spike, the
+    batches around it skipped).
+    """
+    step = job.rewind() if state.rewinds < REWINDS_LIMIT else None
+    if step is None:
+        return state
+    state = dataclasses.replace(state, non_finite=0, rewinds=state.rewinds + 1)
+    text = (
+        f"step {state.step}: {why}. Weights and optimizer are again those of step {step}; the "
+        f"batches of updates {step + 1} to {state.step} are passed by."
+    )
+    row = {**common(job, state, clock), "text": text, "rewound_to": step}
+    job.log.write("warning", **row, id="rewound")
+    job.screen.warning(text)
+    return state
+
+
+def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]:
+    """Make the next update; where the memory runs out, again from its start with half the rows.
+
+    Only with one process: others would wait for this one in the middle of their sums.
+
+    Raises:
+        OutOfMemory: even one row with gradient checkpointing does not fit.
+    """
+    while True:
+        try:
+            return state, update(
+                state.step,
+                job.rows,
+                job.model,
+                job.head,
+                job.optimizers,
+                job.scaler,
+                job.runtime,
+                batch_size=job.train.batch_size,
+                micro_batch_size=rows_at_once(job, state),
+                clip_norm=job.optim.clip_norm,
+                seed=job.seed,
+                exact=job.exact,
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error) or job.runtime.world > 1:
+                raise
+        # Out of the handler: what the error came through held the memory.
+        job.optimizers.zero_grad()
+        job.runtime.free_memory()
+        state = smaller(job, state, clock)
+
+
+def rows_at_once(job: Job, state: State) -> int:
+    """Rows of a micro-batch of one process."""
+    if job.exact:
+        return 1
+    share = job.train.batch_size // job.runtime.world
+    return min(state.micro_batch_size or job.train.micro_batch_size or share, share)
+
+
+def smaller(job: Job, state: State, clock: Clock) -> State:
+    """Half as many rows at once; at one row gradient checkpointing. It is told and logged.
+
+    Raises:
+        OutOfMemory: there is nothing left to make smaller.
+    """
+    rows = rows_at_once(job, state)
+    if rows > 1:
+        state = dataclasses.replace(state, micro_batch_size=rows // 2)
+        what = (
+            f"with {rows} rows at once; it goes on with {rows // 2}. The batch and its order stay; "
+            "the loss is the same but for rounding. Dropout is drawn for each micro-batch, so what "
+            "it drops is that of a run with micro_batch_size"
+        )
+        what = f"{what} {rows // 2}."
+    elif not (job.train.gradient_checkpointing or state.gradient_checkpointing):
+        job.checkpoint_blocks()
+        state = dataclasses.replace(state, gradient_checkpointing=True)
+        what = "with one row; it goes on with gradient checkpointing, which changes no value."
+    else:
+        raise OutOfMemory(
+            f"step {state.step + 1}: the memory does not hold one row with gradient checkpointing. "
+            "Lower --max-length or --context-length, take a smaller model, or fine-tune with "
+            "--method lora or qlora."
+        )
+    text = f"step {state.step + 1}: the memory ran out {what}"
+    sizes = {"micro_batch_size": rows_at_once(job, state)}
+    job.log.write("warning", **common(job, state, clock), id="out_of_memory", text=text, **sizes)
+    job.screen.warning(text)
+    return state
+
+
+def fitting_measure(
+    job: Job, state: State, clock: Clock
+) -> tuple[State, tuple[float, float | None]]:
+    """Training and validation loss; where the memory runs out, again with half the rows.
+
+    Raises:
+        OutOfMemory: even one row does not fit.
+    """
+    while True:
+        rows = state.evaluation_rows or job.evaluation_rows
+        try:
+            return state, job.measure(rows)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error) or job.runtime.world > 1:
+                raise
+        job.runtime.free_memory()
+        if rows == 1:
+            raise OutOfMemory(
+                f"step {state.step}: the memory does not hold an evaluation of one row. Lower "
+                "--max-length or --context-length, or take a smaller model."
+            )
+        state = dataclasses.replace(state, evaluation_rows=rows // 2)
+        text = (
+            f"step {state.step}: the memory ran out in an evaluation of {rows} rows at once; it is "
+            f"made again with {rows // 2}. Its loss is the same but for rounding."
+        )
+        job.log.write("warning", **common(job, state, clock), id="out_of_memory", text=text)
+        job.screen.warning(text)
 
 
 def evaluate(job: Job, state: State, clock: Clock) -> State:
     """Losses, a sample, the exam; keep the model where the validation loss is the lowest yet."""
     if job.average is not None:
         job.average.swap()
-    train_loss, val_loss = job.measure()
+    state, (train_loss, val_loss) = fitting_measure(job, state, clock)
     marks = job.exam(state.step) if job.exam is not None else None
     watched = train_loss if val_loss is None else val_loss
     if job.train.watch == "exam" and marks is not None:

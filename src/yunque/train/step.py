@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from yunque.batch import Batch
-from yunque.runtime import Runtime, mix
+from yunque.errors import OutOfMemory
+from yunque.runtime import Runtime, lacks_memory, mix
 from yunque.train.loss import count_tokens, cross_entropy_sum
 from yunque.train.optim import Optimizers
 
 DROPOUT = 1
 """Purpose number in the seed of (seed, purpose, step, process, micro-batch)."""
+ROW_DROPOUT = 2
+"""Purpose number in the seed of (seed, purpose, step, row), in exact mode."""
 
 Rows = Callable[[int, int, int], Batch]
 """(step, first, count) → rows of the batch of an update, `(count, T)`."""
@@ -53,25 +56,39 @@ def update(
     micro_batch_size: int,
     clip_norm: float,
     seed: int,
+    exact: bool = False,
 ) -> Update:
     """Make update `step` (0-based) on its batch.
 
     The loss is the sum over the unmasked tokens of the whole batch divided by their number, so
     that splitting a batch into micro-batches or over processes changes nothing but rounding.
     Dropout is a function of (seed, step, process, micro-batch).
+
+    Args:
+        exact: not even rounding changes: see `exact_gradients`.
+
+    Raises:
+        OutOfMemory: in the optimizer; before it, the allocator's own error leaves weights and
+            optimizer as they were.
     """
     share = batch_size // runtime.world
     begin = runtime.rank * share
+    size = 1 if exact else micro_batch_size
     micro_batches = [
-        rows(step, begin + first, min(micro_batch_size, share - first))
-        for first in range(0, share, micro_batch_size)
+        rows(step, begin + first, min(size, share - first)) for first in range(0, share, size)
     ]
     counted = torch.tensor(sum(count_tokens(batch.targets) for batch in micro_batches))
     tokens = int(runtime.total(counted).item())
     if tokens == 0:
         # Weight decay and momentum would go on without a gradient, and a loss of 0 would be untrue.
         return Update(math.nan, math.nan, 0, applied=False)
+    parameters = list(optimizers.names)
     total = torch.zeros((), device=runtime.device)
+    if exact:
+        whole = exact_gradients(
+            step, begin, micro_batches, model, head, parameters, runtime, tokens, seed
+        )
+        micro_batches = []
     for index, batch in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
         batch = batch.to(runtime.device)
@@ -82,21 +99,85 @@ def update(
             # Data parallelism averages the gradients of its processes; the factor undoes that.
             scaler.scale(loss_sum * (runtime.world / tokens)).backward()
         total += loss_sum.detach()
-    loss = float(runtime.total(total).item()) / tokens
+    loss = (whole if exact else float(runtime.total(total).item())) / tokens
 
     for part in optimizers.parts:
         scaler.unscale_(part)
-    parameters = list(optimizers.names)
     norm = clip(parameters, clip_norm or math.inf)
     applied = math.isfinite(loss) and math.isfinite(norm)
     if applied:
-        for part in optimizers.parts:
-            scaler.step(part)
+        try:
+            for part in optimizers.parts:
+                scaler.step(part)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise OutOfMemory(
+                f"step {step + 1}: the memory ran out in the optimizer, when some weights were "
+                "changed and others not, so that the update cannot be made again from its start. "
+                "--optimizer sgd, --method lora or a smaller model need less."
+            ) from None
     scale = scaler.get_scale()
     scaler.update()
     optimizers.zero_grad()
     rescaled = math.isfinite(loss) and not applied and 1.0 <= scaler.get_scale() < scale
     return Update(loss, norm, tokens, applied, rescaled)
+
+
+def exact_gradients(
+    step: int,
+    begin: int,
+    batches: list[Batch],
+    model: nn.Module,
+    head: Callable[[torch.Tensor], torch.Tensor],
+    parameters: list[nn.Parameter],
+    runtime: Runtime,
+    tokens: int,
+    seed: int,
+) -> float:
+    """Give each parameter its gradient, summed in one order whatever the split; returns the loss.
+
+    Each row is computed by itself, so that no kernel sees another shape, with the dropout of
+    (seed, step, row). The gradients of n rows are those of the first n // 2 plus those of the
+    rest, by the same rule; the processes, a power of two, hold whole branches of this tree. About
+    log2(n) gradients are held at once.
+
+    Args:
+        begin: the batch's row that `batches[0]` is.
+        batches: one row each.
+        tokens: that carry loss, in the whole batch.
+
+    Returns:
+        The sum of the losses of all rows, in nats.
+
+    Source: pairwise summation, as in Higham 2002, "Accuracy and Stability of Numerical
+    Algorithms", section 4.1.
+    """
+
+    def branch(first: int, count: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        if count > 1:
+            half = count // 2
+            ours, loss = branch(first, half)
+            others, other_loss = branch(first + half, count - half)
+            torch._foreach_add_(ours, others)
+            return ours, loss + other_loss
+        batch = batches[first].to(runtime.device)
+        torch.manual_seed(mix(seed, ROW_DROPOUT, step, begin + first))
+        with runtime.autocast(), unsynchronised(model):
+            hidden = model(batch.inputs, **batch.layout)
+            loss_sum = cross_entropy_sum(hidden, head, batch.targets)
+            (loss_sum / tokens).backward()
+        found = []
+        for parameter in parameters:
+            gradient = parameter.grad
+            found.append(torch.zeros_like(parameter) if gradient is None else gradient)
+            parameter.grad = None
+        return found, loss_sum.detach().double()
+
+    gradients, loss = branch(0, len(batches))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = runtime.in_order(gradient)
+    return float(runtime.in_order(loss).item())
 
 
 def clip(parameters: list[nn.Parameter], most: float) -> float:

@@ -127,6 +127,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "Interrumpido en la actualización {steps}; todo está guardado. "
         "Para continuar: yunque resume {run}",
     ),
+    "cli.level_exact": (
+        "Resumed exactly: every loss and weight will be the ones of an uninterrupted run.",
+        "Reanudado con exactitud: cada pérdida y cada peso serán los de un entrenamiento sin "
+        "interrumpir.",
+    ),
+    "cli.level_reproducible": (
+        "Resumed reproducibly: same data, order, dropout and schedule, but sums may round "
+        "differently. Changed: {what}",
+        "Reanudado de forma reproducible: mismos datos, orden, dropout y calendario, aunque las "
+        "sumas pueden redondearse de otro modo. Ha cambiado: {what}",
+    ),
+    "cli.level_continued": (
+        "Continued as another experiment from the same weights. Changed: {what}",
+        "Continuado como otro experimento desde los mismos pesos. Ha cambiado: {what}",
+    ),
     "cli.stopped_non_finite": (
         "Stopped at update {steps}: the loss is no longer a finite number. Start again with a "
         "learning rate ten times lower. Run folder: {run}",

@@ -71,7 +71,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.unsteady": (
         "Other programs were busy during the measurement (a repeat usually took {excess} % longer "
-        "than the shortest): the times are less certain, and the next `yunque plan` measures again.",
+        "than the shortest): the times are less certain, and the next `yunque plan` measures "
+        "again.",
         "Durante la medición había otros programas trabajando (una repetición solía tardar un "
         "{excess} % más que la más corta): los tiempos son menos seguros, y el próximo "
         "`yunque plan` volverá a medir.",
