@@ -456,6 +456,35 @@ WORDS: dict[str, tuple[str, str]] = {
         "Si los gradientes se recortan, como hacen casi todos los programas (a 1), apenas hay "
         "daño; si no, recórtalos y mira los datos de esos pasos.",
     ),
+    "report.spike_rows.source": (
+        "That update read stretches of the training data: {read:n}; one of them is {source}. All "
+        "are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}; uno de ellos "
+        "es {source}. Todos figuran en la última línea de log.jsonl.",
+    ),
+    "report.spike_rows.source_worst": (
+        "That update read stretches of the training data: {read:n}. The one that the model at the "
+        "end of the run predicts worst is {source}: {worst:loss} nats per token, where the middle "
+        "one has {middle:loss}. All are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}. El que peor "
+        "predice el modelo al acabar el entrenamiento es {source}: {worst:loss} nats por token, "
+        "cuando el del medio tiene {middle:loss}. Todos figuran en la última línea de log.jsonl.",
+    ),
+    "report.spike_rows.token": (
+        "That update read stretches of the training data: {read:n}; one of them begins at token "
+        "{first:n}. All are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}; uno de ellos "
+        "empieza en el token {first:n}. Todos figuran en la última línea de log.jsonl.",
+    ),
+    "report.spike_rows.token_worst": (
+        "That update read stretches of the training data: {read:n}. The one that the model at the "
+        "end of the run predicts worst begins at token {first:n}: {worst:loss} nats per token, "
+        "where the middle one has {middle:loss}. All are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}. El que peor "
+        "predice el modelo al acabar el entrenamiento empieza en el token {first:n}: {worst:loss} "
+        "nats por token, cuando el del medio tiene {middle:loss}. Todos figuran en la última línea "
+        "de log.jsonl.",
+    ),
     "report.gradient_peak": (
         "The gradient norm was highest, {norm:loss}, at step {norm_step:n}, as the warm-up ended.",
         "La norma del gradiente fue máxima, {norm:loss}, en el paso {norm_step:n}, al acabar el "
