@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-
-from typing import Any
 
 from yunque.reports.curve import Curve, curve, noise
 from yunque.reports.findings import Finding, divergence_onset, evidence, make
