@@ -182,15 +182,18 @@ def not_a_training_log(facts: dict[str, Any]) -> Analysis:
     return Analysis(empty, verdict, [], None, [finding], [])
 
 
+def staged_curve(train: Curve, val: Curve, diverged: bool, overfitted: bool) -> Curve:
+    """The loss whose fall the stages share: of validation where it was measured from early on."""
+    early = len(val.values) >= 6 and val.steps[0] <= 0.05 * val.steps[-1]
+    return val if overfitted or (early and not diverged) else train
+
+
 def stages_of(
     train: Curve, val: Curve, onset: int | None, over: Finding | None
 ) -> list[dict[str, Any]]:
     """The run in stages: fast (to 90 % of the improvement), refinement (to 99 % of it, or to
     within the noise), plateau; then overfitting or divergence where they were found."""
-    early = len(val.values) >= 6 and val.steps[0] <= 0.05 * val.steps[-1]
-    c = val if early and onset is None else train
-    if over is not None:
-        c = val
+    c = staged_curve(train, val, onset is not None, over is not None)
     if len(c.values) < 4:
         return []
     end = len(c.values) - 1

@@ -299,12 +299,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "de toda su bajada.",
     ),
     "report.still_improving.ahead": (
-        "If it goes on by the same law, step {ahead_step:n} (half as many steps again) brings "
-        "about {ahead_middle:loss}; nine in ten such forecasts lie between {ahead_low:loss} and "
-        "{ahead_high:loss}.",
-        "Si sigue la misma ley, el paso {ahead_step:n} (la mitad más de pasos) traerá "
-        "{ahead_middle:loss} más o menos; nueve de cada diez pronósticos así caen entre "
-        "{ahead_low:loss} y {ahead_high:loss}.",
+        "If it goes on falling as it has, at a learning rate like that so far, step {ahead_step:n} "
+        "(half as many steps again) brings about {ahead_middle:loss}: with nine chances in ten "
+        "between {ahead_low:loss} and {ahead_high:loss}, fewer where it follows no simple law.",
+        "Si sigue bajando como hasta ahora, con una tasa de aprendizaje parecida, en el paso "
+        "{ahead_step:n} (la mitad más de pasos) estará en {ahead_middle:loss} más o menos: entre "
+        "{ahead_low:loss} y {ahead_high:loss} con nueve probabilidades de diez, menos si no sigue "
+        "ninguna ley sencilla.",
     ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
@@ -1010,6 +1011,43 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.stage.steps": ("Steps", "Pasos"),
     "report.stage.range": ("{from_step:n} to {to_step:n}", "{from_step:n} a {to_step:n}"),
     "report.stage.improvement": ("Share of the improvement", "Parte de la mejora"),
+    "report.stage.how.train_loss": (
+        "Improvement: the fall of the training loss from the first logged value to the lowest. The "
+        "fast stage ends where nine tenths of it are done, the refinement where all but a "
+        "hundredth is, or what the noise of the rows hides.",
+        "Mejora: lo que bajó la pérdida de entrenamiento desde el primer valor registrado hasta el "
+        "menor. La etapa rápida acaba cuando se han hecho nueve décimas partes; el refinamiento, "
+        "cuando solo falta una centésima, o lo que el ruido de las filas oculta.",
+    ),
+    "report.stage.how.train_loss_rows": (
+        "Improvement: the fall of the training loss from its first value to its lowest, as a "
+        "centred running median of {width:n} rows. The fast stage ends where nine tenths "
+        "of it are done, the refinement where all but a hundredth is, or what the noise of the "
+        "rows hides. A smoothed curve that lags, as many tools draw it, gives later stages more.",
+        "Mejora: lo que bajó la pérdida de entrenamiento desde su primer valor hasta el menor, como "
+        "mediana móvil centrada de {width:n} filas. La etapa rápida acaba cuando se han hecho nueve "
+        "décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el ruido de las "
+        "filas oculta. Una curva suavizada con retraso, como la que dibujan muchos programas, da "
+        "más a las etapas posteriores.",
+    ),
+    "report.stage.how.val_loss": (
+        "Improvement: the fall of the validation loss from its first value to the lowest. The fast "
+        "stage ends where nine tenths of it are done, the refinement where all but a hundredth is, "
+        "or what the noise of the evaluations hides.",
+        "Mejora: lo que bajó la pérdida de validación desde su primer valor hasta el menor. La "
+        "etapa rápida acaba cuando se han hecho nueve décimas partes; el refinamiento, cuando solo "
+        "falta una centésima, o lo que el ruido de las evaluaciones oculta.",
+    ),
+    "report.stage.how.val_loss_rows": (
+        "Improvement: the fall of the validation loss from its first value to the lowest, as a "
+        "centred running median of {width:n} evaluations. The fast stage ends where nine tenths of "
+        "it are done, the refinement where all but a hundredth is, or what the noise of the "
+        "evaluations hides.",
+        "Mejora: lo que bajó la pérdida de validación desde su primer valor hasta el menor, como "
+        "mediana móvil centrada de {width:n} evaluaciones. La etapa rápida acaba cuando se han "
+        "hecho nueve décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el "
+        "ruido de las evaluaciones oculta.",
+    ),
     "report.stage.lost": (
         "A minus sign: improvement that was lost again in that stage.",
         "Signo menos: mejora que se volvió a perder en esa etapa.",
