@@ -479,6 +479,23 @@ def short(f: File, n: Row) -> Row:
     return {"loss_rows": len(f.train), "val_rows": len(f.val)}
 
 
+def doubtful(f: File, n: Row) -> Row:
+    """The held-out set as our own warnings and first row, or the rate of an evaluation, tell it."""
+    found: Row = {}
+    start = next((r for r in f.rows.values() if r.get("event") == "start"), {})
+    if "copied" in n:
+        told = next(r for r in f.rows.values() if r.get("id") == "data.near_copies")["numbers"]
+        found |= {"copied": told["count"], "total": told["total"]}
+    if "held_out_tokens" in n:
+        found["held_out_tokens"] = start["tokens"]["val"]
+    if "held_out" in n:
+        row = f.val[0][2]
+        rate = next(v for k, v in row.items() if k.endswith("samples_per_second"))
+        seconds = next(v for k, v in row.items() if k.endswith("_runtime"))
+        found["held_out"] = round(rate * seconds)
+    return found
+
+
 RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "overfitting": overfitting,
     "best_step": best_step,
@@ -507,6 +524,7 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "ngram_yardstick": yardstick,
     "forecast": forecast,
     "too_short_to_judge": short,
+    "validation_doubtful": doubtful,
     "no_validation": lambda f, n: {"loss_rows": len(f.train)},
 }
 

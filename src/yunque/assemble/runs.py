@@ -467,7 +467,8 @@ class Run:
             for warning in warnings:
                 self.screen.warning(warning.text(self.lang))
                 if log_bytes == 0:
-                    row = {"id": warning.key, "text": warning.text("en")}
+                    counts = {k: n for k, n in warning.numbers.items() if isinstance(n, int)}
+                    row = {"id": warning.key, "text": warning.text("en"), "numbers": counts}
                     log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
             if told_level:

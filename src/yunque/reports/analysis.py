@@ -18,6 +18,7 @@ from yunque.reports.consistency import (
     metric_disagrees_with_loss,
     not_a_loss_objective,
     resumed_run,
+    validation_doubtful,
 )
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
 from yunque.reports.exams import (
@@ -108,6 +109,7 @@ def analyse(log: Log) -> Analysis:
         still_improving(val, train, facts) if calm else None,
         still,
         no_validation(log, train),
+        validation_doubtful(log, val),
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),

@@ -348,6 +348,29 @@ WORDS: dict[str, tuple[str, str]] = {
         "Aparta una parte de los datos (lo habitual es una décima parte), evalúala durante el "
         "entrenamiento y para cuando su pérdida deje de bajar.",
     ),
+    "report.validation_doubtful.copies": (
+        "Of the {total:n} held-out documents, {copied:n} stand in the training data too: the "
+        "validation loss looks better than it is.",
+        "De los {total:n} documentos apartados, {copied:n} están también en los datos de "
+        "entrenamiento: la pérdida de validación parece mejor de lo que es.",
+    ),
+    "report.validation_doubtful.tokens": (
+        "The held-out text has only {held_out_tokens:n} tokens: its loss says little about other "
+        "text, however smooth its curve.",
+        "El texto apartado tiene solo {held_out_tokens:n} tokens: su pérdida dice poco de otros "
+        "textos, por lisa que sea la curva.",
+    ),
+    "report.validation_doubtful.examples": (
+        "The held-out set has only {held_out:n} examples (their rate times the time that they "
+        "took): its loss says little about others, however smooth its curve.",
+        "El conjunto apartado tiene solo {held_out:n} ejemplos (su ritmo por el tiempo que "
+        "llevaron): su pérdida dice poco de otros, por lisa que sea la curva.",
+    ),
+    "report.validation_doubtful.advice": (
+        "Hold out more, and nothing that is also trained on; a tenth of the data is usual.",
+        "Aparta más, y nada con lo que también se entrene; lo habitual es una décima parte de los "
+        "datos.",
+    ),
     "report.memorisation_risk": (
         "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
         "{last:loss}, with nothing held out: take it for memorised until an exam on new questions "
@@ -698,6 +721,26 @@ WORDS: dict[str, tuple[str, str]] = {
         "El total_flos del resumen, {flops:sci} para {shown:n} ejemplos, da {flops_each:sci} por "
         "ejemplo: demasiado poco para un modelo de lenguaje útil.",
     ),
+    "report.log_inconsistent.batch": (
+        "At {rate:rate} examples and {pace:rate} steps per second, a step would have less than one "
+        "example.",
+        "Con {rate:rate} ejemplos y {pace:rate} pasos por segundo, un paso tendría menos de un "
+        "ejemplo.",
+    ),
+    "report.log_inconsistent.packed": (
+        "The log counts {all_params:n} parameters, {packed:pct} of what the name {model} promises: "
+        "packed bytes of 4-bit layers, two weights each, were counted as parameters. Shares of "
+        "trained parameters come out too large for that reason.",
+        "El registro cuenta {all_params:n} parámetros, el {packed:pct} de lo que promete el nombre "
+        "{model}: se contaron como parámetros los bytes empaquetados de las capas de 4 bits, con "
+        "dos pesos cada uno. Por eso la parte de parámetros entrenados sale demasiado grande.",
+    ),
+    "report.log_inconsistent.share": (
+        "The log says that {percent:rate} % of the parameters are trained; its own counts give "
+        "{share_percent:rate} %.",
+        "El registro dice que se entrena el {percent:rate} % de los parámetros; sus propias cuentas "
+        "dan el {share_percent:rate} %.",
+    ),
     "report.log_inconsistent.mean": (
         "The summary's mean loss, {mean:loss}, is not the mean of the rows, {rows_mean:loss}: a "
         "resumed run, or losses logged in another way.",
@@ -928,6 +971,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.could_have_stopped": ("Could have stopped earlier", "Pudo parar antes"),
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
     "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
+    "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
     "report.id.worse_than_base": ("No better than before", "No mejor que antes"),
     "report.id.loss_spike": ("Spikes in the loss", "Picos en la pérdida"),
