@@ -35,8 +35,8 @@ def held(seeds: range, capsys: pytest.CaptureFixture[str]) -> tuple[int, int, in
 
 def test_a_few_runs_that_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     right, told, runs = held(range(24), capsys)
-    assert told >= 0.5 * runs
-    assert right >= told - 2
+    assert told >= runs // 4
+    assert right >= told - 1
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ sixth (1/sqrt(30)) of what parts one example from another."""
 FEW_TOKENS = 1000
 """The same in tokens, where a log tells these: 30 short sentences."""
 PACKED = 0.7
-"""Of the parameters that a model's name promises. A 4-bit layer keeps two weights in a byte, so that
-a count of its bytes finds half of them, and a base with its embeddings 52 to 60 %."""
+"""Of the parameters that a model's name promises. A 4-bit layer keeps two weights in a byte: a
+count of its bytes finds half of them, and a base with its embeddings 52 to 60 %."""
 HIGHER = ("accuracy", "acc", "f1", "rouge", "bleu", "exact", "em", "score", "chrf", "meteor")
 LOWER = ("wer", "cer", "error")
 

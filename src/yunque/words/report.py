@@ -738,8 +738,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.log_inconsistent.share": (
         "The log says that {percent:rate} % of the parameters are trained; its own counts give "
         "{share_percent:rate} %.",
-        "El registro dice que se entrena el {percent:rate} % de los parámetros; sus propias cuentas "
-        "dan el {share_percent:rate} %.",
+        "El registro dice que se entrena el {percent:rate} % de los parámetros; sus propias "
+        "cuentas dan el {share_percent:rate} %.",
     ),
     "report.log_inconsistent.mean": (
         "The summary's mean loss, {mean:loss}, is not the mean of the rows, {rows_mean:loss}: a "
@@ -1068,10 +1068,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "centred running median of {width:n} rows. The fast stage ends where nine tenths "
         "of it are done, the refinement where all but a hundredth is, or what the noise of the "
         "rows hides. A smoothed curve that lags, as many tools draw it, gives later stages more.",
-        "Mejora: lo que bajó la pérdida de entrenamiento desde su primer valor hasta el menor, como "
-        "mediana móvil centrada de {width:n} filas. La etapa rápida acaba cuando se han hecho nueve "
-        "décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el ruido de las "
-        "filas oculta. Una curva suavizada con retraso, como la que dibujan muchos programas, da "
+        "Mejora: lo que bajó la pérdida de entrenamiento desde su primer valor hasta el menor, "
+        "como mediana móvil centrada de {width:n} filas. La etapa rápida acaba cuando se han hecho "
+        "nueve décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el ruido "
+        "de las filas oculta. Una curva suavizada con retraso, como la que dibujan muchos programas, da "
         "más a las etapas posteriores.",
     ),
     "report.stage.how.val_loss": (
