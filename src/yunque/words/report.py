@@ -1071,8 +1071,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Mejora: lo que bajó la pérdida de entrenamiento desde su primer valor hasta el menor, "
         "como mediana móvil centrada de {width:n} filas. La etapa rápida acaba cuando se han hecho "
         "nueve décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el ruido "
-        "de las filas oculta. Una curva suavizada con retraso, como la que dibujan muchos programas, da "
-        "más a las etapas posteriores.",
+        "de las filas oculta. Una curva suavizada con retraso, como la que dibujan muchos "
+        "programas, da más a las etapas posteriores.",
     ),
     "report.stage.how.val_loss": (
         "Improvement: the fall of the validation loss from its first value to the lowest. The fast "
