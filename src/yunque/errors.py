@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 SECRETS = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
+    # One slash too: a path made of an address has lost the other.
+    (re.compile(r"(\b[a-z][a-z0-9+.-]+://?)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
     (
         re.compile(
             r"([?&;][^=&\s]*(?:token|key|secret|signature|sig|password|credential)[^=&\s]*=)[^&\s'\"]+",
