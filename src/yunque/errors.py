@@ -59,6 +59,10 @@ class OutOfMemory(YunqueError):
     exit_code = 71
 
 
+class ProcessLost(YunqueError):
+    """Another process of the same run is gone. Exit code 1."""
+
+
 class ExportError(YunqueError):
     """What was written, read back, is not the model that it came from. Exit code 1."""
 

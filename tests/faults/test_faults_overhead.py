@@ -72,7 +72,7 @@ def test_line_8_what_saving_costs(
     assert len(saves) >= 3
     assert share <= loop.SAVING_SHARE
     figures(
-        f"8    {start['parameters'] / 1e6:.1f} M parameters, {size / 1e6:,.0f} MB a checkpoint: "
+        f"8    {start['parameters']['total'] / 1e6:.1f} M parameters, {size / 1e6:,.0f} MB a checkpoint: "
         f"saved in {cost:.2f} s ({min(saves):.2f} to {max(saves):.2f}; {len(saves)} saves), "
         f"{statistics.median(parts):.2f} of it read back and hashed; a step {step:.2f} s; every "
         f"{wait:.0f} s by default: {share:.2%} of the time"
