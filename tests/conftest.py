@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for reports in terminalreporter.stats.values():
         for report in reports:
             told = dict(getattr(report, "user_properties", ()))
-            if report.when == "call" and report.passed and "figures" in told:
+            if "figures" in told and report.when == "call" and report.passed:
                 seconds = f"{report.duration:7.1f} s {told['processor']:7.1f} s"
                 done.append((told["figures"], seconds, report.duration))
     if not done:

@@ -27,7 +27,7 @@ REWINDS_LIMIT = 3
 """Times that a run goes back before it stops."""
 FAILED_SAVES_LIMIT = 3
 """Checkpoints in a row that could not be saved, after which a run stops."""
-SAVING_SHARE = 0.03
+SAVING_SHARE = 0.025
 """Saving by the clock takes at most this share of the time: where a save is slow, it is rarer."""
 
 
