@@ -18,12 +18,24 @@ from yunque.train import checkpoint, loop
 Say = Callable[[str], None]
 MODELS: dict[str, dict[str, Any]] = {
     "1 M": {
-        **{"hidden_size": 128, "num_layers": 5, "num_heads": 4, "context_length": 64},
-        **{"vocab_size": 256, "batch_size": 8, "steps": 12, "checkpoint_every": 3},
+        "hidden_size": 128,
+        "num_layers": 5,
+        "num_heads": 4,
+        "context_length": 64,
+        "vocab_size": 256,
+        "batch_size": 8,
+        "steps": 12,
+        "checkpoint_every": 3,
     },
     "124 M": {
-        **{"hidden_size": 768, "num_layers": 12, "num_heads": 12, "context_length": 64},
-        **{"vocab_size": 50_257, "batch_size": 2, "steps": 6, "checkpoint_every": 2},
+        "hidden_size": 768,
+        "num_layers": 12,
+        "num_heads": 12,
+        "context_length": 64,
+        "vocab_size": 50_257,
+        "batch_size": 2,
+        "steps": 6,
+        "checkpoint_every": 2,
     },
 }
 
@@ -71,8 +83,9 @@ def test_line_8_what_saving_costs(
     share = cost / wait
     assert len(saves) >= 3
     assert share < 0.03
+    parameters = start["parameters"]["total"] / 1e6
     figures(
-        f"8    {start['parameters']['total'] / 1e6:.1f} M parameters, {size / 1e6:,.0f} MB a checkpoint: "
+        f"8    {parameters:.1f} M parameters, {size / 1e6:,.0f} MB a checkpoint: "
         f"saved in {cost:.2f} s ({min(saves):.2f} to {max(saves):.2f}; {len(saves)} saves), "
         f"{statistics.median(parts):.2f} of it read back and hashed; a step {step:.2f} s; every "
         f"{wait:.0f} s by default: {share:.2%} of the time"
@@ -101,7 +114,13 @@ def test_line_8_saving_by_the_clock_is_rarer_where_it_is_slow(
     monkeypatch.setattr(loop, "time", Time)
     monkeypatch.setattr(loop, "fitting_update", stepping)
     monkeypatch.setattr(loop, "save", slow)
-    options = {"steps": 121, "checkpoint_every": 0, "checkpoint_minutes": 0.1, "eval_every": 500, "eval_tokens": 200}
+    options = {
+        "steps": 121,
+        "checkpoint_every": 0,
+        "checkpoint_minutes": 0.1,
+        "eval_every": 500,
+        "eval_tokens": 200,
+    }
     with without_pages():
         pretrain(str(write_text(tmp_path)), tmp_path / "run", **{**SMALL, **options})
     # The first after 6 seconds, then one after every 1 / 0.025 = 40, and the one at the end.

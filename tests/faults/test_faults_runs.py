@@ -69,8 +69,8 @@ def test_f04_a_run_goes_on_without_the_checkpoint_that_the_disk_refused(
         resume(lost)
         assert assert_same_run(whole, lost) == 12
     figures(
-        f"F4   a run that meets {errno.errorcode[error]} at two saves goes on, equal to the bit; at "
-        "three in a row it ends with the reason, and resumes"
+        f"F4   a run that meets {errno.errorcode[error]} at two saves goes on, equal to the bit; "
+        "at three in a row it ends with the reason, and resumes"
     )
 
 
@@ -143,9 +143,7 @@ def ended(child: int, seconds: float = 120.0) -> int:
 
 
 @pytest.mark.parametrize("exactness", ["exact", "reproducible"])
-def test_f31_two_processes_then_one_then_two(
-    exactness: str, tmp_path: Path, figures: Say
-) -> None:
+def test_f31_two_processes_then_one_then_two(exactness: str, tmp_path: Path, figures: Say) -> None:
     text, run, whole = str(write_text(tmp_path)), tmp_path / "run", tmp_path / "whole"
     options = {**SMALL, "exactness": exactness, "eval_every": 3, "steps": 9, "checkpoint_every": 0}
     if exactness == "reproducible":
@@ -206,4 +204,6 @@ def test_f15_one_of_two_processes_is_killed(tmp_path: Path, figures: Say) -> Non
     assert "another process of the run" in told
     assert f"yunque resume {run}" in told
     assert checkpoint.newest_valid(run)[0] is not None
-    figures(f"F15  one of two processes killed: the other ends with the reason after {seconds:.1f} s")
+    figures(
+        f"F15  one of two processes killed: the other ends with the reason after {seconds:.1f} s"
+    )

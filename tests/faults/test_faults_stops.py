@@ -39,7 +39,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "evaluation at every step": {"eval_every": 1, "sample_tokens": 4},
     "over epochs": {"batch_size": 16, "steps": 0, "epochs": 3.3},
     "early stopping": {
-        **{"early_stopping": True, "patience": 7, "min_change": 0.9, "eval_every": 3},
+        "early_stopping": True,
+        "patience": 7,
+        "min_change": 0.9,
+        "eval_every": 3,
         "steps": 30,
     },
     "average of weights": {"average_decay": 0.9},
