@@ -339,6 +339,16 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
 
 
+def lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of the group no longer answers.
+
+    Gloo raises a RuntimeError like any other; only its text tells.
+    """
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo/" in str(error)
+
+
 class Interrupt:
     """Ctrl-C, SIGTERM and SIGHUP as a flag that the loop reads between two updates.
 

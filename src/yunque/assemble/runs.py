@@ -55,7 +55,7 @@ from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
-from yunque.errors import InputError, OutOfMemory, StorageError, YunqueError
+from yunque.errors import InputError, OutOfMemory, ProcessLost, StorageError, YunqueError
 from yunque.forecast.fit import Fit, fit, methods_that_fit
 from yunque.forecast.lines import before_line, fit_lines
 from yunque.forecast.machine import CUDA_CONTEXT
@@ -622,17 +622,21 @@ class Run:
 
     @contextlib.contextmanager
     def telling_where_to_go_on(self) -> Iterator[None]:
-        """Put the last checkpoint behind the message of a disk or a memory that failed."""
+        """Put the last checkpoint behind the message of what failed: a disk, the memory, another
+        process."""
         try:
             yield
         except (StorageError, OutOfMemory, MemoryError, RuntimeError) as error:
-            if not isinstance(error, YunqueError) and not runtime.lacks_memory(error):
+            lost = self.runtime.world > 1 and runtime.lost_process(error)
+            if not isinstance(error, YunqueError) and not lost and not runtime.lacks_memory(error):
                 raise
             steps = checkpoint.all_steps(self.folder)
             last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
             where = f"{last}: `yunque resume {self.folder}`."
             if isinstance(error, StorageError):
                 raise StorageError(f"{error} {where}") from None
+            if lost:
+                raise ProcessLost(f"another process of the run is gone. {where}") from None
             said = str(error) if isinstance(error, YunqueError) else "the memory ran out."
             raise OutOfMemory(f"{said} {where}") from None
 
