@@ -21,7 +21,13 @@ from yunque.errors import InputError
 from yunque.files import read_json
 from yunque.forecast import store
 from yunque.forecast.fit import Fit, fit
-from yunque.forecast.history import Correction, Outcome, correction
+from yunque.forecast.history import (
+    GUESSED_MEMORY_SPREAD,
+    MEMORY_SPREAD,
+    Correction,
+    Outcome,
+    correction,
+)
 from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run
@@ -137,7 +143,8 @@ def plan(
         budget = machine.memory if asked == "auto" else parse_size(asked)
         chosen = fit(job, budget, machine.base_memory)
         job = chosen.job
-    past = correction(store.outcomes(), machine.name, job.method, machine.spread)
+    room = MEMORY_SPREAD if machine.measured else GUESSED_MEMORY_SPREAD
+    past = correction(store.outcomes(), machine.name, job.method, machine.spread, room)
     made = plan_run(job, machine, past, token_bytes(job, data))
     return Planned(made, data, tuple(remarks(job, data)), chosen)
 
@@ -255,6 +262,9 @@ def told(plan: Plan) -> dict[str, Any]:
         "seconds": round(plan.seconds.value, 1) if timed else None,
         "low_seconds": round(plan.seconds.low, 1) if timed else None,
         "high_seconds": round(plan.seconds.high, 1) if timed else None,
+        "update_seconds": plan.update_seconds.value if timed else None,
+        "evaluation_seconds": plan.evaluation_seconds if timed else None,
+        "evaluations": plan.evaluations,
         "memory_bytes": round(plan.peak.value),
         "disk_bytes": plan.disk,
         "base_bytes": plan.machine.base_memory,
