@@ -82,7 +82,7 @@ class Plan:
     kilowatt_hours: Interval
     changes: tuple[Change, ...]
     largest_micro_batch: int
-    """Sequences that fit at once; 0: not even one does."""
+    """Sequences that fit at once, a divisor of the batch; 0: not even one does."""
     longest_row: int
     """Tokens of a row that fit at this micro-batch, at most the context; 0: not even 16."""
     outcomes: int
@@ -196,7 +196,7 @@ def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int
             if (needed := peak_of(other)) < peak
         ),
         largest_micro_batch=largest(
-            range(1, job.train.batch_size + 1),
+            [n for n in range(1, job.train.batch_size + 1) if job.train.batch_size % n == 0],
             lambda n: peak_of(with_micro_batch(job, n)) <= most,
         ),
         longest_row=largest(
