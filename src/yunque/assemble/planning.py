@@ -53,6 +53,8 @@ STREAM, BUCKET = 1024, 64
 LATER_BYTES = 16_000_000
 """What the program itself takes on a CPU between its first update and the last: the code of
 kernels, the log, saving. Measured (docs/lab-notes.md)."""
+PEFT_BYTES = 97_000_000
+"""What PEFT and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
 LEAST_STEPS = 5
 """Updates of a run from which a forecast is corrected."""
 
@@ -141,6 +143,9 @@ def plan(
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
     job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
+    if job.adapted and machine.kind == "cpu":
+        taken = machine.base_memory + PEFT_BYTES
+        machine = dataclasses.replace(machine, base_memory=taken)
     chosen = None
     if whole.machine.memory:
         from yunque.weights.folder import parse_size
