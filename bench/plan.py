@@ -75,6 +75,8 @@ def shape_of(name: str, context: int) -> ModelConfig:
         num_layers=layers,
         num_heads=heads,
         hidden_size=width,
+        # bitsandbytes packs 4 bits on a CPU only by multiples of 64.
+        intermediate_size=0 if old else -(-8 * width // 3 // 64) * 64,
         positions="learned" if old else "rotary",
         norm="layernorm" if old else "rmsnorm",
         mlp="gelu" if old else "swiglu",
