@@ -67,6 +67,14 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert min(times) < 0.5, times
 
 
+def test_python_m_yunque_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "yunque", "explian"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Did you mean 'explain'?" in done.stderr
+
+
 def test_the_report_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     log = tmp_path / "trainer_state.json"
     rows = [{"step": n, "epoch": n / 9, "loss": 3 / n} for n in range(1, 40)]

@@ -473,8 +473,9 @@ def open_quantized(
     """
     dtype = weight_dtype(path, torch.device(device))
     if streams(path):
-        model, tensors = stream_folder(path, dtype)
-        quantize(model, settings, device, tensors)
+        with runtime.freed_memory_given_back():
+            model, tensors = stream_folder(path, dtype)
+            quantize(model, settings, device, tensors)
         return model
     whole = open_model(path, "cpu", dtype)
     quantize(adaptable(whole)[0], settings, device)
