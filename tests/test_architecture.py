@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         "weights",
     },
     "cli": GROUND | {"verbs"},
+    "__main__": {"cli"},
     "verbs": GROUND | {"assemble", "doctor", "files", "reports", "screen"},
 }
 """room → rooms that it may import. docs/architecture.md draws the same arrows."""

@@ -190,10 +190,11 @@ def test_fine_tuning_may_be_changed_in_every_way_of_the_list() -> None:
     # Smaller passes would hold 11 GB of gradients from one to the next: no gain here.
     names = ["checkpointing", "length", "optimizer", "lora", "qlora"]
     assert [change.id for change in full.changes] == names
-    by_name = {change.id: change for change in full.changes}
-    # Two moments of 2.78 billion parameters go and most of the gradients, the weights stay.
-    assert by_name["lora"].gain > 10 * 2.7e9
-    assert by_name["qlora"].gain > by_name["lora"].gain + 7e9
+    large = plan(base="phi-2.8b", method="full", on="h200", **asked).plan
+    by_name = {change.id: change for change in large.changes}
+    # Two moments and the gradients of 2.78 billion parameters go; then of each two bytes 1.5.
+    assert by_name["lora"].gain > 12 * 2.7e9
+    assert by_name["qlora"].gain > by_name["lora"].gain + 1.4 * 2.5e9
     assert [change.id for change in tuned.changes][-2:] == ["optimizer", "quantize_head"]
     card = plan(base="phi-2.8b", method="qlora", on=CARD, **asked).plan
     assert "cpu_embeddings" in [change.id for change in card.changes]
