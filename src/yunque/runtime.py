@@ -204,9 +204,15 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+            return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+        except (OSError, IndexError, ValueError):
+            pass  # no Linux
+        try:
             import resource
         except ImportError:  # Windows has no such call
             return None
+        # On Linux this would begin with the peak of whatever process started this one.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if os.uname().sysname == "Darwin" else peak * 1024
 

@@ -690,6 +690,7 @@ class Run:
             steps=self.steps,
             epoch_rows=self.batches.windows,
             val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
+            validated=self.val is not None,
         )
 
     def forecast(self) -> Plan:
