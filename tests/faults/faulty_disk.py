@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from os.path import commonpath
+from os.path import commonprefix
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -180,7 +180,7 @@ class Forgetful:
             content = node.data
             if node.data != node.synced and chance.random() >= keep:
                 lost = chance.choice(("all", "tail", "zeros"))
-                known = commonpath([node.synced, node.data])
+                known = commonprefix([node.synced, node.data])
                 cut = chance.randint(len(known), max(len(known), len(node.data) - 1))
                 content = {
                     "all": node.synced,

@@ -283,7 +283,7 @@ def test_f29_memory_runs_out(
             patch.setattr(loop, "rows_at_once", from_there_on)
             wanted = train(text, tmp_path / f"{number}-small", **options)
         if since == 0:
-            plain = train(text, tmp_path / "plain", **options, micro_batch_size=room)
+            plain = train(text, tmp_path / f"{number}-plain", **options, micro_batch_size=room)
             assert losses(plain) == losses(run)
             assert weights(plain) == weights(run)
         assert losses(run) == losses(wanted)
