@@ -403,6 +403,7 @@ def write_replies(result: ExamResult, path: str | Path) -> None:
             "right": good,
             "check": question.check,
             "kind": question.kind,
+            **({"choices": question.choices} if question.choices else {}),
         }
         for question, reply, good in result.replies
     ]
@@ -464,10 +465,20 @@ class Exam:
         """
         path = self.file(step)
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            # splitlines() would also cut at the line separators that a reply may hold.
+            lines = path.read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines if line]
             texts = [str(row["reply"]) for row in rows]
-        except (ValueError, KeyError, TypeError) as error:
+            asked = [(row["question"], row["key"], row["check"]) for row in rows]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not the replies of an exam: {error}.") from None
         if len(texts) != len(self.items):
             raise InputError(f"{path}: {len(texts)} replies, the exam has {len(self.items)}.")
+        for line, (one, item) in enumerate(zip(asked, self.items, strict=True), 1):
+            if one != (item.question, item.answer, item.check):
+                raise InputError(
+                    f"{path}, line {line}: a reply to {one[0]!r} with the key {one[1]!r}, but "
+                    f"{item.where} asks {item.question!r} with the key {item.answer!r}. Put back "
+                    "the exam that the run began with."
+                )
         return marked(questions_of(self.items, tokenizer), texts)

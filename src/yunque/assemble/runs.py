@@ -861,9 +861,11 @@ class Run:
         changes = [
             Change(what, digest[:12], now.get(what, "")[:12], "forced")
             for what, digest in then.items()
-            if what != "recipe" and now.get(what) != digest
-            if what != "exam" or "exam" not in chosen
+            if what not in ("recipe", "exam") and now.get(what) != digest
         ]
+        if then.get("exam") != now.get("exam"):  # its file may lie elsewhere, not be another
+            exams = (known.get("exam", "")[:12] for known in (then, now))
+            changes.append(Change("exam", *exams, "fixed"))
         if then["recipe"] != now["recipe"]:
             kept = files.read_json(path / "state.json").get("recipe")
             if kept is None:  # saved before checkpoints kept their recipe

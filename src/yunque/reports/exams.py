@@ -186,7 +186,8 @@ def answers(log: Log, row: Record) -> dict[str, bool] | None:
     found: dict[str, bool] = {}
     lines = 0
     try:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        # Not splitlines(): a reply may hold other line separators than the one of the file.
+        for line in filter(None, file.read_text(encoding="utf-8").split("\n")):
             one = json.loads(line)
             asked = [one["question"], one["key"], one.get("check"), one.get("choices")]
             found[json.dumps(asked)] = bool(one["right"])
