@@ -205,6 +205,7 @@ def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> 
         ({"question": "?", "answer": "many", "check": "number"}, "must be one number, got 'many'"),
         ({"question": "?", "answer": "5 or 6", "check": "number"}, "must be one number"),
         ({"question": "?", "regex": "("}, "no regular expression"),
+        ({"question": "?", "regex": "(a+)+$"}, r"'\(a\+\)\+\$' is not done with a text of 40"),
         ({"question": "?", "regex": ".*"}, "fits an empty reply"),
         ({"question": "?", "answer": "a", "check": "choice"}, "expected 2 to 26 choices, got 0"),
         ({"question": "?", "answer": "C", "choices": ["x", "y"]}, "a letter, A to B, or a choice"),
