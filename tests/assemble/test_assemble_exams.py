@@ -204,6 +204,23 @@ def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> 
         ({"question": "?", "answer": "four", "check": "number", "kind": "x"}, None),
         ({"question": "?", "answer": "many", "check": "number"}, "must be one number, got 'many'"),
         ({"question": "?", "answer": "5 or 6", "check": "number"}, "must be one number"),
+        ({"question": "?", "choices": [True, False], "answer": "true"}, "expected a list of text"),
+        (
+            {"question": "?", "choices": {"text": ["a", "b"], "label": 5}, "answerKey": "A"},
+            "label is 5, expected a list with one for each text",
+        ),
+        (
+            {"question": "?", "choices": {"text": ["a", "b"], "label": ["1"]}, "answerKey": "2"},
+            r"label is \['1'\], expected a list with one for each text",
+        ),
+        (
+            {"question": "?", "choices": [f"o{n}" for n in range(27)], "answer": "o26"},
+            "choices: expected 2 to 26, got 27",
+        ),
+        (
+            {"question": "?", "choices": "[" * 9000, "answer": "A"},
+            "expected 2 to 26 choices, got 1",
+        ),
         ({"question": "?", "regex": "("}, "no regular expression"),
         ({"question": "?", "regex": "(a+)+$"}, r"'\(a\+\)\+\$' is not done with a text of 40"),
         ({"question": "?", "regex": ".*"}, "fits an empty reply"),

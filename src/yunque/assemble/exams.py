@@ -226,17 +226,26 @@ def choices_of(fields: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], 
     labels = list(LETTERS)
     if isinstance(value, dict) and {"text", "label"} <= value.keys():  # as ARC has it
         labels, value = value["label"], value["text"]
-    if not isinstance(value, list) or not all(isinstance(v, (str, int, float)) for v in value):
+    if not isinstance(value, list) or not all(is_option(v) for v in value):
         fail(where, "choices: expected a list of texts (in a table: A | B | C, or a JSON list).")
+    if not isinstance(labels, list) or len(labels) < len(value) <= len(LETTERS):
+        fail(where, f"choices: label is {labels!r}, expected a list with one for each text.")
+    if len(value) > len(LETTERS):
+        fail(where, f"choices: expected 2 to {len(LETTERS)}, got {len(value)}.")
     options = tuple(v if isinstance(v, str) else figure(v) for v in value)
     return options, tuple(str(label) for label in labels[: len(options)])
+
+
+def is_option(value: Any) -> bool:
+    """Whether a value is a text or a number; JSON's true and false are neither."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def options_in_text(text: str) -> Any:
     """The options that one field of a table holds: a JSON list, or texts between bars."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [part.strip() for part in text.split("|")]
 
 

@@ -28,7 +28,7 @@ from yunque.data.encodings import (
 from yunque.data.reader import Reader, Record, text_size
 from yunque.data.records import read_records, record_kind
 from yunque.errors import InputError, MissingPackageError, YunqueError
-from yunque.files import storage_error
+from yunque.files import path_of, storage_error
 from yunque.hub import HUB, hub_id
 
 TEXT_SUFFIXES = (".txt", ".md")
@@ -101,8 +101,8 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
     found: dict[object, Source] = {}
     faults: list[str] = []
     for source in sources:
-        path = Path(source).expanduser()
         try:
+            path = path_of(source)
             hub = hub_data(source)
             if hub:
                 found.setdefault(hub, Source(str(hub), "records"))
