@@ -7,14 +7,13 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
+from yunque.exam import wilson
 from yunque.reports.log import Log, Record, whole
 
 SURE = 0.05
-"""The level of the paired test, and of the intervals."""
-Z = NormalDist().inv_cdf(1 - SURE / 2)
+"""The level of the paired test."""
 ANSWERS_LIMIT_BYTES = 50_000_000
 FORGOT_NATS = 0.05
 """The general text is short: no smaller change of its loss is judged."""
@@ -123,17 +122,6 @@ def paired_numbers(held: Paired) -> dict[str, Any]:
     """The figures of a comparison for a sentence."""
     counts = {"lost": held.lost, "gained": held.gained, "p_value": held.p_value}
     return {**exam_numbers("first", held.base), **exam_numbers("last", held.row), **counts}
-
-
-def wilson(right: float, total: float) -> tuple[float, float]:
-    """The 95 % interval of a share of right answers.
-
-    Source: Wilson 1927, without correction for continuity.
-    """
-    share, square = right / total, Z * Z / total
-    middle = (share + square / 2) / (1 + square)
-    half = Z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def best_kept(log: Log) -> Record | None:
