@@ -873,8 +873,8 @@ class Run:
             if what not in ("recipe", "exam") and now.get(what) != digest
         ]
         if then.get("exam") != now.get("exam"):  # its file may lie elsewhere, not be another
-            exams = (known.get("exam", "")[:12] for known in (then, now))
-            changes.append(Change("exam", *exams, "fixed"))
+            before, after = then.get("exam", "")[:12], now.get("exam", "")[:12]
+            changes.append(Change("exam", before, after, "fixed"))
         if then["recipe"] != now["recipe"]:
             kept = files.read_json(path / "state.json").get("recipe")
             if kept is None:  # saved before checkpoints kept their recipe
