@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 SOURCES = Path(__file__).parents[1] / "src" / "yunque"
@@ -57,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "verbs": GROUND | {"assemble", "doctor", "files", "reports", "screen"},
 }
-"""room → rooms that it may import. docs/architecture.md draws the same arrows."""
+"""room → rooms that it may import; docs/architecture.md draws the same arrows (a test reads it)."""
 
 STANDARD_LIBRARY_ONLY = {"config", "errors", "words", "files", "runlog"}
 HEAVY = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "accelerate", "rich"}
@@ -99,6 +100,37 @@ def own_rooms() -> list[tuple[str, str, str]]:
                 known = (SOURCES / target).is_dir() or (SOURCES / f"{target}.py").is_file()
                 arrows.append((room, target if known else "yunque", f"{path.name}:{line}"))
     return arrows
+
+
+def page() -> str:
+    return (SOURCES.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_module_stands_on_the_page_under_its_room() -> None:
+    told: dict[str, str] = {}
+    room = ""
+    for line in page().split("```")[1].splitlines():
+        if re.match(r"  \S", line):
+            room = line.split("/")[0].strip() if re.match(r"  \w+/", line) else ""
+        told[room] = told.get(room, "") + line + "\n"
+    modules = [path.relative_to(SOURCES) for path in sorted(SOURCES.rglob("*.py"))]
+    for module in modules:
+        *above, name = module.parts
+        named = re.search(rf"(?<!\w){re.escape(name)}", told.get("".join(above), ""))
+        assert named or name == "__init__.py", f"{module} is not on the page"
+    names = {path.name for path in modules}
+    assert set(re.findall(r"\b\w+\.py\b", page().split("```")[1])) <= names
+
+
+def test_the_table_of_the_page_is_this_table() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", page(), re.MULTILINE)
+    told = {
+        room: set(imports.split(", ")) - {"–"}
+        for rooms, imports in rows
+        for room in rooms.replace("`", "").split(", ")
+        if room != "room" and not room.startswith("---")
+    }
+    assert told == {room: targets - GROUND for room, targets in ALLOWED.items()}
 
 
 def test_every_room_is_in_the_table() -> None:

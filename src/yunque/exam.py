@@ -69,12 +69,19 @@ class ExamResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy. Source: Wilson 1927."""
-        n, p = self.total, self.accuracy
-        middle = p + Z_95**2 / (2 * n)
-        reach = Z_95 * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2))
-        scale = 1 + Z_95**2 / n
-        return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+        """95 % interval of the accuracy."""
+        return wilson(self.right, self.total)
+
+
+def wilson(right: float, total: float) -> tuple[float, float]:
+    """The 95 % interval of a share of right answers.
+
+    Source: Wilson 1927, without correction for continuity.
+    """
+    share, square = right / total, Z_95**2 / total
+    middle = share + square / 2
+    reach = Z_95 * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    return max(0.0, (middle - reach) / (1 + square)), min(1.0, (middle + reach) / (1 + square))
 
 
 def sit(

@@ -208,6 +208,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
+def path_of(name: str | Path) -> Path:
+    """The path that a user's name for it means, `~` as the home folder.
+
+    Raises:
+        InputError: nothing can be called so: too long, a zero byte, or `~` and no such user.
+        StorageError: the system refuses to look.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise storage_error(error, Path(name), "look at") from None
+        why = "a name that is too long"
+    except (ValueError, RuntimeError) as error:
+        why = str(error).rstrip(".")
+    else:
+        return path
+    shown = str(name) if len(str(name)) <= 80 else f"{str(name)[:80]}…"
+    raise InputError(f"{shown!r}: no path: {why}. Name a file or folder, or a Hub id (OWNER/NAME).")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours.
 

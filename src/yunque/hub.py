@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yunque.errors import InputError
-from yunque.files import storage_error
+from yunque.files import path_of, storage_error
 
 HUB = "hf:"
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -49,7 +49,7 @@ def hub_id(text: str) -> HubId | None:
     `owner` either: beside other runs, `runs/mispelt` is a path. `@revision` may follow both.
 
     Raises:
-        InputError: `hf:` before what cannot be a name.
+        InputError: `hf:` before what cannot be a name; a name too long for a path.
     """
     name, at, revision = text.removeprefix(HUB).partition("@")
     formed = _NAME.fullmatch(name) and (not at or _REVISION.fullmatch(revision))
@@ -58,7 +58,7 @@ def hub_id(text: str) -> HubId | None:
             raise InputError(f"{text}: expected hf:NAME or hf:OWNER/NAME, and @REVISION if any.")
         return HubId(name, revision or None)
     owner, slash, _ = name.partition("/")
-    if not formed or not slash or Path(text).exists() or Path(owner).is_dir():
+    if not formed or not slash or path_of(text).exists() or Path(owner).is_dir():
         return None
     return HubId(name, revision or None)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from reference_models import pair
 from torch import Tensor, nn
 
+from yunque.adapt import quantize as quantize_module
 from yunque.adapt.lora import add_lora, apply_method, drift, load_adapter, merge, save_adapter
 from yunque.adapt.quantize import (
     PART,
@@ -23,6 +24,7 @@ from yunque.adapt.quantize import (
     four_bits,
     is_quantized,
     parameter_count,
+    quantization_record,
     quantize,
 )
 from yunque.config import AdaptConfig
@@ -133,6 +135,15 @@ def test_double_quantisation_changes_the_scales_a_little_and_takes_less() -> Non
         return state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
 
     assert (size(single), size(double)) == (4 * 256, 256 + 4)
+
+
+def test_the_type_that_auto_came_to_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in (torch.float32, torch.bfloat16):  # as on CPUs, as on GPUs
+        monkeypatch.setattr(quantize_module, "compute_dtype", lambda *_, dtype=dtype: dtype)
+        _, layer = one_layer(128, 64, compute_dtype="auto")
+        record = quantization_record(settings(compute_dtype="auto"), "lm_head", layer)
+        assert record["compute_dtype"] == "auto"
+        assert record["transformers"]["bnb_4bit_compute_dtype"] == f"{dtype}"[len("torch.") :]
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [("fp32", 2**-24), ("bf16", 2**-8), ("fp16", 2**-11)])

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from shared_data import shared
 
-from yunque.assemble.exams import ExamItem, questions_of, read_exam
+from yunque.assemble.exams import Exam, ExamItem, questions_of, read_exam, write_replies
 from yunque.assemble.models import load
 from yunque.assemble.origins import origin_of
 from yunque.cli import main
@@ -21,9 +22,11 @@ from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
 from yunque.data.conversations import Message
 from yunque.data.tokenizer import train_tokenizer
 from yunque.errors import InputError
-from yunque.exam import Question, mark, sit
+from yunque.exam import Question, mark, marked, sit
 from yunque.marking.answers import key_fault
 from yunque.model.decoder import Decoder
+from yunque.reports.exams import answers
+from yunque.reports.log import Log, Record
 from yunque.weights.folder import save_folder
 
 
@@ -201,7 +204,25 @@ def test_options_that_the_question_shows_are_not_shown_twice(tmp_path: Path) -> 
         ({"question": "?", "answer": "four", "check": "number", "kind": "x"}, None),
         ({"question": "?", "answer": "many", "check": "number"}, "must be one number, got 'many'"),
         ({"question": "?", "answer": "5 or 6", "check": "number"}, "must be one number"),
+        ({"question": "?", "choices": [True, False], "answer": "true"}, "expected a list of text"),
+        (
+            {"question": "?", "choices": {"text": ["a", "b"], "label": 5}, "answerKey": "A"},
+            "label is 5, expected a list with one for each text",
+        ),
+        (
+            {"question": "?", "choices": {"text": ["a", "b"], "label": ["1"]}, "answerKey": "2"},
+            r"label is \['1'\], expected a list with one for each text",
+        ),
+        (
+            {"question": "?", "choices": [f"o{n}" for n in range(27)], "answer": "o26"},
+            "choices: expected 2 to 26, got 27",
+        ),
+        (
+            {"question": "?", "choices": "[" * 9000, "answer": "A"},
+            "expected 2 to 26 choices, got 1",
+        ),
         ({"question": "?", "regex": "("}, "no regular expression"),
+        ({"question": "?", "regex": "(a+)+$"}, r"'\(a\+\)\+\$' is not done with a text of 40"),
         ({"question": "?", "regex": ".*"}, "fits an empty reply"),
         ({"question": "?", "answer": "a", "check": "choice"}, "expected 2 to 26 choices, got 0"),
         ({"question": "?", "answer": "C", "choices": ["x", "y"]}, "a letter, A to B, or a choice"),
@@ -333,6 +354,46 @@ with open(f"{sys.argv[1]}/{where.rank}.txt", "w", encoding="utf-8") as file:
     file.write("\\n".join(told))
 where.wait()
 """
+
+
+def sitting(folder: Path, key: str = "4") -> tuple[Exam, Any]:
+    """An exam of two questions, and a tokenizer for it."""
+    items = [
+        ExamItem((Message("user", "2 + 2?"),), key, "number", "sum", (), "e.jsonl:1"),
+        ExamItem(
+            (Message("user", "Which? A) one B) two"),), "A", "choice", "c", ("one", "two"), "e:2"
+        ),
+    ]
+    return Exam(items, folder), train_tokenizer("byte", lambda: iter(()), "<|fin|>")
+
+
+def test_replies_are_read_as_they_were_written(tmp_path: Path) -> None:
+    exam, tokenizer = sitting(tmp_path / "exam")
+    questions = questions_of(exam.items, tokenizer)
+    replies = ["uno\u2028dos\u2029tres\x85\x1c\x0b\x0c\r\n#### 4", "B\u2028"]
+    made = marked(questions, replies)
+    assert made.right == 1
+    write_replies(made, exam.file(0))
+    read = exam.replies(0, tokenizer)
+    assert [reply for _, reply, _ in read.replies] == replies
+    # The reader of reports finds the same replies, each question with its options.
+    (tmp_path / "log.jsonl").touch()
+    row = Record(1, 0, None, None, None, {"right": 1, "total": 2})
+    log = Log("yunque", str(tmp_path / "log.jsonl"), 1, "")
+    assert answers(log, row) == {
+        json.dumps(["2 + 2?", "4", "number", None]): True,
+        json.dumps(["Which? A) one B) two", "A", "choice", ["one", "two"]]): False,
+    }
+
+
+def test_replies_to_another_exam_are_not_marked(tmp_path: Path) -> None:
+    exam, tokenizer = sitting(tmp_path)
+    write_replies(marked(questions_of(exam.items, tokenizer), ["4", "A"]), exam.file(0))
+    other, _ = sitting(tmp_path, key="5")
+    with pytest.raises(
+        InputError, match=r"line 1: a reply to '2 \+ 2\?' with the key '4', but e.j"
+    ):
+        other.replies(0, tokenizer)
 
 
 def test_two_processes_share_an_exam(tmp_path: Path) -> None:

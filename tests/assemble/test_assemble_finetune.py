@@ -357,9 +357,27 @@ def test_an_exam_that_changed_meanwhile_is_noticed(
     options = {**OPTIONS, "exam": str(exam)}
     with monkeypatch.context() as patch:
         finetune(base, str(chats), tmp_path / "run", screen=StopAt(1, patch), **options)
-    exam.write_text(exam.read_text(encoding="utf-8").replace("41", "14"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"step-00000001: changed since .*\n.*exam: "):
-        resume(tmp_path / "run")
+    moved, other = exam.with_name("moved.jsonl"), exam.with_name("other.jsonl")
+    shutil.copy(exam, moved)
+    other.write_text(exam.read_text(encoding="utf-8").replace("41", "14"), encoding="utf-8")
+    refused = r"step-00000001: changed since .*\n.*exam: .* `yunque evaluate RUN --exam OTHER`"
+    for name in (str(other), ""):  # also where it is asked for: no test holds two exams together
+        with pytest.raises(InputError, match=refused):
+            resume(tmp_path / "run", settings={"exam": name}, force=True)
+    exam.write_text(other.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(InputError, match=refused):
+        resume(tmp_path / "run", force=True)
+    resume(tmp_path / "run", settings={"exam": str(moved)})
+    assert len(rows(tmp_path / "run", "exam")) == 4
+
+
+def test_no_exam_comes_to_a_run_that_began_without(
+    base: Path, chats: Path, exam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        finetune(base, str(chats), tmp_path / "run", screen=StopAt(1, patch), **OPTIONS)
+    with pytest.raises(InputError, match="exam: '' → '"):
+        resume(tmp_path / "run", settings={"exam": str(exam)})
 
 
 def test_an_adapter_ends_where_its_training_data_ended(

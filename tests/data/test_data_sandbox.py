@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -81,6 +82,51 @@ def test_no_template_runs_long_or_writes_without_end(
     assert str(caught[0]).startswith("chat template: ")
 
 
+SPACED = "{% set s = 'x' * 99999 %}"
+KEPT = (
+    "{{% set ns = namespace(x=[]) %}}{0}{{% for i in range(9999) %}}{{% set ns.x = ns.x + [{1}] %}}"
+)
+KEPT += "{{% endfor %}}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ range(99999) | list | tojson(indent=5000) }}",
+        SPACED + "{{ range(5000) | list | tojson(indent=s) }}",
+        SPACED + "{{ range(5000) | list | tojson(separators=(s, ':')) }}",
+        "{{ [range(5000) | list] | map('tojson', indent=99999) | list | length }}",
+        "{{ deep | tojson(indent=16) }}",
+        "{{ ('%999999d' * 400) % ((1,) * 400) }}",
+        "{{ ('{0:999999}' * 400).format(1) }}",
+        "{{ '{0:{1[w]}}'.format(1, {'w': 400000000}) }}",
+        SPACED + "{{ ('{0[a]}' * 4000).format({'a': s}) }}",
+        SPACED + "{{ ('%(a)s' * 4000) % {'a': s} }}",
+        SPACED + "{{ ('%s' * 4000) % (([[s]],) * 4000) }}",
+        SPACED + "{{ s | replace('x', [['a' * 5000]]) }}",
+        "{{ [1000 ** 999] * 99999 }}",
+        "{{ ([[1]] * 50) | map('batch', 999999, 'x') | map('list') | list | length }}",
+        "{{ ([[1]] * 5) | map('slice', 999999) | map('list') | list | length }}",
+        SPACED + "{{ s.encode() * 4000 }}",
+        KEPT.format("", "'x' * 999999"),
+        KEPT.format("{% set s = 'x' * 999999 %}", "s[1:]"),
+        KEPT.format("{% set s = 'x' * 999999 + ':' %}", "s.partition(':')"),
+    ],
+)
+def test_no_template_fills_the_memory(source: str) -> None:
+    """Each would hold 400 million characters; tracemalloc's peak is of what Python allocates."""
+    deep: list[Any] = list(range(80000))
+    for _ in range(300):
+        deep = [deep]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"chat template"):
+            run(source, deep=deep)
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_limits_do_not_reach_honest_work() -> None:
     """Two thousand messages that a template walks over for each of them, and adds up."""
     messages = [{"content": "palabra " * 20}] * 2000
@@ -106,6 +152,10 @@ def test_limits_do_not_reach_honest_work() -> None:
         ("{% include 'x' %}", "fails on these messages .*no loader"),
         ("{{ 'a'.translate({97: 'b'}) }}", "unsafe"),
         ("{{ lipsum() }}", "'lipsum' is undefined"),
+        ("{{ 'a'.encode() }}", "unsafe"),
+        ("{{ [1] | tojson(indent=17) }}", "tojson takes an indent of 0 to 16 spaces"),
+        ("{{ [1] | tojson(indent='  ') }}", "tojson takes an indent of 0 to 16 spaces"),
+        ("{{ [1] | tojson(separators=('  ' * 9, ':')) }}", "separators of a few characters"),
         ("{{ 1 + 'a' }}", "fails on these messages .TypeError"),
         ("{{ 'a' | random }}", r"chat template, line 1: No filter named 'random'"),
         ("{{ " + "(" * 90_000, "cannot be read as Jinja .RecursionError"),
@@ -121,6 +171,10 @@ def test_what_chat_templates_use_is_there() -> None:
     assert run("{{ strftime_now('%Y') }}") == year
     assert run("{{ {'b': 'é<', 'a': [1.5, none]} | tojson }}") == '{"b": "é<", "a": [1.5, null]}'
     assert run("{{ {'b': 1} | tojson(indent=2) }}") == json.dumps({"b": 1}, indent=2)
+    tools = [{"a": {"b": [1, [2, {}]]}}]
+    spaced = "{{ x | tojson(indent=4, separators=(', ', ' : ')) }}{{ x[0:][0].a.b[:1] }}"
+    assert run(spaced, x=tools) == json.dumps(tools, indent=4, separators=(", ", " : ")) + "[1]"
+    assert run("{{ '{{{0:>4}}}'.format('a') }} {{ '%5d' % 7 }}") == "{   a}     7"
     assert (
         run("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}")
         == "01"

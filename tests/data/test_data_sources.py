@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -195,8 +196,34 @@ def test_hub_data_offline_and_without_the_package(monkeypatch: pytest.MonkeyPatc
         find_sources(["hf:"])
 
 
-def test_hub_rows_are_streamed_records(tmp_path: Path) -> None:
+def test_hub_rows_are_those_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set changes between the fingerprint and its passes: one commit is read."""
+    import huggingface_hub
+
+    hub_revision.cache_clear()
+    commits = iter("abc")
+    asked: list[dict[str, object]] = []
+
+    def load_dataset(name: str, configuration: str | None, **options: object) -> list[object]:
+        asked.append(options)
+        return [{"text": "una"}]
+
+    def dataset_info(api: object, name: str) -> SimpleNamespace:
+        return SimpleNamespace(sha=next(commits))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    (source,) = find_sources(["hf:taller/yunque"])
+    assert hub_revision(HubData("taller/yunque")) == "a"
+    for _ in range(2):
+        assert [record.fields for record in records_of(source)] == [{"text": "una"}]
+    assert asked == [{"split": "train", "revision": "a", "streaming": True}] * 2
+    hub_revision.cache_clear()
+
+
+def test_hub_rows_are_streamed_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datasets")
+    monkeypatch.setattr("yunque.data.sources.hub_revision", lambda hub: None)
     rows = [{"text": f"l\u0069\u0301nea {n}"} for n in range(3)]
     content = "\n".join(json.dumps(row) for row in rows)
     put(tmp_path, "train.jsonl", content)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
 from fractions import Fraction
 
 import pytest
 import verdicts
 
 from yunque.errors import InputError
-from yunque.marking.answers import Check, is_right
+from yunque.marking import patterns
+from yunque.marking.answers import Check, is_right, key_fault
 from yunque.marking.number_words import spoken_numbers
 
 TABLE: list[tuple[str, str, Check, tuple[str, ...], bool]] = [
@@ -172,3 +174,20 @@ def test_junk_is_marked_soon_and_never_right(junk: str) -> None:
     assert not is_right(junk, "123456", "number")
     assert not is_right(junk, "123456", "exact")
     assert not is_right(junk, "B", "choice", ("Oslo", "Rome"))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(x+x+)+y", r"(\d+,?)*;", "((ab)*)*c"])
+def test_an_expression_that_takes_for_ever_is_refused(pattern: str) -> None:
+    assert "Write it without a repetition inside a repetition" in key_fault(pattern, "regex")
+
+
+def test_a_reply_that_an_expression_is_not_done_with_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began = time.monotonic()
+    monkeypatch.setattr(patterns, "SECONDS", 0.2)
+    assert not patterns.fits("(a+)+$", "a" * 40 + "b")
+    assert time.monotonic() - began < 5
+    assert patterns.fits("(a+)+$", "baaa")  # the next one is searched for again
+    assert is_right("2024 euros\u2028", r"\d+\.?\d* euros", "regex")
+    assert not is_right("7" * 300, r"\d+\.?\d* euros", "regex")

@@ -13,7 +13,7 @@ from report_checker import check, check_page, shown, tokens
 from report_runs import write_run
 from tuned_runs import LEDGER, paired_p, write_tuned
 
-from yunque.reports.exams import wilson
+from yunque.exam import wilson
 from yunque.reports.report import Report, report
 
 BETTER = [(6, 8), (5, 12), (4, 18), (4, 25), (3, 30), (3, 32), (3, 34), (3, 35)]

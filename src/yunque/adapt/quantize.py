@@ -45,7 +45,7 @@ KEPT = ("quantize_bits", "double_quantize", "compute_dtype", "quantize_head")
 """What of the settings decides the numbers of a quantised base, and is kept beside its adapter."""
 
 
-def quantization_record(settings: AdaptConfig, head: str) -> dict[str, Any]:
+def quantization_record(settings: AdaptConfig, head: str, model: nn.Module) -> dict[str, Any]:
     """Content of `QUANTIZATION`: our settings, and the same in the words of transformers.
 
     `transformers` holds the arguments of `BitsAndBytesConfig`, so that who opens the adapter with
@@ -53,10 +53,12 @@ def quantization_record(settings: AdaptConfig, head: str) -> dict[str, Any]:
 
     Args:
         head: the published name of the output head.
+        model: quantised; its layers know the type that "auto" came to.
     """
     theirs: dict[str, Any] = {"load_in_8bit": True}
     if settings.quantize_bits == 4:
-        kind = {"bf16": "bfloat16", "fp16": "float16"}.get(settings.compute_dtype, "float32")
+        layers = (module for module in model.modules() if hasattr(module, "compute_dtype"))
+        kind = str(next(layers).compute_dtype).removeprefix("torch.")
         theirs = {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",

@@ -226,17 +226,26 @@ def choices_of(fields: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], 
     labels = list(LETTERS)
     if isinstance(value, dict) and {"text", "label"} <= value.keys():  # as ARC has it
         labels, value = value["label"], value["text"]
-    if not isinstance(value, list) or not all(isinstance(v, (str, int, float)) for v in value):
+    if not isinstance(value, list) or not all(is_option(v) for v in value):
         fail(where, "choices: expected a list of texts (in a table: A | B | C, or a JSON list).")
+    if not isinstance(labels, list) or len(labels) < len(value) <= len(LETTERS):
+        fail(where, f"choices: label is {labels!r}, expected a list with one for each text.")
+    if len(value) > len(LETTERS):
+        fail(where, f"choices: expected 2 to {len(LETTERS)}, got {len(value)}.")
     options = tuple(v if isinstance(v, str) else figure(v) for v in value)
     return options, tuple(str(label) for label in labels[: len(options)])
+
+
+def is_option(value: Any) -> bool:
+    """Whether a value is a text or a number; JSON's true and false are neither."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def options_in_text(text: str) -> Any:
     """The options that one field of a table holds: a JSON list, or texts between bars."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [part.strip() for part in text.split("|")]
 
 
@@ -403,6 +412,7 @@ def write_replies(result: ExamResult, path: str | Path) -> None:
             "right": good,
             "check": question.check,
             "kind": question.kind,
+            **({"choices": question.choices} if question.choices else {}),
         }
         for question, reply, good in result.replies
     ]
@@ -464,10 +474,20 @@ class Exam:
         """
         path = self.file(step)
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            # splitlines() would also cut at the line separators that a reply may hold.
+            lines = path.read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines if line]
             texts = [str(row["reply"]) for row in rows]
-        except (ValueError, KeyError, TypeError) as error:
+            asked = [(row["question"], row["key"], row["check"]) for row in rows]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not the replies of an exam: {error}.") from None
         if len(texts) != len(self.items):
             raise InputError(f"{path}: {len(texts)} replies, the exam has {len(self.items)}.")
+        for line, (one, item) in enumerate(zip(asked, self.items, strict=True), 1):
+            if one != (item.question, item.answer, item.check):
+                raise InputError(
+                    f"{path}, line {line}: a reply to {one[0]!r} with the key {one[1]!r}, but "
+                    f"{item.where} asks {item.question!r} with the key {item.answer!r}. Put back "
+                    "the exam that the run began with."
+                )
         return marked(questions_of(self.items, tokenizer), texts)

@@ -38,7 +38,7 @@ from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError, placed
 from yunque.evaluate import Score, TokenView
 from yunque.exam import ExamResult
-from yunque.files import read_json
+from yunque.files import path_of, read_json
 from yunque.generate.decode import Generation, generate
 from yunque.hub import at_revision, fetch_model, hub_id
 from yunque.model.decoder import Decoder
@@ -306,7 +306,7 @@ def model_path(name: str | Path) -> Path:
         InputError: there is no such folder or repository, or no model in it.
         StorageError: the Hub's cache cannot be written.
     """
-    path = Path(name)
+    path = path_of(name)
     if path.suffix == ".gguf" and path.is_file():
         return path
     if not path.is_dir():

@@ -281,7 +281,8 @@ class Finetuned:
             tokenizer.save(stage)
             write_json(stage / "generation_config.json", generation)
             if self.method == "qlora":
-                write_json(stage / QUANTIZATION, quantization_record(self.adapt, head))
+                record = quantization_record(self.adapt, head, inner)
+                write_json(stage / QUANTIZATION, record)
 
         inner, names = adaptable(model)
         output = None if isinstance(model, Decoder) else end_module(inner, "output")

@@ -6,7 +6,7 @@
 | reproducible | the same data, order and schedule; sums differ in rounding | nothing, said |
 | continued | another experiment from here on, from the same weights | `--set key=value` |
 | forced | another experiment, which may no longer fit its own past | `--force` |
-| fixed | nothing: the checkpoint or the prepared data cannot follow | a new run |
+| fixed | nothing: checkpoint, prepared data or the exam of the base cannot follow | a new run |
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ ORDER: tuple[Rule, ...] = ("exact", "reproducible", "continued", "forced", "fixe
 
 PREPARED = "the data are prepared already, and it would change nothing"
 SHAPED = "the tensors of the checkpoint have the shape that it gave"
+EXAMINED = (
+    "what was right before the first update is known for the run's own exam alone, and two exams "
+    "cannot be held against each other. Undo it; `yunque evaluate RUN --exam OTHER` asks this "
+    "model another one"
+)
 RULES: dict[Rule, tuple[str, ...]] = {
     "exact": (
-        *("base", "sources", "preset", "embedding_std", "gradient_checkpointing"),
+        *("base", "sources", "exam", "preset", "embedding_std", "gradient_checkpointing"),
         *("checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
         *("sample_prompt", "sample_tokens", "memory"),
     ),
@@ -36,7 +41,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         *("compute_dtype", "cpu_embeddings"),
     ),
     "continued": (
-        *("exam", "dropout", "attention_dropout", "lora_dropout"),
+        *("dropout", "attention_dropout", "lora_dropout"),
         *("learning_rate", "muon_learning_rate", "schedule", "warmup_steps", "decay_fraction"),
         *("final_learning_rate_fraction", "weight_decay", "beta1", "beta2", "momentum"),
         *("clip_norm", "batch_size", "steps", "epochs", "eval_every", "eval_tokens"),
@@ -115,8 +120,9 @@ def refuse(changes: Sequence[Change], chosen: Iterable[str], force: bool, where:
     for change in changes:
         if change.rule == "fixed":
             prepared = flat_names().get(change.name) == "data"
-            why = PREPARED if prepared else SHAPED
-            faults.append(f"{change.text}: {why}. Undo it, or start a new run.")
+            why = EXAMINED if change.name == "exam" else PREPARED if prepared else SHAPED
+            undo = "" if why == EXAMINED else " Undo it, or start a new run."
+            faults.append(f"{change.text}: {why}.{undo}")
         elif change.rule == "forced" and not force:
             faults.append(
                 f"{change.text}: the run would no longer fit its own past. Undo it, start a new "

@@ -870,9 +870,11 @@ class Run:
         changes = [
             Change(what, digest[:12], now.get(what, "")[:12], "forced")
             for what, digest in then.items()
-            if what != "recipe" and now.get(what) != digest
-            if what != "exam" or "exam" not in chosen
+            if what not in ("recipe", "exam") and now.get(what) != digest
         ]
+        if then.get("exam") != now.get("exam"):  # its file may lie elsewhere, not be another
+            before, after = then.get("exam", "")[:12], now.get("exam", "")[:12]
+            changes.append(Change("exam", before, after, "fixed"))
         if then["recipe"] != now["recipe"]:
             kept = files.read_json(path / "state.json").get("recipe")
             if kept is None:  # saved before checkpoints kept their recipe

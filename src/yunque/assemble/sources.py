@@ -9,7 +9,7 @@ from typing import Any
 
 from yunque.assemble.demo import prepare_tutor
 from yunque.assemble.recipes import recipe_with
-from yunque.config import TUTOR, DataConfig, Recipe, raise_faults, validate
+from yunque.config import TUTOR, DataConfig, Recipe, merge, raise_faults, validate
 from yunque.data.checks import Check, check_data
 from yunque.data.prepare import Prepared, is_ours, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
@@ -90,10 +90,16 @@ def located(recipe: Recipe, run: Path) -> tuple[Recipe, Path]:
     if not from_prepared(recipe):
         return recipe, run / "data"
     folder = Path(recipe.sources[0]).resolve()
-    made = read_json(folder / "data.json").get("settings", {})
     facts = open_prepared(folder).facts
-    made["tokenizer"] = facts["tokenizer"]
-    made["add_tokens"] = tuple(facts.get("add_tokens", ()))
+    stated = read_json(folder / "data.json").get("settings")
+    if not isinstance(stated, dict):
+        raise InputError(
+            f"{folder / 'data.json'}: settings is {stated!r}; it was changed since it was written. "
+            "Run yunque prepare again."
+        )
+    own = {"tokenizer": facts["tokenizer"], "add_tokens": list(facts.get("add_tokens", ()))}
+    settings = merge(Recipe(), {"data": {**stated, **own}}, str(folder / "data.json")).data
+    made = {name: getattr(settings, name) for name in {**stated, **own}}
     default, faults = DataConfig(), []
     for name, value in made.items():
         asked = getattr(recipe.data, name)

@@ -360,7 +360,9 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
         return both("data.rebuilt_interrupted")
     if old.get("format") != FORMAT:
         return both("data.rebuilt_format", old=old.get("format"), new=FORMAT)
-    if not is_prepared(out):
+    kinds = {"settings": dict, "sources": list, "fingerprint": str}
+    whole = all(isinstance(old.get(name), kind) for name, kind in kinds.items())
+    if not whole or not all("sha256" in item for item in old["sources"]) or not is_prepared(out):
         return both("data.rebuilt_damaged")
     for name, new in request["settings"].items():
         # Made conversations have fewer settings than files: where one follows the other, the

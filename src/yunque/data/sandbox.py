@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -37,18 +38,24 @@ STEPS = 5_000_000
 WORK_CHARACTERS = 64_000_000  # written in passing, beside a thousand times the input
 OUTPUT_CHARACTERS = 1_000_000  # beside a hundred times the input
 LARGEST_NUMBER = 1_000_000  # that may be handed to a function: widths, counts, powers
+LARGEST_INDENT = 16  # of JSON, in spaces; its separators are as short
+ITEM = 16  # what an item of a list counts for, in characters: its reference and what it refers to
 
 # Methods and filters whose result may be as large as the product of what they are given.
 MULTIPLYING = {"replace", "join", "format", "expandtabs", "indent"}
 # Filters that look at items and write none of them; all others write what they are given.
 LOOKING = (
-    {"attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last"}
+    {"attr", "count", "d", "default", "dictsort", "first", "groupby", "items", "last"}
     | {"length", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "select"}
-    | {"selectattr", "slice", "sort", "unique"}
+    | {"selectattr", "sort", "unique"}
 )
-# Slow on long texts, or not the same every time; no chat template needs them.
-LEFT_OUT: tuple[str, ...] = ("center", "filesizeformat", "pprint", "random", "striptags", "sum")
-LEFT_OUT += ("urlize", "wordwrap", "xmlattr")
+# Slow on long texts, filled up, or not the same every time; no chat template needs them.
+LEFT_OUT: tuple[str, ...] = ("batch", "center", "filesizeformat", "pprint", "random", "slice")
+LEFT_OUT += ("striptags", "sum", "urlize", "wordwrap", "xmlattr")
+NUMBERS = re.compile(r"\d+")
+FILLED = re.compile(r"\{[^{}]*\{")  # a replacement field within another one
+# A table of replacements multiplies like `replace`; bytes could be multiplied unseen.
+BARRED = {"translate", "format_map", "encode", "to_bytes"}
 
 
 class LimitError(jinja2.TemplateError):
@@ -92,9 +99,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.running = threading.local()
         for name in LEFT_OUT:
             del self.filters[name]
-        self.filters["tojson"] = to_json
+        self.filters["tojson"] = self.to_json
         self.filters = {name: self.guarded(name, call) for name, call in self.filters.items()}
-        for name in ("tick", "joined", "made"):
+        for name in ("tick", "joined", "made", "cut"):
             # Reached by `Ticks` alone: no template can name a filter with a space in it.
             self.filters[f"yunque {name}"] = getattr(self, name)
         del self.globals["lipsum"]
@@ -135,6 +142,35 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise LimitError("a list holds itself too often")
         return value
 
+    @jinja2.pass_context
+    def cut(self, context: Context, value: Any) -> Any:
+        """A slice, which Jinja takes without asking the sandbox."""
+        self.spend(cost(value))
+        return value
+
+    def to_json(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """`tojson` of chat templates; Jinja's own escapes HTML."""
+        if indent is not None and not (isinstance(indent, int) and indent <= LARGEST_INDENT):
+            raise LimitError(f"tojson takes an indent of 0 to {LARGEST_INDENT} spaces")
+        if separators is not None and size(separators) > LARGEST_INDENT:
+            raise LimitError("tojson takes separators of a few characters")
+        if indent:  # each item has a line of its own, as far in as it lies deep
+            self.spend(written_out(value, {}, self.spend) * (1 + indent * depth(value, {})))
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
     def weigh(self, name: str, value: Any, arguments: tuple[Any, ...]) -> None:
         """Refuse a call whose numbers, or whose product of sizes, are out of all proportion."""
         for argument in arguments:
@@ -153,14 +189,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str):
             if name == "join" and args and not isinstance(args[0], (str, list, tuple)):
                 args = (list(args[0]), *args[1:])
+            __self.spend(len(owner))  # which `partition` and the like may copy
             __self.weigh(name, owner, (*args, *kwargs.values()))
             if name == "format":
                 check_widths(owner)
+                if "{" in owner and FILLED.search(owner.replace("{{", "")):
+                    raise LimitError("a width that is a value itself is not taken")
                 __self.spend(written_out((*args, *kwargs.values()), {}, __self.spend))
         else:
             __self.weigh(name, None, args)
         result = super().call(__context, __obj, *args, **kwargs)
-        __self.spend(length(result))
+        __self.spend(cost(result))
         return __self.made(__context, result) if isinstance(result, (dict, Namespace)) else result
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -169,7 +208,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 small = left.bit_length() + right.bit_length() < 4096
             else:
                 times = left if isinstance(left, int) else right
-                small = not isinstance(times, int) or times * (length(left) + length(right)) < 1e7
+                made = times * (cost(left) + cost(right)) if isinstance(times, int) else 0
+                small = made < 1e7
+                self.spend(max(0, made) if small else 0)
             if not small:
                 raise LimitError("a product is too large")
             return self.made(context, super().call_binop(context, operator, left, right))
@@ -181,7 +222,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.weigh("format", left, values)
             check_widths(left)
         elif operator == "+":
-            self.spend(length(left) + length(right))
+            self.spend(cost(left) + cost(right))
         return super().call_binop(context, operator, left, right)
 
     def guarded(self, name: str, filter: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,16 +240,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if name == "format":
                 check_widths(str(args[first]))
             result = filter(*args, **kwargs)
-            self.spend(length(result))
+            self.spend(cost(result))
             return result
 
         return guarded
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        # A table of replacements multiplies like `replace`; no chat template uses it.
-        return attr not in ("translate", "format_map") and super().is_safe_attribute(
-            obj, attr, value
-        )
+        return attr not in BARRED and super().is_safe_attribute(obj, attr, value)
 
 
 class GenerationTag(Extension):
@@ -270,6 +308,10 @@ class Ticks(NodeTransformer):
         return self.own("made", node, [])
 
     visit_List = visit_Tuple = visit_Dict = visit_collection
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return self.own("cut", node, []) if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
@@ -356,6 +398,8 @@ def written_out(value: Any, known: dict[int, int], step: Callable[[int], None]) 
     """Items and characters that a nested value has when it is written; each part is met once."""
     if isinstance(value, Namespace):
         value = object.__getattribute__(value, "_Namespace__attrs")
+    if isinstance(value, int):
+        return 1 + value.bit_length() // 3
     if not isinstance(value, (dict, list, tuple)):
         return 1 + length(value)
     if id(value) not in known:
@@ -368,11 +412,23 @@ def written_out(value: Any, known: dict[int, int], step: Callable[[int], None]) 
 
 def size(value: Any) -> int:
     """What a value can add to the result of a call: characters, or the number itself."""
-    if isinstance(value, int):
-        return abs(value)
-    if isinstance(value, (list, tuple)):
-        return sum(1 + length(item) for item in value)
-    return length(value)
+    return abs(value) if isinstance(value, int) else written_out(value, {}, lambda items: None)
+
+
+def cost(value: Any) -> int:
+    """What a value takes of the memory, in characters; what its items refer to is not new."""
+    return length(value) * (1 if isinstance(value, str) else ITEM)
+
+
+def depth(value: Any, known: dict[int, int]) -> int:
+    """Levels of lists and dictionaries in each other; each part is met once."""
+    if not isinstance(value, (dict, list, tuple)):
+        return 0
+    if id(value) not in known:
+        known[id(value)] = 0
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + max((depth(part, known) for part in parts), default=0)
+    return known[id(value)]
 
 
 def length(value: Any) -> int:
@@ -381,12 +437,10 @@ def length(value: Any) -> int:
 
 
 def check_widths(form: str) -> None:
-    """Refuse "{:1000000000}" and "%1000000000d"."""
-    digits = 0
-    for character in form:
-        digits = digits + 1 if character.isdigit() else 0
-        if digits > 6:
-            raise LimitError("a format asks for more than 999,999 characters")
+    """Refuse "{:1000000000}" and "%1000000000d", and many smaller ones that come to as much."""
+    widths = NUMBERS.findall(form)
+    if max(map(len, widths), default=0) > 6 or sum(map(int, widths)) > LARGEST_NUMBER:
+        raise LimitError("a format asks for more than 999,999 characters")
 
 
 def refuse(reason: str) -> NoReturn:
@@ -403,20 +457,3 @@ def now(form: str) -> str:
 def plain_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
     """`dict(…)` without the class."""
     return dict(*args, **kwargs)
-
-
-def to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """`tojson` of chat templates; Jinja's own escapes HTML."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )

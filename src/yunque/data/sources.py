@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ from yunque.data.encodings import (
 from yunque.data.reader import Reader, Record, text_size
 from yunque.data.records import read_records, record_kind
 from yunque.errors import InputError, MissingPackageError, YunqueError
-from yunque.files import storage_error
+from yunque.files import path_of, storage_error
 from yunque.hub import HUB, hub_id
 
 TEXT_SUFFIXES = (".txt", ".md")
@@ -100,8 +101,8 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
     found: dict[object, Source] = {}
     faults: list[str] = []
     for source in sources:
-        path = Path(source).expanduser()
         try:
+            path = path_of(source)
             hub = hub_data(source)
             if hub:
                 found.setdefault(hub, Source(str(hub), "records"))
@@ -247,8 +248,11 @@ def records_of(
     return read_hub(hub, config, notes, on_bad)
 
 
+@lru_cache(maxsize=64)
 def hub_revision(hub: HubData) -> str:
     """The commit that the data set is at: what stands for its content in a fingerprint.
+
+    Asked for once, so that every pass of this process reads the rows that the fingerprint is of.
 
     Raises:
         InputError: no connection, or no such data set.
@@ -295,7 +299,13 @@ def read_hub(
     reader = Reader(str(hub), config, notes, on_bad)
     row = 0
     try:
-        rows = datasets.load_dataset(hub.name, hub.configuration, split=hub.split, streaming=True)
+        rows = datasets.load_dataset(
+            hub.name,
+            hub.configuration,
+            split=hub.split,
+            revision=hub_revision(hub),
+            streaming=True,
+        )
         for fields in rows:
             row += 1
             size = text_size(fields)

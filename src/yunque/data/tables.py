@@ -216,6 +216,11 @@ def read_parquet(path: Path, reader: Reader) -> Iterator[Record]:
                     except UnicodeDecodeError as error:
                         reader.bad(f"text that is not UTF-8 ({error.reason})", row)
                         continue
+                    except (ValueError, OverflowError) as error:
+                        if isinstance(error, pyarrow.ArrowException):
+                            raise
+                        reader.bad(f"a date that Python does not know ({error})", row)
+                        continue
                     size = text_size(fields)
                     notes.text_bytes += size
                     record = reader.record(fields, "", row, size)

@@ -36,7 +36,14 @@ from yunque.data.vocabularies import (
     train_backend,
 )
 from yunque.errors import InputError
-from yunque.files import make_folder, read_json, storage_error, write_json, write_text
+from yunque.files import (
+    make_folder,
+    path_of,
+    read_json,
+    storage_error,
+    write_json,
+    write_text,
+)
 from yunque.hub import HubId, fetch, hub_id
 
 __all__ = [
@@ -475,14 +482,22 @@ def load_tokenizer(path: Path) -> Tokenizer:
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
         settings = read_json(folder / "tokenizer_config.json")
+        if not isinstance(settings, dict):
+            raise InputError(f"{folder / 'tokenizer_config.json'}: expected a JSON object.")
     template = settings.get("chat_template")
     if (folder / "chat_template.jinja").is_file():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        try:
+            template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{folder / 'chat_template.jinja'}: not UTF-8 text (byte {error.start}). Write it "
+                "anew in UTF-8, or take it away."
+            ) from None
     backend, named = load_backend(path, settings)
     for role in ROLES:
         value = settings.get(role)
         text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
+        if isinstance(text, str) and text:
             named[role] = text
     separator = named.pop("eos_token", SEPARATOR)
     return Tokenizer(backend, separator, template if isinstance(template, str) else None, named)
@@ -658,7 +673,7 @@ def loaded_tokenizer(spec: str) -> Tokenizer | None:
         InputError: neither a spec nor an existing tokenizer (the nearest spec is named).
     """
     if is_path(spec):
-        return load_tokenizer(Path(spec).expanduser())
+        return load_tokenizer(path_of(spec))
     parse_spec(spec)
     return None
 
@@ -670,6 +685,6 @@ def is_path(spec: str) -> bool:
     """
     if re.fullmatch(rf"({'|'.join(KINDS)})(:.*)?", spec):
         return False
-    if Path(spec).expanduser().exists():
+    if path_of(spec).exists():
         return True
     return not spec.endswith((".json", ".model")) and hub_id(spec) is not None

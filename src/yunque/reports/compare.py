@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from yunque.errors import InputError
-from yunque.exam import mcnemar
+from yunque.exam import mcnemar, wilson
 from yunque.reports.curve import SIGMAS, Curve, curve, noise
 from yunque.reports.exams import (
     FORGOT_NATS,
@@ -26,7 +26,6 @@ from yunque.reports.exams import (
     best_kept,
     exam_score,
     sat,
-    wilson,
 )
 from yunque.reports.findings import Text, evidence, joined
 from yunque.reports.log import Record

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from yunque.reports.exams import accuracy, exam_score, forgetting, paired, sat, wilson
+from yunque.exam import wilson
+from yunque.reports.exams import accuracy, exam_score, forgetting, paired, sat
 from yunque.reports.log import Log, Record
 from yunque.reports.markup import both, foreign, section, spans, table
 from yunque.words.exam import WORDS as KINDS

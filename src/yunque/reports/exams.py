@@ -7,14 +7,13 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
+from yunque.exam import wilson
 from yunque.reports.log import Log, Record, whole
 
 SURE = 0.05
-"""The level of the paired test, and of the intervals."""
-Z = NormalDist().inv_cdf(1 - SURE / 2)
+"""The level of the paired test."""
 ANSWERS_LIMIT_BYTES = 50_000_000
 FORGOT_NATS = 0.05
 """The general text is short: no smaller change of its loss is judged."""
@@ -125,17 +124,6 @@ def paired_numbers(held: Paired) -> dict[str, Any]:
     return {**exam_numbers("first", held.base), **exam_numbers("last", held.row), **counts}
 
 
-def wilson(right: float, total: float) -> tuple[float, float]:
-    """The 95 % interval of a share of right answers.
-
-    Source: Wilson 1927, without correction for continuity.
-    """
-    share, square = right / total, Z * Z / total
-    middle = (share + square / 2) / (1 + square)
-    half = Z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def best_kept(log: Log) -> Record | None:
     """The exam of the model in `best/`, None where the log shows none."""
     if log.kept_step is None:
@@ -186,7 +174,8 @@ def answers(log: Log, row: Record) -> dict[str, bool] | None:
     found: dict[str, bool] = {}
     lines = 0
     try:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        # Not splitlines(): a reply may hold other line separators than the one of the file.
+        for line in filter(None, file.read_text(encoding="utf-8").split("\n")):
             one = json.loads(line)
             asked = [one["question"], one["key"], one.get("check"), one.get("choices")]
             found[json.dumps(asked)] = bool(one["right"])

@@ -102,7 +102,7 @@ def read_json_lines(
     """One JSON object a line: LLaMA-Factory's trainer_log.jsonl and its kin."""
     rows: Rows = []
     bad = 0
-    lines = text_of(content).splitlines()
+    lines = text_of(content).split("\n")  # JSON may hold what splitlines() takes for an end
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

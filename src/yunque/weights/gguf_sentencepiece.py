@@ -21,6 +21,7 @@ from tokenizers import Tokenizer as Backend
 
 from yunque.errors import InputError
 
+KEYS = ("tokens", "token_type", "scores")  # under tokenizer.ggml
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
 SPACE = "▁"
 BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
@@ -98,13 +99,21 @@ def to_backend(file: Path, found: Mapping[str, Any]) -> Backend:
     Raises:
         InputError: keys are missing, of the wrong kind or contradict each other.
     """
-    tokens, types, points = (found.get(key) for key in ("tokens", "token_type", "scores"))
+    tokens, types, points = (found.get(key) for key in KEYS)
     if not (isinstance(tokens, list) and isinstance(types, list) and isinstance(points, list)):
         raise InputError(f"{file}: tokens, token_type or scores is missing under tokenizer.ggml.")
     if not len(tokens) == len(types) == len(points):
         raise InputError(
             f"{file}: {len(tokens)} tokens, {len(types)} types of tokens and {len(points)} scores."
         )
+    kinds = ((str,), (int,), (int, float))
+    for name, values, kind in zip(KEYS, (tokens, types, points), kinds, strict=True):
+        wrong = next((value for value in values if not isinstance(value, kind)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{file}: {wrong!r} under tokenizer.ggml.{name}, expected "
+                f"{'texts' if str in kind else 'numbers'} only."
+            )
     if found.get("remove_extra_whitespaces"):
         raise InputError(f"{file}: tokenizer.ggml.remove_extra_whitespaces is not supported.")
     if types.count(UNKNOWN) != 1 or types.count(BYTE) != len(BYTES):

@@ -467,7 +467,7 @@ def beyond_decoder(described: Mapping[str, Any]) -> list[str]:
     if "yunque" in described:
         return []
     family = described.get("model_type")
-    if family not in TABLES:
+    if not isinstance(family, str) or family not in TABLES:
         return [f"model_type is {family!r}."]
     return refusals(described, family)
 
@@ -489,8 +489,11 @@ def refuse_code(described: Mapping[str, Any], path: Path) -> None:
     """Refuse a config.json that names code.
 
     Raises:
-        InputError: with every such key.
+        InputError: with every such key; or its kind of model is no name.
     """
+    family = described.get("model_type")
+    if family is not None and not isinstance(family, str):
+        raise InputError(f"{path}: model_type is {family!r}, expected a text, as 'llama'.")
     keys = code_keys(described)
     if keys:
         raise InputError(
