@@ -364,6 +364,19 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
     assert doubts(right, tmp_path, columns="prompt=q,completion=a") == []
 
 
+def test_a_lone_column_is_never_taken_for_text_in_silence(tmp_path: Path) -> None:
+    table = "question#answer\n" + "".join(f"hola {row}#adiós {row}\n" for row in "abcdefghij")
+    assert doubts(table, tmp_path, name="a.csv", val=0.0) == ["data.one_column"]
+    sources = json.loads((tmp_path / "out/data.json").read_text())["facts"]["sources"]
+    assert sources[0]["text_column"] == "question#answer"
+    named = {"columns": "text=question#answer", "val": 0.0}
+    assert doubts(table, tmp_path, name="a.csv", **named) == []
+    rows = [{"frase": f"hola {row}"} for row in "abcdefghij"]
+    assert doubts(rows, tmp_path, val=0.0) == ["data.one_field"]
+    texts = [{"text": row["frase"]} for row in rows]
+    assert doubts(texts, tmp_path, val=0.0) == []
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -85,6 +85,8 @@ LAYOUTS: dict[str, tuple[str, Callable[[], str], str]] = {
     ),
     "csv": ("a.csv", lambda: table(ROWS), "table"),
     "semicolons": ("a.csv", lambda: table(ROWS, delimiter=";"), "table"),
+    "bars": ("a.csv", lambda: table(ROWS, delimiter="|"), "table"),
+    "said": ("a.csv", lambda: "\ufeffsep=^\r\n" + table(ROWS, delimiter="^"), "table"),
     "tsv": ("a.tsv", lambda: table(ROWS, dialect="excel-tab"), "table"),
     "all quoted": ("a.csv", lambda: "\ufeff" + table(ROWS, quoting=csv.QUOTE_ALL), "table"),
 }
@@ -101,9 +103,8 @@ def test_every_layout_gives_the_same_records(
     found, notes = read(path)
     assert found == ROWS
     assert (notes.layout, notes.records, notes.open_bytes) == (layout, len(ROWS), 0)
-    assert notes.delimiter == {"csv": ",", "semicolons": ";", "tsv": "\t", "all quoted": ","}.get(
-        name, ""
-    )
+    delimiters = {"csv": ",", "semicolons": ";", "bars": "|", "said": "^", "tsv": "\t"}
+    assert notes.delimiter == (delimiters | {"all quoted": ","}).get(name, "")
     packed = put(tmp_path, file + ".gz", gzip.compress(path.read_bytes()))
     assert read(packed)[0] == ROWS
 

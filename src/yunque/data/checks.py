@@ -162,6 +162,9 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
     for source in facts.get("sources", []):
         if source["languages"]:
             warn("languages", name=source["name"], languages=", ".join(source["languages"]))
+        if source.get("text_column"):
+            what = "one_column" if source["layout"] == "table" else "one_field"
+            warn(what, name=source["name"], column=source["text_column"])
         if source.get("found") == "detected":
             warn("encoding_detected", name=source["name"], encoding=source["encoding"])
     return errors, warnings

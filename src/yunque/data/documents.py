@@ -16,7 +16,7 @@ from yunque.config import DataConfig
 from yunque.data.alignment import Rendered, render
 from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, chat_template_of
 from yunque.data.checks import Check
-from yunque.data.conversations import Shape, columns_of, messages_of, recognise
+from yunque.data.conversations import Shape, column, columns_of, messages_of, recognise
 from yunque.data.encodings import BadRecord, OnBad, ReadNotes
 from yunque.data.reader import Record
 from yunque.data.records import record_kind
@@ -177,6 +177,8 @@ class Corpus:
             where = f"{record.source}:{record.line}"
             if shape is None:  # of the whole file; where none fits, no record can be skipped to
                 shape = recognise(record.fields, self.columns, where)
+                if shape is Shape.TEXT and column("text", self.columns) not in record.fields:
+                    notes.text_column = str(next(iter(record.fields)))
             try:
                 piece = self.of_record(number, record, shape)
             except InputError as fault:

@@ -99,6 +99,7 @@ class ReadNotes:
     (or, below 0, longer) the text became. For records, these are about the values.
 
     `layout`, `header`, `delimiter`: how the records of a file stand in it (see `records`).
+    `text_column`: the only column, which is taken for the text though it is not called so.
     """
 
     compressed_bytes: int = 0  # size on disk where the file is compressed, else 0
@@ -121,6 +122,7 @@ class ReadNotes:
     layout: str = ""
     header: bool | None = None
     delimiter: str = ""
+    text_column: str = ""
 
     @property
     def open_bytes(self) -> int:

@@ -160,6 +160,24 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
         "letra sale mal, indica la codificación (--encoding latin-1).",
     ),
+    "data.one_column": (
+        "{name} has a single column, {column!r}, which is no name known here: it is read as plain "
+        "text, and all of it is learnt. Separators tried: comma, semicolon, tab and |. If there "
+        "are more columns, save the file with one of these; if the column is text, say so: "
+        "--columns \"text={column}\".",
+        "{name} tiene una sola columna, {column!r}, que no es ningún nombre conocido: se lee como "
+        "texto sin más y se aprende entera. Separadores probados: coma, punto y coma, tabulador y "
+        "|. Si hay más columnas, guarda el archivo con uno de ellos; si la columna es texto, "
+        "dilo: --columns \"text={column}\".",
+    ),
+    "data.one_field": (
+        "The records of {name} have a single field, {column!r}, which is no name known here: it "
+        "is read as plain text, and all of it is learnt. If that is meant, say so: --columns "
+        "\"text={column}\".",
+        "Los registros de {name} tienen un solo campo, {column!r}, que no es ningún nombre "
+        "conocido: se lee como texto sin más y se aprende entero. Si es a propósito, dilo: "
+        "--columns \"text={column}\".",
+    ),
     "data.pad_is_end": (
         "This tokenizer pads with its end token. Trainers that mask padding by its id would mask "
         "every end and the model would never stop; here padding is masked by its place, the end "
