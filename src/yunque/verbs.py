@@ -135,7 +135,7 @@ class Prepare:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.assemble.sources import doubts, prepare
+        from yunque.assemble.sources import doubts, prepare, remarks
         from yunque.screen.ledger import ledger_lines, print_examples
         from yunque.words.ledger import left_aside
 
@@ -168,6 +168,7 @@ class Prepare:
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
         lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
         lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
+        lines += [f"  · {remark.text(lang)}" for remark in remarks(done)]
         if not facts["reused"]:
             speed = data_size(1e6 * facts["megabytes_per_second"], lang)
             lines.append(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from yunque.config import DataConfig
 from yunque.data.batches import Batches
-from yunque.data.checks import check_data
+from yunque.data.checks import check_data, notes_on
+from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account, LedgerError, token_accounts
 from yunque.data.packing import PackedBatches
 from yunque.data.prepare import Prepared, prepare
@@ -343,6 +344,27 @@ def test_arithmetic_raises_no_alarm(tmp_path: Path) -> None:
     assert found == [[]] * 6
     facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
     assert facts["doubts"]["number_copies"] > 10
+    # A note says so, in words that make it no alarm.
+    (note,) = notes_on(facts)
+    assert note.numbers["count"] == note.numbers["total"] == len(sums(5))
+    assert "In exercises in arithmetic that is usual" in note.text("en")
+
+
+def test_texts_that_differ_in_their_digits_alone_are_counted(tmp_path: Path) -> None:
+    form = "The old man number {} lives in house {} and says that café is good"
+    rows = [{"text": form.format(n, 3 * n)} for n in range(40)]
+    rows += [{"text": form.format(0, 0).upper()}]  # a copy of the first, digits and all
+    rows += [row["messages"][1] for row in clean(7)]
+    rows = [{"text": row.get("text") or row["content"]} for row in rows]
+    doubts(rows, tmp_path, val=0.0)
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    (note,) = notes_on(facts)
+    numbers = note.numbers
+    assert (numbers["count"], numbers["total"], numbers["forms"]) == (41, 71, 1)
+    places = (numbers["one"].split(":")[-1], numbers["other"].split(":")[-1])
+    assert places == ("1", "2")
+    doubts(clean(7), tmp_path, val=0.0)
+    assert notes_on(json.loads((tmp_path / "out/data.json").read_text())["facts"]) == []
 
 
 def test_validation_that_stands_in_the_training_text_is_named(tmp_path: Path) -> None:
@@ -403,6 +425,16 @@ def test_two_languages_in_one_file_are_named(tmp_path: Path) -> None:
         "It was the best of times and the worst of times, that is what they have for us. " * 200
     )
     assert doubts(spanish + english, tmp_path, name="b.txt", val=0.0) == ["data.languages"]
+    # Also in a short file, and where one follows late; a quotation is no second language.
+    short = spanish[:9_000]
+    assert doubts(short + english[:3_000], tmp_path, name="b.txt", val=0.0) == ["data.languages"]
+    quoted = short + english[:900] + short[:4_000] + english[:700] + short
+    assert doubts(quoted, tmp_path, name="b.txt", val=0.0) == []
+    late = spanish * 40 + english * 6  # 640 kB, then 96 kB
+    survey = LanguageSurvey()
+    for start in range(0, len(late), 50_000):
+        survey.update(late[start : start + 50_000])
+    assert survey.mixed() == ["en", "es"]
 
 
 def test_a_line_of_ten_megabytes_is_read_or_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from yunque.assemble.demo import prepare_tutor
 from yunque.assemble.recipes import recipe_with
 from yunque.config import TUTOR, DataConfig, Recipe, raise_faults, validate
-from yunque.data.checks import Check, check_data
+from yunque.data.checks import Check, check_data, notes_on
 from yunque.data.prepare import Prepared, is_ours, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
@@ -50,6 +50,11 @@ def doubts(made: Prepared) -> list[Check]:
     return errors + warnings
 
 
+def remarks(made: Prepared) -> list[Check]:
+    """What is worth knowing about a preparation and is no doubt."""
+    return notes_on(made.facts)
+
+
 def write_ledger(made: Prepared, lang: str) -> None:
     """The ledger as a page beside the token files: OUT/ledger.html."""
     facts = made.facts
@@ -58,7 +63,7 @@ def write_ledger(made: Prepared, lang: str) -> None:
         facts["sources"],
         facts["examples"],
         facts["left_aside"],
-        [doubt.text(lang) for doubt in doubts(made)],
+        [item.text(lang) for item in doubts(made) + remarks(made)],
         lang,
         ", ".join(str(source["name"]) for source in facts["sources"][:3]) or made.folder.name,
     )

@@ -168,3 +168,26 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         if source.get("found") == "detected":
             warn("encoding_detected", name=source["name"], encoding=source["encoding"])
     return errors, warnings
+
+
+def notes_on(facts: Mapping[str, Any]) -> list[Check]:
+    """What is worth knowing about the data and is no doubt by itself.
+
+    Args:
+        facts: of `Prepared`.
+    """
+    doubts: Mapping[str, Any] = facts.get("doubts", {})
+    count, total = doubts.get("digits_alone", 0), facts.get("documents", 0)
+    if count <= COPIES_FRACTION * total:
+        return []
+    one, other = doubts["digits_alone_at"]
+    numbers = {
+        "count": count,
+        "total": total,
+        "percent": 100 * count / total,
+        "forms": doubts["digits_alone_forms"],
+        "one": one,
+        "other": other,
+        "held": doubts["number_copies"],
+    }
+    return [Check("data.digits_alone", numbers)]

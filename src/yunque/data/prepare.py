@@ -872,15 +872,28 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
         "number_copies": 0,
         "number_doubts": 0,
         "number_doubts_at": [],
+        "digits_alone": 0,
+        "digits_alone_forms": 0,
+        "digits_alone_at": [],
     }
     doubts["long_records"] = len(survey.long_records)
     doubts["long_records_at"] = [corpus.place(place) for place in survey.long_records[:EXAMPLES]]
     if not survey.exact:
         return doubts
     doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))
+    near, form = np.frombuffer(survey.near, np.uint64), np.frombuffer(survey.form, np.uint64)
+    # A form is a text without regard to its numbers; versions of it differ in nothing else.
+    _, first = np.unique(near, return_index=True)
+    forms, versions = np.unique(form[first], return_counts=True)
+    varied = np.flatnonzero((versions > 1)[np.searchsorted(forms, form)])
+    doubts["digits_alone"] = len(varied)
+    doubts["digits_alone_forms"] = int((versions > 1).sum())
+    if len(varied):
+        pair = varied[form[varied] == form[varied[0]]]
+        pair = [int(pair[0]), int(pair[near[pair] != near[pair[0]]][0])]
+        doubts["digits_alone_at"] = [corpus.place(survey.places[at]) for at in pair]
     if not codes:
         return doubts
-    near, form = np.frombuffer(survey.near, np.uint64), np.frombuffer(survey.form, np.uint64)
     split = np.frombuffer(codes, np.uint8)
     train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
 
@@ -901,10 +914,7 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
     # Other numbers make another sum. They make a copy where the text is not about them, and where
     # it is no form that is filled in again and again: a copy comes once.
     copied = np.frombuffer(survey.about_numbers, np.uint8) == 0
-    if doubts["number_copies"]:
-        _, first = np.unique(near, return_index=True)
-        forms, versions = np.unique(form[first], return_counts=True)
-        copied &= versions[np.searchsorted(forms, form)] <= COPY_VERSIONS
+    copied &= versions[np.searchsorted(forms, form)] <= COPY_VERSIONS
     doubtful = np.flatnonzero(numbers & copied)
     doubts["number_doubts"] = len(doubtful)
     doubts["number_doubts_at"] = places(doubtful, form)

@@ -136,6 +136,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "(por ejemplo {val} y {train}), aunque {count:|tiene|tienen} pocas: la pérdida de "
         "validación puede parecer mejor de lo que es. Si son copias, quítalas.",
     ),
+    "data.digits_alone": (
+        "{count:,} of {total:,} documents ({percent:.0f} %) are equal to another but for their "
+        "digits, in {forms:,} {forms:|form|forms} (for example {one} and {other}); {held:,} of "
+        "them {held:|is|are} held out for validation while {held:|its|their} like is trained on. "
+        "In exercises in arithmetic that is usual; elsewhere they may be copies.",
+        "{count:,} de {total:,} documentos ({percent:.0f} %) solo se distinguen de otro en las "
+        "cifras, en {forms:,} {forms:|forma|formas} (por ejemplo {one} y {other}); {held:,} de "
+        "ellos {held:|está reservado|están reservados} para validar mientras se entrena con otros "
+        "iguales. En ejercicios de aritmética es lo normal; en otros textos pueden ser copias.",
+    ),
     "data.val_in_train": (
         "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also "
         "{seen:|stands|stand} in the training text: the validation loss will look better than it "
