@@ -22,6 +22,7 @@ from yunque.data.ledger import Account, LedgerError, token_accounts
 from yunque.data.packing import PackedBatches
 from yunque.data.prepare import Prepared, prepare
 from yunque.errors import InputError
+from yunque.words.ledger import equations
 
 WORDS = st.text(st.sampled_from("ab ñé\n中1🙂"), max_size=30)
 SAID = WORDS.map(lambda text: f"x{text}")
@@ -166,6 +167,32 @@ def test_an_account_that_does_not_close_stops_everything() -> None:
     assert account.error == 1
     with pytest.raises(LedgerError, match=r"read 10, accounted for trained 6 \+ masked 3 = 9"):
         account.check("runs/x")
+
+
+def test_a_divided_document_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("uno dos tres cuatro cinco\n" * 40)
+    made = prepare([str(tmp_path / "a.txt")], DataConfig(tokenizer="byte"), tmp_path / "out")
+    told = {key: n for key, n in made.facts["ledger"]["documents"].items() if n}
+    assert told == {"read": 1, "train_val": 1}
+    line = "documents: read 1 = split over training and validation 1"
+    assert equations(made.facts["ledger"], "en")[0] == line
+    config = DataConfig(tokenizer="byte", val=0.3, test=0.2)
+    made = prepare([str(tmp_path / "a.txt")], config, tmp_path / "out")
+    told = {key: n for key, n in made.facts["ledger"]["documents"].items() if n}
+    assert told == {"read": 1, "train_test": 1}
+
+
+def test_lines_left_out_are_bytes_and_no_documents(tmp_path: Path) -> None:
+    raw = "año y día\n".encode() * 30 + "año y día\n".encode("latin-1") * 10
+    (tmp_path / "a.txt").write_bytes(raw)
+    config = DataConfig(tokenizer="byte", skip_bad=True, encoding="utf-8", val=0.0)
+    made = prepare([str(tmp_path / "a.txt")], config, tmp_path / "out")
+    ledger = made.facts["ledger"]
+    assert {key: n for key, n in ledger["documents"].items() if n} == {"read": 1, "train": 1}
+    told = {key: n for key, n in ledger["bytes"].items() if n}
+    assert told == {"read": 30 * 12 + 10 * 10, "train": 30 * 12 + 10, "bad": 10 * 9}
+    (doubt,) = [found for found in check_data(made.facts, 0)[1] if found.key == "data.bad_lines"]
+    assert "10 lines were left out because they could not be read (19.6 % of" in doubt.text("en")
 
 
 def talk(question: str, answer: str) -> dict[str, Any]:

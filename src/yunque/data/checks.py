@@ -115,7 +115,10 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         warn("unknown_many", unknown=unknown, tokens=tokens, percent=100 * unknown / tokens)
     bad = doubts.get("bad", {"count": 0})
     if bad["count"]:
-        warn("bad_records", count=bad["count"], first=bad["examples"][0])
+        read = facts["ledger"]["bytes"]["read"]
+        percent = 100 * bad["bytes"] / read
+        key = "bad_lines" if bad["lines"] == bad["count"] else "bad_records"
+        warn(key, count=bad["count"], percent=percent, first=bad["examples"][0])
     without = doubts.get("without_loss", 0)
     if without and facts.get("masked"):
         numbers = {

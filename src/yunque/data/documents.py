@@ -90,7 +90,7 @@ class Corpus:
         self.template = self.chat.source
         self.notes = [ReadNotes() for _ in self.sources]
         self.bad: list[BadRecord] = []
-        self.bad_count = 0
+        self.bad_count = self.bad_lines = self.bad_bytes = 0
         self.template_doubts: list[Check] = []
         self.render_notes: dict[str, int] = {}
         self._checked = False
@@ -129,14 +129,16 @@ class Corpus:
         """
         if survey:
             self.notes = [ReadNotes() for _ in self.sources]
-            self.bad, self.bad_count = [], 0
+            self.bad, self.bad_count, self.bad_lines, self.bad_bytes = [], 0, 0, 0
         self.render_notes = {}
         for number, source in enumerate(self.sources):
             notes = self.notes[number] if survey else ReadNotes()
 
-            def skip(record: BadRecord) -> None:
+            def skip(record: BadRecord, lines: bool = source.kind == "text") -> None:
                 if survey:
                     self.bad_count += 1
+                    self.bad_lines += lines
+                    self.bad_bytes += record.size
                     if len(self.bad) < BAD_EXAMPLES:
                         self.bad.append(record)
 
@@ -227,9 +229,10 @@ class Corpus:
         return sum(notes.bytes_read for notes in self.notes)
 
     def bad_records(self) -> dict[str, Any]:
-        """What was left out because it could not be read or used."""
+        """What was left out because it could not be read or used: lines of texts, and records."""
         examples = [f"{bad.source}:{bad.line}: {bad.reason}" for bad in self.bad]
-        return {"count": self.bad_count, "examples": examples}
+        counts = {"count": self.bad_count, "lines": self.bad_lines, "bytes": self.bad_bytes}
+        return {**counts, "examples": examples}
 
     def place(self, code: int) -> str:
         """`file:line` of source << LINE_BITS | line."""

@@ -228,7 +228,7 @@ def prepare_conversations(
             "left_aside": {},
             **written,
         }
-        del facts["by_source"]
+        del facts["by_source"], facts["divided"]
         return tokenizer, facts
 
     def describe_them() -> dict[str, Any]:
@@ -466,15 +466,23 @@ def build(
     }
     check_bytes(corpus, survey, str(out))
     documents, sizes = Account("documents"), Account("bytes")
-    documents.read = survey.documents + survey.blank_documents + bad["count"]
+    # A line of a text that cannot be read is no document; its bytes are accounted for.
+    bad_documents = bad["count"] - bad["lines"]
+    documents.read = survey.documents + survey.blank_documents + bad_documents
     sizes.read = survey.bytes + survey.blank_bytes + survey.separators * separator_bytes
+    sizes.read += bad["bytes"]
+    divided: Mapping[str, int] = facts.pop("divided")
     for place, item in [*written["splits"].items(), (DUPLICATE, written["dropped"])]:
-        # A text split by its characters is one document in several splits, counted where it ends.
-        documents.add(place, item["documents"])
+        # A document that a split divides is counted where it ends: apart from the whole ones.
+        ending = sum(n for over, n in divided.items() if over.endswith(place))
+        documents.add(place, item["documents"] - ending)
         sizes.add(place, item["bytes"])
+    for over, n in divided.items():
+        documents.add(over, n)
     documents.add("blank", survey.blank_documents)
-    documents.add("bad", bad["count"])
+    documents.add("bad", bad_documents)
     sizes.add("blank", survey.blank_bytes)
+    sizes.add("bad", bad["bytes"])
     sizes.add("separators", survey.separators * separator_bytes)
     facts["ledger"] = closed([documents, sizes, tokens_written(written)], str(out))
     facts["sources"] = source_rows(corpus, survey, facts.pop("by_source"))
@@ -625,6 +633,7 @@ def write_tokens(
         "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
         "forced_cuts": writer.forced,
         "by_source": writer.by_source,
+        "divided": writer.divided,
         "doubts": writer.doubts(),
         "examples": writer.examples(),
         "reused": False,
@@ -696,6 +705,8 @@ class TokenWriter:
         self.place = place
         self.counts: dict[str, dict[str, int]] = {}
         self.by_source: dict[int, dict[str, int]] = {}
+        self.divided: dict[str, int] = {}  # "train_val" → documents that begin and end so
+        self._began: str | None = None  # the split in which the present document began
         self.characters = self.forced = 0
         self.without_loss = self.end_with_loss = 0
         self._spoken: dict[int, int] = {}  # conversations of each source
@@ -735,6 +746,12 @@ class TokenWriter:
             masked = len(ids) - int(mask.sum())
         tokens = len(ids) + ends
         counted["documents"] += block.ends
+        self._began = self._began or block.split
+        if block.ends:
+            if self._began != block.split:
+                over = f"{self._began}_{block.split}"
+                self.divided[over] = self.divided.get(over, 0) + 1
+            self._began = None
         counted["characters"] += len(block.text)
         counted["bytes"] += len(block.text.encode("utf-8"))
         counted["tokens"] += tokens

@@ -81,9 +81,15 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.bad_records": (
         "{count:,} {count:|record was|records were} left out because {count:|it|they} could not be "
-        "read; the first: {first}",
+        "read ({percent:.1f} % of the bytes); the first: {first}",
         "{count:|Se ha|Se han} dejado fuera {count:,} {count:|registro|registros} que no "
-        "{count:|se podía|se podían} leer; el primero: {first}",
+        "{count:|se podía|se podían} leer ({percent:.1f} % de los bytes); el primero: {first}",
+    ),
+    "data.bad_lines": (
+        "{count:,} {count:|line was|lines were} left out because {count:|it|they} could not be "
+        "read ({percent:.1f} % of the bytes); the first: {first}",
+        "{count:|Se ha|Se han} dejado fuera {count:,} {count:|línea|líneas} que no "
+        "{count:|se podía|se podían} leer ({percent:.1f} % de los bytes); la primera: {first}",
     ),
     "data.no_loss": (
         "{total:|The one conversation|{count:,} of {total:,} conversations} {count:|holds|hold} no "

@@ -17,6 +17,18 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.train": ("training", "entrenamiento"),
     "ledger.val": ("validation", "validación"),
     "ledger.test": ("test", "prueba"),
+    "ledger.train_val": (
+        "split over training and validation",
+        "repartidos entre entrenamiento y validación",
+    ),
+    "ledger.train_test": (
+        "split over training and test",
+        "repartidos entre entrenamiento y prueba",
+    ),
+    "ledger.val_test": (
+        "split over validation and test",
+        "repartidos entre validación y prueba",
+    ),
     "ledger.duplicate": ("dropped copies", "copias descartadas"),
     "ledger.blank": ("blank", "en blanco"),
     "ledger.bad": ("unreadable", "ilegibles"),
