@@ -22,7 +22,7 @@ from yunque.data.ledger import Account, LedgerError, token_accounts
 from yunque.data.packing import PackedBatches
 from yunque.data.prepare import Prepared, prepare
 from yunque.errors import InputError
-from yunque.words.ledger import equations
+from yunque.words.ledger import equations, example_place
 
 WORDS = st.text(st.sampled_from("ab ñé\n中1🙂"), max_size=30)
 SAID = WORDS.map(lambda text: f"x{text}")
@@ -442,6 +442,27 @@ def test_broken_records_are_named_or_listed(tmp_path: Path, line: bytes, words: 
     assert "data.jsonl:3" in found
     assert words in found
     assert doubts(rows + line + b"\n", tmp_path, val=0.0, skip_bad=True) == ["data.bad_records"]
+
+
+def test_records_that_share_a_line_are_named_by_their_number(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"¿{n}?", "completion": f"{n}."} for n in "abcdefgh"]
+    rows[4]["completion"] = None
+    text = json.dumps(rows)
+    (found,) = doubts(text, tmp_path, name="a.json", val=0.0)
+    assert "a.json:1: record 5: completion is null" in found
+    assert doubts(text, tmp_path, name="a.json", val=0.0, skip_bad=True) == ["data.bad_records"]
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    assert "a.json:1: record 5: completion is" in facts["doubts"]["bad"]["examples"][0]
+    shown = [(example["line"], example["record"]) for example in facts["examples"]]
+    assert shown == [(1, 1), (1, 2), (1, 3)]
+    assert example_place(facts["examples"][1], ["a.json"], "en") == "a.json:1, record 2"
+    (found,) = doubts(json.dumps({"data": rows}), tmp_path, name="a.json", val=0.0)
+    assert "a.json:1: record 5: completion is null" in found
+    (found,) = doubts(text.replace("null", "NaN"), tmp_path, name="a.json", val=0.0)
+    assert "a.json:1: record 5: NaN" in found
+    # The line is enough where each record has its own.
+    (found,) = doubts(json.dumps(rows, indent=1), tmp_path, name="a.json", val=0.0)
+    assert "a.json:18: completion is null" in found
 
 
 def test_two_languages_in_one_file_are_named(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def messages_of(
     Raises:
         InputError: file and line, what is wrong, and what to do.
     """
-    where = f"{record.source}:{record.line}"
+    where = record.where
     fields = record.fields
     if shape is None:
         shape = recognise(fields, columns, where)

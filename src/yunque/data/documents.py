@@ -18,7 +18,7 @@ from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, chat_template_o
 from yunque.data.checks import Check
 from yunque.data.conversations import Shape, column, columns_of, messages_of, recognise
 from yunque.data.encodings import BadRecord, OnBad, ReadNotes
-from yunque.data.reader import Record
+from yunque.data.reader import Record, record_named
 from yunque.data.records import record_kind
 from yunque.data.rendered import check_encodable
 from yunque.data.sources import (
@@ -37,12 +37,31 @@ from yunque.files import sha256, storage_error
 
 BAD_EXAMPLES = 100
 LINE_BITS = 40
+# In these bits stands a line, or where others share it (the highest bit says so) line and record.
+RECORD_BITS = 26
+SHARED_LINE = 1 << (LINE_BITS - 1)
+
+
+def line_code(record: Record) -> int:
+    """Where a record stands in its source, in LINE_BITS bits; the line alone where it is far on."""
+    if not record.number or record.number >> RECORD_BITS:
+        return record.line
+    code = record.line << RECORD_BITS | record.number
+    return code | SHARED_LINE if code < SHARED_LINE else record.line
+
+
+def line_and_record(code: int) -> tuple[int, int]:
+    """What `line_code` holds; 0 for the record where the line tells which one it is."""
+    if not code & SHARED_LINE:
+        return code, 0
+    return (code ^ SHARED_LINE) >> RECORD_BITS, code & ((1 << RECORD_BITS) - 1)
 
 
 class Piece(NamedTuple):
     """A stretch of one document; `rendered` conversations and records come in one piece.
 
-    `source` is the number of the source, `line` where the document begins in it. `blank`: the
+    `source` is the number of the source, `line` where the document begins in it (of a record:
+    its `line_code`). `blank`: the
     document is nothing but white space. `separator`: a separator stands before this document.
     """
 
@@ -176,7 +195,7 @@ class Corpus:
         """The records of a source: texts as they are, conversations rendered."""
         shape: Shape | None = None
         for record in records_of(source, self.config, notes, on_bad):
-            where = f"{record.source}:{record.line}"
+            where = record.where
             if shape is None:  # of the whole file; where none fits, no record can be skipped to
                 shape = recognise(record.fields, self.columns, where)
                 if shape is Shape.TEXT and column("text", self.columns) not in record.fields:
@@ -186,7 +205,7 @@ class Corpus:
             except InputError as fault:
                 if on_bad is None:
                     raise
-                reason = str(fault).removeprefix(f"{where}: ")
+                reason = str(fault).removeprefix(f"{record.source}:{record.line}: ")
                 on_bad(BadRecord(record.source, record.line, reason, record.size))
                 continue
             yield piece
@@ -196,16 +215,16 @@ class Corpus:
         with self.skippable():
             found = messages_of(record, self.columns, shape)
         if isinstance(found, str):
-            return Piece(number, found, record.line, blank=not found.strip(), record=True)
+            return Piece(number, found, line_code(record), blank=not found.strip(), record=True)
         if not self._checked:
             self.template_doubts = check_template(self.chat)
             self._checked = True
         rendered = render(found, self.chat)
-        with self.skippable(), placed(f"{record.source}:{record.line}"):
+        with self.skippable(), placed(record.where):
             check_encodable(rendered, self.tokenizer)
         for note in rendered.notes:
             self.render_notes[note] = self.render_notes.get(note, 0) + 1
-        return Piece(number, rendered.text, record.line, rendered=rendered, record=True)
+        return Piece(number, rendered.text, line_code(record), rendered=rendered, record=True)
 
     @contextmanager
     def skippable(self) -> Iterator[None]:
@@ -235,5 +254,6 @@ class Corpus:
         return {**counts, "examples": examples}
 
     def place(self, code: int) -> str:
-        """`file:line` of source << LINE_BITS | line."""
-        return f"{self.names[code >> LINE_BITS]}:{code & ((1 << LINE_BITS) - 1)}"
+        """`file:line` of source << LINE_BITS | line; with the record where others share the line."""
+        line, number = line_and_record(code & ((1 << LINE_BITS) - 1))
+        return f"{self.names[code >> LINE_BITS]}:{line}{', ' * bool(number)}{record_named(number)}"

@@ -32,7 +32,7 @@ from yunque.data.alignment import Rendered
 from yunque.data.batches import TokenFile, open_split
 from yunque.data.blocks import Block, Stretch, cut_blocks
 from yunque.data.chat_template import CHAT_TOKENS
-from yunque.data.documents import LINE_BITS, Corpus
+from yunque.data.documents import LINE_BITS, Corpus, line_and_record
 from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
@@ -823,9 +823,11 @@ class TokenWriter:
             for run, text in self.tokenizer.whole_characters(ids[:EXAMPLE_TOKENS].tolist()):
                 shown.append([text, int(carried[at : at + len(run)].any())])
                 at += len(run)
+            line, number = line_and_record(block.line)
             example = {
                 "source": block.source,
-                "line": block.line,
+                "line": line,
+                **({"record": number} if number else {}),
                 "split": block.split,
                 "tokens": shown,
                 "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
