@@ -167,7 +167,7 @@ class Prepare:
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
         lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
-        lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
+        lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done, self.data)]
         lines += [f"  · {remark.text(lang)}" for remark in remarks(done)]
         if not facts["reused"]:
             speed = data_size(1e6 * facts["megabytes_per_second"], lang)

@@ -188,6 +188,7 @@ def test_where_two_shapes_fit_the_user_says_which() -> None:
         ("prompt", r"'prompt' is not NAME=COLUMN, as in 'prompt=q,completion=a'"),
         ("promt=q", r"unknown name 'promt'\. Did you mean 'prompt'\?"),
         ("prompt=a,prompt=b", r"prompt is named twice"),
+        ("prompt=q,completion=q", r"'q' cannot be both prompt and completion"),
     ],
 )
 def test_a_broken_mapping_is_named(setting: str, message: str) -> None:

@@ -14,13 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from yunque.assemble.sources import doubts as tried_doubts
+from yunque.batch import Batch
 from yunque.config import DataConfig
-from yunque.data.batches import Batches
+from yunque.data.batches import Batches, TokenFile
 from yunque.data.checks import check_data, notes_on
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account, LedgerError, token_accounts
-from yunque.data.packing import PackedBatches
-from yunque.data.prepare import Prepared, prepare
+from yunque.data.packing import PackedBatches, Packing
+from yunque.data.prepare import Prepared, open_prepared, prepare
 from yunque.errors import InputError
 from yunque.words.ledger import equations, example_place
 
@@ -253,6 +255,35 @@ def test_twenty_clean_sets_raise_no_alarm(tmp_path: Path) -> None:
 
 def test_answers_cut_by_the_length_limit_are_named(tmp_path: Path) -> None:
     assert doubts(clean(1), tmp_path, over_long="truncate") == ["data.lost_to_length"]
+
+
+def test_a_limit_that_leaves_nothing_to_learn_is_named(tmp_path: Path) -> None:
+    rows = [talk("a" * 50 + word, word) for word in ("uno", "dos", "tres")]
+    assert doubts(rows, tmp_path, tokenizer="byte", val=0.0) == []
+    train = open_prepared(tmp_path / "out").splits["train"]
+    carried = [int(np.flatnonzero(row.targets[0] != -100)[0]) for row in rows_of(train)]
+    least = min(carried) + 1
+    with pytest.raises(InputError, match=rf"limit of 20 .* --max-length {least} or more"):
+        PackedBatches(train, 20, 1, 0, "truncate")
+    with pytest.raises(InputError, match=rf"--max-length {least} or more"):
+        PackedBatches(train, least - 1, 1, 0, "truncate")
+    assert PackedBatches(train, least, 1, 0, "truncate").counts.trained >= 1
+    (tried,) = [
+        found
+        for found in tried_doubts(
+            open_prepared(tmp_path / "out"), DataConfig(max_length=20, over_long="truncate")
+        )
+        if found.key == "data.all_lost_to_length"
+    ]
+    assert tried.numbers == {"length": 20, "least": least}
+
+
+def rows_of(train: TokenFile) -> list[Batch]:
+    """Each document of a split in a row of its own."""
+    assert train.documents is not None
+    sizes = np.diff(train.documents, prepend=0)
+    packing = Packing(train, int(sizes.max()) - 1)
+    return [packing.batch(np.array([row])) for row in range(packing.rows)]
 
 
 def test_empty_answers_and_missing_turns_are_named(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def columns_of(setting: str) -> dict[str, str]:
     """The names that a user gives to columns: "prompt=q,completion=a" → {"prompt": "q", …}.
 
     Raises:
-        InputError: not of that form, a name of ours that does not exist, or one named twice.
+        InputError: not of that form, a name of ours that does not exist, one named twice, or one
+            column under two names.
     """
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in setting.split(","))):
@@ -128,6 +129,13 @@ def columns_of(setting: str) -> dict[str, str]:
             raise InputError("columns: " + unknown_name(ours, (*COLUMNS, *INSIDE), "name"))
         if ours in found:
             raise InputError(f"columns {setting!r}: {ours} is named twice; keep one of them.")
+        known = INSIDE if ours in INSIDE else COLUMNS  # names inside a message are others
+        twin = next((name for name in found if name in known and found[name] == theirs), None)
+        if twin:
+            raise InputError(
+                f"columns {setting!r}: {theirs!r} cannot be both {twin} and {ours}. Give each its "
+                "own column."
+            )
         found[ours] = theirs
     return found
 

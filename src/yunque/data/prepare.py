@@ -38,6 +38,7 @@ from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
 from yunque.data.ngrams import of_splits
 from yunque.data.rendered import encode_rendered, encode_rendered_many
+from yunque.data.sources import is_data
 from yunque.data.split import (
     DUPLICATE,
     SPLITS,
@@ -327,6 +328,12 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
             raise InputError(
                 f"{out}: holds {', '.join(strangers)} that yunque prepare did not write, and would "
                 "overwrite them. Choose another --out."
+            )
+        texts = sorted(item.name for item in out.glob("*") if item.is_file() and is_data(item))
+        if texts:
+            raise InputError(
+                f"{out}: holds texts or records ({', '.join(texts[:3])}), among which token files "
+                f"have no place. Choose a folder of their own, as --out {out / 'tokens'}."
             )
         return {}
     old = read_json(out / "data.json")

@@ -115,6 +115,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "({percent:.1f} %): hay respuestas que se quedan sin final. Sube --max-length (al "
         "preentrenar, --context-length) o usa --over-long split.",
     ),
+    "data.all_lost_to_length": (
+        "The length limit of {length:,} tokens cuts off all that carries loss: the answers begin "
+        "behind it, and nothing can be learnt. Give --max-length {least} or more, or --over-long "
+        "split.",
+        "El límite de {length:,} tokens corta todo lo que cuenta para la pérdida: las respuestas "
+        "empiezan más allá y no hay nada que aprender. Usa --max-length {least} o más, o "
+        "--over-long split.",
+    ),
     "data.copies": (
         "{count:,} of {total:,} documents ({percent:.1f} %) {count:|is|are} equal to an earlier "
         "one and will be learnt more than once. If that is not meant: --duplicates drop.",
