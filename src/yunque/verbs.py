@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import re
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -885,6 +886,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
         InputError: the recipe or the preset cannot be used.
         SystemExit: 2 on unknown or ill-typed flags (tyro names the nearest), 0 after --help.
     """
+    arguments = without_percent(arguments)
     default: Any = tyro.MISSING_NONPROP
     if verb == "pretrain":
         from yunque.assemble.recipes import base_recipe
@@ -920,6 +922,19 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
         default=default,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+
+
+def without_percent(arguments: Sequence[str]) -> list[str]:
+    """The arguments, in which the share that --val or --test gives as 10% is written 0.1."""
+    found = list(arguments)
+    for index, argument in enumerate(found):
+        name, equals, value = argument.rpartition("=")
+        if not equals:
+            name, value = (found[index - 1] if index else ""), argument
+        if name in ("--val", "--test") and re.fullmatch(r"\d+(\.\d+)?%", value):
+            share = str(float(value[:-1]) / 100)
+            found[index] = f"{name}={share}" if equals else share
+    return found
 
 
 def flag(arguments: Sequence[str], name: str) -> str:

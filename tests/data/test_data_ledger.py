@@ -403,9 +403,17 @@ def test_arithmetic_raises_no_alarm(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
     assert facts["doubts"]["number_copies"] > 10
     # A note says so, in words that make it no alarm.
-    (note,) = notes_on(facts)
+    note = notes_on(facts)[-1]
     assert note.numbers["count"] == note.numbers["total"] == len(sums(5))
     assert "In exercises in arithmetic that is usual" in note.text("en")
+
+
+def test_a_vocabulary_smaller_than_asked_is_told(tmp_path: Path) -> None:
+    assert doubts(clean(8), tmp_path, tokenizer="bpe:50000") == []
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    (note,) = notes_on(facts)
+    assert note.numbers == {"size": facts["vocab_size"], "asked": 50_000}
+    assert "not the 50,000 that were asked for" in note.text("en")
 
 
 def test_texts_that_differ_in_their_digits_alone_are_counted(tmp_path: Path) -> None:
@@ -414,14 +422,14 @@ def test_texts_that_differ_in_their_digits_alone_are_counted(tmp_path: Path) -> 
     rows += [{"text": form.format(0, 0).upper()}]  # a copy of the first, digits and all
     rows += [row["messages"][1] for row in clean(7)]
     rows = [{"text": row.get("text") or row["content"]} for row in rows]
-    doubts(rows, tmp_path, val=0.0)
+    doubts(rows, tmp_path, tokenizer="byte", val=0.0)
     facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
     (note,) = notes_on(facts)
     numbers = note.numbers
     assert (numbers["count"], numbers["total"], numbers["forms"]) == (41, 71, 1)
     places = (numbers["one"].split(":")[-1], numbers["other"].split(":")[-1])
     assert places == ("1", "2")
-    doubts(clean(7), tmp_path, val=0.0)
+    doubts(clean(7), tmp_path, tokenizer="byte", val=0.0)
     assert notes_on(json.loads((tmp_path / "out/data.json").read_text())["facts"]) == []
 
 

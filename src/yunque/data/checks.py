@@ -179,10 +179,14 @@ def notes_on(facts: Mapping[str, Any]) -> list[Check]:
     Args:
         facts: of `Prepared`.
     """
+    found = []
+    size, asked = facts.get("vocab_size", 0), facts.get("vocab_size_asked") or 0
+    if size < asked:
+        found.append(Check("data.vocabulary_smaller", {"size": size, "asked": asked}))
     doubts: Mapping[str, Any] = facts.get("doubts", {})
     count, total = doubts.get("digits_alone", 0), facts.get("documents", 0)
     if count <= COPIES_FRACTION * total:
-        return []
+        return found
     one, other = doubts["digits_alone_at"]
     numbers = {
         "count": count,
@@ -193,4 +197,4 @@ def notes_on(facts: Mapping[str, Any]) -> list[Check]:
         "other": other,
         "held": doubts["number_copies"],
     }
-    return [Check("data.digits_alone", numbers)]
+    return [*found, Check("data.digits_alone", numbers)]

@@ -16,7 +16,7 @@ from yunque.config import DataConfig
 from yunque.data.alignment import Rendered, render
 from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, chat_template_of
 from yunque.data.checks import Check
-from yunque.data.conversations import Shape, column, columns_of, messages_of, recognise
+from yunque.data.conversations import Shape, column, columns_in, columns_of, messages_of, recognise
 from yunque.data.encodings import BadRecord, OnBad, ReadNotes
 from yunque.data.reader import Record, record_named
 from yunque.data.records import record_kind
@@ -198,7 +198,8 @@ class Corpus:
             where = record.where
             if shape is None:  # of the whole file; where none fits, no record can be skipped to
                 shape = recognise(record.fields, self.columns, where)
-                if shape is Shape.TEXT and column("text", self.columns) not in record.fields:
+                columns = columns_in(record.fields, self.columns)
+                if shape is Shape.TEXT and column("text", columns) not in record.fields:
                     notes.text_column = str(next(iter(record.fields)))
             try:
                 piece = self.of_record(number, record, shape)

@@ -593,8 +593,8 @@ def not_text(
         )
     else:
         mend = (
-            "If it is an older Western European text, name it: encoding = "
-            '"windows-1252" (or "latin-1"); else save it as UTF-8.'
+            "If it is an older Western European text, name its encoding: --encoding windows-1252 "
+            "(or latin-1); else save it as UTF-8."
         )
     return f"{path}:{line}: not {notes.encoding.upper()}: {found}. {mend}"
 

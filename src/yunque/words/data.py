@@ -179,10 +179,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name} mezcla idiomas ({languages}). Si no es a propósito, separa el archivo.",
     ),
     "data.encoding_detected": (
-        "{name} is not UTF-8; it was read as {encoding}, which fits its bytes. If letters look "
-        "wrong, name the encoding (--encoding latin-1).",
-        "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
-        "letra sale mal, indica la codificación (--encoding latin-1).",
+        "{name} is not UTF-8; it was read as {encoding}, which fits its bytes. Where that is right "
+        "there is nothing to do (--encoding {encoding} says so once and for all); if letters look "
+        "wrong, give another --encoding.",
+        "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si es lo "
+        "correcto, no hay nada que hacer (--encoding {encoding} lo deja dicho); si alguna letra "
+        "sale mal, da otro --encoding.",
+    ),
+    "data.vocabulary_smaller": (
+        "The vocabulary has {size:,} entries, not the {asked:,} that were asked for: this text "
+        "gives no more.",
+        "El vocabulario tiene {size:,} entradas y no las {asked:,} que se pedían: este texto no da "
+        "para más.",
     ),
     "data.one_column": (
         "{name} has a single column, {column!r}, which is no name known here: it is read as plain "
