@@ -461,3 +461,10 @@ def test_real_files(name: str, records: int, keys: set[str]) -> None:
         assert found == json.loads(path.read_text(encoding="utf-8"))
     elif path.suffix == ".jsonl":
         assert found == [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_records_over_several_lines_are_sent_to_json(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", "\n".join(json.dumps(row, indent=1) for row in ROWS))
+    with pytest.raises(InputError, match=r"a\.jsonl:1: .* Rename the file to \.json"):
+        read(path)
+    assert read(path.rename(tmp_path / "a.json"))[0] == ROWS

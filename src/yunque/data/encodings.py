@@ -73,6 +73,9 @@ class Damaged(Exception):
     """Compressed data that cannot be unpacked; the caller knows the line."""
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 @dataclass(frozen=True)
 class BadRecord:
     """A record or line that was left out: where it begins, why, and its UTF-8 bytes."""
@@ -478,8 +481,11 @@ def utf16_order(head: bytes) -> str:
     return ""
 
 
-def head_fault(path: Path, named: str = "auto") -> str:
+def head_fault(path: Path, named: str = "auto", binary: bool = False) -> str:
     """One sentence where the beginning of the file cannot be text, else "".
+
+    Args:
+        binary: it need not be text; whether it is there at all is looked at.
 
     Raises:
         InputError: compressed data that cannot be unpacked.
@@ -493,6 +499,12 @@ def head_fault(path: Path, named: str = "auto") -> str:
                 break
     except Damaged as fault:
         return f"{path}:1: {fault}. Expected a whole compressed file; copy it again."
+    if head.startswith(LFS_POINTER):
+        return (
+            f"{path}: only a pointer to the file, which Git LFS has not fetched; run `git lfs pull`."
+        )
+    if binary:
+        return ""
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return f"{path}: {kind} data under a name that does not say so; add its suffix."

@@ -139,9 +139,18 @@ def without_blank_end(
 
 
 def read_jsonl(blocks: Iterable[str], reader: Reader) -> Iterator[Record]:
-    """One object a line."""
+    """One object a line.
+
+    Raises:
+        InputError: it is written over several lines, as in a .json file.
+    """
     for line, number in without_blank_end(lines_of(blocks, reader), reader):
         text = line.rstrip("\r\n")
+        if number == 1 and text.strip() in ("{", "["):
+            raise InputError(
+                f"{reader.source}:1: the first record goes over several lines, but .jsonl has one "
+                "record a line. Rename the file to .json, where it may."
+            )
         reader.structure(len(line) - len(text))
         record = parsed(Raw(text, number, cut=not line.endswith("\n")), reader)
         if record:

@@ -116,7 +116,7 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
                 kind = kind_of(item)
                 assert kind, item
                 packed_columns = record_kind(item) == ".parquet"
-                fault = "" if packed_columns else head_fault(item, encoding)
+                fault = head_fault(item, encoding, packed_columns)
                 if fault:
                     faults.append(fault)
                 found.setdefault(item.resolve(), Source(str(item), kind, item))
