@@ -52,7 +52,12 @@ def doubts(made: Prepared, data: DataConfig | None = None) -> list[Check]:
         data: settings of a training, whose length limit is tried where it truncates.
     """
     train = made.splits["train"]
-    if data is None or data.over_long != "truncate" or not data.max_length or not made.facts["apart"]:
+    if (
+        data is None
+        or data.over_long != "truncate"
+        or not data.max_length
+        or not made.facts["apart"]
+    ):
         errors, warnings = check_data(made.facts, 0)
         return errors + warnings
     packing = Packing(train, data.max_length, "truncate")

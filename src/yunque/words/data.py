@@ -196,19 +196,19 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name} has a single column, {column!r}, which is no name known here: it is read as plain "
         "text, and all of it is learnt. Separators tried: comma, semicolon, tab and |. If there "
         "are more columns, save the file with one of these; if the column is text, say so: "
-        "--columns \"text={column}\".",
+        '--columns "text={column}".',
         "{name} tiene una sola columna, {column!r}, que no es ningún nombre conocido: se lee como "
         "texto sin más y se aprende entera. Separadores probados: coma, punto y coma, tabulador y "
         "|. Si hay más columnas, guarda el archivo con uno de ellos; si la columna es texto, "
-        "dilo: --columns \"text={column}\".",
+        'dilo: --columns "text={column}".',
     ),
     "data.one_field": (
         "The records of {name} have a single field, {column!r}, which is no name known here: it "
         "is read as plain text, and all of it is learnt. If that is meant, say so: --columns "
-        "\"text={column}\".",
+        '"text={column}".',
         "Los registros de {name} tienen un solo campo, {column!r}, que no es ningún nombre "
         "conocido: se lee como texto sin más y se aprende entero. Si es a propósito, dilo: "
-        "--columns \"text={column}\".",
+        '--columns "text={column}".',
     ),
     "data.pad_is_end": (
         "This tokenizer pads with its end token. Trainers that mask padding by its id would mask "
