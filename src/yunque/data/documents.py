@@ -255,6 +255,6 @@ class Corpus:
         return {**counts, "examples": examples}
 
     def place(self, code: int) -> str:
-        """`file:line` of source << LINE_BITS | line; with the record where others share the line."""
+        """`file:line` of source << LINE_BITS | line; with the record where lines are shared."""
         line, number = line_and_record(code & ((1 << LINE_BITS) - 1))
         return f"{self.names[code >> LINE_BITS]}:{line}{', ' * bool(number)}{record_named(number)}"

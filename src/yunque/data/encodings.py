@@ -500,7 +500,7 @@ def head_fault(path: Path, named: str = "auto", binary: bool = False) -> str:
     except Damaged as fault:
         return f"{path}:1: {fault}. Expected a whole compressed file; copy it again."
     if head.startswith(LFS_POINTER):
-        return f"{path}: only a pointer to the file, which Git LFS has not fetched; run `git lfs pull`."
+        return f"{path}: only a pointer of Git LFS, which has not fetched the file: `git lfs pull`."
     if binary:
         return ""
     for magic, kind in MAGIC.items():
