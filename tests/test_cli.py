@@ -261,3 +261,11 @@ def test_recipe_then_flags(text: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert (parsed.model.hidden_size, parsed.model.num_heads) == (24, 3)
     assert (parsed.model.positions, parsed.model.num_layers) == ("learned", 12)
     assert parsed.sources == ("a.txt",)
+
+
+def test_shares_may_be_given_in_per_cent() -> None:
+    from yunque.verbs import parse
+
+    data = parse("prepare", ["a.txt", "--out", "o", "--val", "10%", "--test=2.5%"]).data
+    assert (data.val, data.test) == (0.1, 0.025)
+    assert parse("prepare", ["10%", "--out", "o", "--val", "0.2"]).sources == ("10%",)

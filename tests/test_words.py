@@ -30,12 +30,14 @@ def test_every_module_of_words_is_a_room() -> None:
 
 
 def test_numbers_and_plurals_are_those_of_the_language() -> None:
-    one = both("data.bad_records", count=1, first="a.csv:2: x")
-    assert one["en"].startswith("1 record was left out because it could not be read; the first:")
-    assert one["es"].startswith("Se ha dejado fuera 1 registro que no se podía leer; el primero:")
-    many = both("data.bad_records", count=12_345, first="a.csv:2: x")
-    assert many["en"].startswith("12,345 records were left out because they could not be read;")
-    assert many["es"].startswith("Se han dejado fuera 12\u00a0345 registros que no se podían leer;")
+    one = both("data.bad_records", count=1, percent=1.0, first="a.csv:2: x")
+    assert one["en"].startswith("1 record was left out because it could not be read (1.0 % of the")
+    assert one["es"].startswith("Se ha dejado fuera 1 registro que no se podía leer (1,0 % de los")
+    many = both("data.bad_records", count=12_345, percent=1.0, first="a.csv:2: x")
+    assert many["en"].startswith("12,345 records were left out because they could not be read (")
+    assert many["es"].startswith(
+        "Se han dejado fuera 12\u00a0345 registros que no se podían leer ("
+    )
     rate = both("data.tokens_per_byte", tokens=1.5)
     assert "spends 1.50 tokens" in rate["en"]
     assert "gasta 1,50 tokens" in rate["es"]

@@ -66,7 +66,7 @@ class DataConfig:
     mean of its rows."""
     val: float = 0.1
     """Fraction of the text held out for validation (of the characters of a single text, of the
-    documents of a folder). 0: none."""
+    documents of a folder), on the command line also as 10%. 0: none."""
     test: float = 0.0
     """Fraction held out a second time and never looked at in training. 0: none."""
     split_by: SplitBy = "auto"

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -135,7 +136,7 @@ class Prepare:
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
-        from yunque.assemble.sources import doubts, prepare
+        from yunque.assemble.sources import doubts, prepare, remarks
         from yunque.screen.ledger import ledger_lines, print_examples
         from yunque.words.ledger import left_aside
 
@@ -167,7 +168,8 @@ class Prepare:
         ]
         lines += [f"  {line}" for line in ledger_lines(facts["ledger"], lang)]
         lines += [f"  {line}" for line in left_aside(facts.get("left_aside", {}), lang)]
-        lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done)]
+        lines += [f"  ! {doubt.text(lang)}" for doubt in doubts(done, self.data)]
+        lines += [f"  · {remark.text(lang)}" for remark in remarks(done)]
         if not facts["reused"]:
             speed = data_size(1e6 * facts["megabytes_per_second"], lang)
             lines.append(
@@ -884,6 +886,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
         InputError: the recipe or the preset cannot be used.
         SystemExit: 2 on unknown or ill-typed flags (tyro names the nearest), 0 after --help.
     """
+    arguments = without_percent(arguments)
     default: Any = tyro.MISSING_NONPROP
     if verb == "pretrain":
         from yunque.assemble.recipes import base_recipe
@@ -919,6 +922,19 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
         default=default,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+
+
+def without_percent(arguments: Sequence[str]) -> list[str]:
+    """The arguments, in which the share that --val or --test gives as 10% is written 0.1."""
+    found = list(arguments)
+    for index, argument in enumerate(found):
+        name, equals, value = argument.rpartition("=")
+        if not equals:
+            name, value = (found[index - 1] if index else ""), argument
+        if name in ("--val", "--test") and re.fullmatch(r"\d+(\.\d+)?%", value):
+            share = str(float(value[:-1]) / 100)
+            found[index] = f"{name}={share}" if equals else share
+    return found
 
 
 def flag(arguments: Sequence[str], name: str) -> str:

@@ -166,6 +166,17 @@ def test_columns_are_named_by_the_user() -> None:
     ]
 
 
+def test_columns_are_known_whatever_their_capitals() -> None:
+    found = read({" Question": "¿dos?", "ANSWER ": "2", "Id": 7})
+    assert [message.content for message in found] == ["¿dos?", "2"]
+    assert read({"Text": "hola", "id": 1}) == "hola"
+    # No one is guessed of two, and capitals do not decide between shapes.
+    with pytest.raises(InputError, match="no known shape"):
+        read({"TEXT": "hola", "Text": "adiós", "id": 1})
+    with pytest.raises(InputError, match="fit more than one shape"):
+        read({"text": "hola", "Prompt": "a", "Completion": "b"})
+
+
 def test_where_two_shapes_fit_the_user_says_which() -> None:
     fields = {"instruction": "Suma", "input": "2 y 2", "output": "4", "text": "Suma 2 y 2: 4"}
     with pytest.raises(
@@ -188,6 +199,7 @@ def test_where_two_shapes_fit_the_user_says_which() -> None:
         ("prompt", r"'prompt' is not NAME=COLUMN, as in 'prompt=q,completion=a'"),
         ("promt=q", r"unknown name 'promt'\. Did you mean 'prompt'\?"),
         ("prompt=a,prompt=b", r"prompt is named twice"),
+        ("prompt=q,completion=q", r"'q' cannot be both prompt and completion"),
     ],
 )
 def test_a_broken_mapping_is_named(setting: str, message: str) -> None:

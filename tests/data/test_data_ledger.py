@@ -14,13 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from yunque.assemble.sources import doubts as tried_doubts
+from yunque.batch import Batch
 from yunque.config import DataConfig
-from yunque.data.batches import Batches
-from yunque.data.checks import check_data
+from yunque.data.batches import Batches, TokenFile
+from yunque.data.checks import check_data, notes_on
+from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account, LedgerError, token_accounts
-from yunque.data.packing import PackedBatches
-from yunque.data.prepare import Prepared, prepare
+from yunque.data.packing import PackedBatches, Packing
+from yunque.data.prepare import Prepared, open_prepared, prepare
 from yunque.errors import InputError
+from yunque.words.ledger import equations, example_place
 
 WORDS = st.text(st.sampled_from("ab ñé\n中1🙂"), max_size=30)
 SAID = WORDS.map(lambda text: f"x{text}")
@@ -167,6 +171,32 @@ def test_an_account_that_does_not_close_stops_everything() -> None:
         account.check("runs/x")
 
 
+def test_a_divided_document_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("uno dos tres cuatro cinco\n" * 40)
+    made = prepare([str(tmp_path / "a.txt")], DataConfig(tokenizer="byte"), tmp_path / "out")
+    told = {key: n for key, n in made.facts["ledger"]["documents"].items() if n}
+    assert told == {"read": 1, "train_val": 1}
+    line = "documents: read 1 = split over training and validation 1"
+    assert equations(made.facts["ledger"], "en")[0] == line
+    config = DataConfig(tokenizer="byte", val=0.3, test=0.2)
+    made = prepare([str(tmp_path / "a.txt")], config, tmp_path / "out")
+    told = {key: n for key, n in made.facts["ledger"]["documents"].items() if n}
+    assert told == {"read": 1, "train_test": 1}
+
+
+def test_lines_left_out_are_bytes_and_no_documents(tmp_path: Path) -> None:
+    raw = "año y día\n".encode() * 30 + "año y día\n".encode("latin-1") * 10
+    (tmp_path / "a.txt").write_bytes(raw)
+    config = DataConfig(tokenizer="byte", skip_bad=True, encoding="utf-8", val=0.0)
+    made = prepare([str(tmp_path / "a.txt")], config, tmp_path / "out")
+    ledger = made.facts["ledger"]
+    assert {key: n for key, n in ledger["documents"].items() if n} == {"read": 1, "train": 1}
+    told = {key: n for key, n in ledger["bytes"].items() if n}
+    assert told == {"read": 30 * 12 + 10 * 10, "train": 30 * 12 + 10, "bad": 10 * 9}
+    (doubt,) = [found for found in check_data(made.facts, 0)[1] if found.key == "data.bad_lines"]
+    assert "10 lines were left out because they could not be read (19.6 % of" in doubt.text("en")
+
+
 def talk(question: str, answer: str) -> dict[str, Any]:
     return {
         "messages": [
@@ -225,6 +255,35 @@ def test_twenty_clean_sets_raise_no_alarm(tmp_path: Path) -> None:
 
 def test_answers_cut_by_the_length_limit_are_named(tmp_path: Path) -> None:
     assert doubts(clean(1), tmp_path, over_long="truncate") == ["data.lost_to_length"]
+
+
+def test_a_limit_that_leaves_nothing_to_learn_is_named(tmp_path: Path) -> None:
+    rows = [talk("a" * 50 + word, word) for word in ("uno", "dos", "tres")]
+    assert doubts(rows, tmp_path, tokenizer="byte", val=0.0) == []
+    train = open_prepared(tmp_path / "out").splits["train"]
+    carried = [int(np.flatnonzero(row.targets[0] != -100)[0]) for row in rows_of(train)]
+    least = min(carried) + 1
+    with pytest.raises(InputError, match=rf"limit of 20 .* --max-length {least} or more"):
+        PackedBatches(train, 20, 1, 0, "truncate")
+    with pytest.raises(InputError, match=rf"--max-length {least} or more"):
+        PackedBatches(train, least - 1, 1, 0, "truncate")
+    assert PackedBatches(train, least, 1, 0, "truncate").counts.trained >= 1
+    (tried,) = [
+        found
+        for found in tried_doubts(
+            open_prepared(tmp_path / "out"), DataConfig(max_length=20, over_long="truncate")
+        )
+        if found.key == "data.all_lost_to_length"
+    ]
+    assert tried.numbers == {"length": 20, "least": least}
+
+
+def rows_of(train: TokenFile) -> list[Batch]:
+    """Each document of a split in a row of its own."""
+    assert train.documents is not None
+    sizes = np.diff(train.documents, prepend=0)
+    packing = Packing(train, int(sizes.max()) - 1)
+    return [packing.batch(np.array([row])) for row in range(packing.rows)]
 
 
 def test_empty_answers_and_missing_turns_are_named(tmp_path: Path) -> None:
@@ -343,6 +402,35 @@ def test_arithmetic_raises_no_alarm(tmp_path: Path) -> None:
     assert found == [[]] * 6
     facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
     assert facts["doubts"]["number_copies"] > 10
+    # A note says so, in words that make it no alarm.
+    note = notes_on(facts)[-1]
+    assert note.numbers["count"] == note.numbers["total"] == len(sums(5))
+    assert "In exercises in arithmetic that is usual" in note.text("en")
+
+
+def test_a_vocabulary_smaller_than_asked_is_told(tmp_path: Path) -> None:
+    assert doubts(clean(8), tmp_path, tokenizer="bpe:50000") == []
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    (note,) = notes_on(facts)
+    assert note.numbers == {"size": facts["vocab_size"], "asked": 50_000}
+    assert "not the 50,000 that were asked for" in note.text("en")
+
+
+def test_texts_that_differ_in_their_digits_alone_are_counted(tmp_path: Path) -> None:
+    form = "The old man number {} lives in house {} and says that café is good"
+    rows = [{"text": form.format(n, 3 * n)} for n in range(40)]
+    rows += [{"text": form.format(0, 0).upper()}]  # a copy of the first, digits and all
+    rows += [row["messages"][1] for row in clean(7)]
+    rows = [{"text": row.get("text") or row["content"]} for row in rows]
+    doubts(rows, tmp_path, tokenizer="byte", val=0.0)
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    (note,) = notes_on(facts)
+    numbers = note.numbers
+    assert (numbers["count"], numbers["total"], numbers["forms"]) == (41, 71, 1)
+    places = (numbers["one"].split(":")[-1], numbers["other"].split(":")[-1])
+    assert places == ("1", "2")
+    doubts(clean(7), tmp_path, tokenizer="byte", val=0.0)
+    assert notes_on(json.loads((tmp_path / "out/data.json").read_text())["facts"]) == []
 
 
 def test_validation_that_stands_in_the_training_text_is_named(tmp_path: Path) -> None:
@@ -364,6 +452,19 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
     assert doubts(right, tmp_path, columns="prompt=q,completion=a") == []
 
 
+def test_a_lone_column_is_never_taken_for_text_in_silence(tmp_path: Path) -> None:
+    table = "question#answer\n" + "".join(f"hola {row}#adiós {row}\n" for row in "abcdefghij")
+    assert doubts(table, tmp_path, name="a.csv", val=0.0) == ["data.one_column"]
+    sources = json.loads((tmp_path / "out/data.json").read_text())["facts"]["sources"]
+    assert sources[0]["text_column"] == "question#answer"
+    named = {"columns": "text=question#answer", "val": 0.0}
+    assert doubts(table, tmp_path, name="a.csv", **named) == []
+    rows = [{"frase": f"hola {row}"} for row in "abcdefghij"]
+    assert doubts(rows, tmp_path, val=0.0) == ["data.one_field"]
+    texts = [{"text": row["frase"]} for row in rows]
+    assert doubts(texts, tmp_path, val=0.0) == []
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -382,6 +483,27 @@ def test_broken_records_are_named_or_listed(tmp_path: Path, line: bytes, words: 
     assert doubts(rows + line + b"\n", tmp_path, val=0.0, skip_bad=True) == ["data.bad_records"]
 
 
+def test_records_that_share_a_line_are_named_by_their_number(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"¿{n}?", "completion": f"{n}."} for n in "abcdefgh"]
+    rows[4]["completion"] = None
+    text = json.dumps(rows)
+    (found,) = doubts(text, tmp_path, name="a.json", val=0.0)
+    assert "a.json:1: record 5: completion is null" in found
+    assert doubts(text, tmp_path, name="a.json", val=0.0, skip_bad=True) == ["data.bad_records"]
+    facts = json.loads((tmp_path / "out/data.json").read_text())["facts"]
+    assert "a.json:1: record 5: completion is" in facts["doubts"]["bad"]["examples"][0]
+    shown = [(example["line"], example["record"]) for example in facts["examples"]]
+    assert shown == [(1, 1), (1, 2), (1, 3)]
+    assert example_place(facts["examples"][1], ["a.json"], "en") == "a.json:1, record 2"
+    (found,) = doubts(json.dumps({"data": rows}), tmp_path, name="a.json", val=0.0)
+    assert "a.json:1: record 5: completion is null" in found
+    (found,) = doubts(text.replace("null", "NaN"), tmp_path, name="a.json", val=0.0)
+    assert "a.json:1: record 5: NaN" in found
+    # The line is enough where each record has its own.
+    (found,) = doubts(json.dumps(rows, indent=1), tmp_path, name="a.json", val=0.0)
+    assert "a.json:18: completion is null" in found
+
+
 def test_two_languages_in_one_file_are_named(tmp_path: Path) -> None:
     spanish = (
         "En un lugar de la Mancha, de cuyo nombre no quiero acordarme, con los que más. " * 200
@@ -390,6 +512,16 @@ def test_two_languages_in_one_file_are_named(tmp_path: Path) -> None:
         "It was the best of times and the worst of times, that is what they have for us. " * 200
     )
     assert doubts(spanish + english, tmp_path, name="b.txt", val=0.0) == ["data.languages"]
+    # Also in a short file, and where one follows late; a quotation is no second language.
+    short = spanish[:9_000]
+    assert doubts(short + english[:3_000], tmp_path, name="b.txt", val=0.0) == ["data.languages"]
+    quoted = short + english[:900] + short[:4_000] + english[:700] + short
+    assert doubts(quoted, tmp_path, name="b.txt", val=0.0) == []
+    late = spanish * 40 + english * 6  # 640 kB, then 96 kB
+    survey = LanguageSurvey()
+    for start in range(0, len(late), 50_000):
+        survey.update(late[start : start + 50_000])
+    assert survey.mixed() == ["en", "es"]
 
 
 def test_a_line_of_ten_megabytes_is_read_or_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from markov import source
 from token_files import write_split
 
-from yunque.data.ngrams import count, losses, of_splits, stretches
+from yunque.data.ngrams import count, distinct, losses, of_splits, stretches
 from yunque.errors import InputError
 
 
@@ -114,3 +114,12 @@ def test_what_cannot_be_counted_is_refused() -> None:
     counts = count(np.arange(9), 9)
     with pytest.raises(InputError, match="order 6"):
         losses(counts, np.arange(9), 6)
+
+
+def test_distinct_values_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(1)
+    for size, most in ((1, 1), (7, 3), (5000, 40), (5000, 1 << 40)):
+        values = rng.integers(0, most, size)
+        expected = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
+        for found, wanted in zip(distinct(values), expected, strict=True):
+            assert found.tolist() == wanted.tolist()

@@ -286,6 +286,20 @@ def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "mixed/mine.bin").read_text() == "x"
 
 
+def test_texts_and_token_files_are_kept_apart(tmp_path: Path) -> None:
+    source = put(tmp_path, "texts/a.txt", "hola mundo " * 30)
+    folder = tmp_path / "texts"
+    with pytest.raises(InputError, match=r"texts: holds texts or records \(a\.txt\)"):
+        prepare([source], DataConfig(tokenizer="byte"), folder)
+    made = prepare([str(folder)], DataConfig(tokenizer="byte"), folder / "tokens")
+    # Where an older version let it happen, our files are no data.
+    for path in (folder / "tokens").iterdir():
+        path.rename(folder / path.name)
+    again = prepare([str(folder)], DataConfig(tokenizer="byte"), tmp_path / "out")
+    assert again.facts["characters"] == made.facts["characters"] == 330
+    assert again.facts["files"] == 1
+
+
 def test_empty_and_tiny_texts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing but white space"):
         prepare([put(tmp_path, "a.txt", " \n")], DataConfig(tokenizer="byte"), tmp_path / "out")

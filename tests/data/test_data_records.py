@@ -85,6 +85,8 @@ LAYOUTS: dict[str, tuple[str, Callable[[], str], str]] = {
     ),
     "csv": ("a.csv", lambda: table(ROWS), "table"),
     "semicolons": ("a.csv", lambda: table(ROWS, delimiter=";"), "table"),
+    "bars": ("a.csv", lambda: table(ROWS, delimiter="|"), "table"),
+    "said": ("a.csv", lambda: "\ufeffsep=^\r\n" + table(ROWS, delimiter="^"), "table"),
     "tsv": ("a.tsv", lambda: table(ROWS, dialect="excel-tab"), "table"),
     "all quoted": ("a.csv", lambda: "\ufeff" + table(ROWS, quoting=csv.QUOTE_ALL), "table"),
 }
@@ -101,9 +103,8 @@ def test_every_layout_gives_the_same_records(
     found, notes = read(path)
     assert found == ROWS
     assert (notes.layout, notes.records, notes.open_bytes) == (layout, len(ROWS), 0)
-    assert notes.delimiter == {"csv": ",", "semicolons": ";", "tsv": "\t", "all quoted": ","}.get(
-        name, ""
-    )
+    delimiters = {"csv": ",", "semicolons": ";", "bars": "|", "said": "^", "tsv": "\t"}
+    assert notes.delimiter == (delimiters | {"all quoted": ","}).get(name, "")
     packed = put(tmp_path, file + ".gz", gzip.compress(path.read_bytes()))
     assert read(packed)[0] == ROWS
 
@@ -460,3 +461,10 @@ def test_real_files(name: str, records: int, keys: set[str]) -> None:
         assert found == json.loads(path.read_text(encoding="utf-8"))
     elif path.suffix == ".jsonl":
         assert found == [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_records_over_several_lines_are_sent_to_json(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", "\n".join(json.dumps(row, indent=1) for row in ROWS))
+    with pytest.raises(InputError, match=r"a\.jsonl:1: .* Rename the file to \.json"):
+        read(path)
+    assert read(path.rename(tmp_path / "a.json"))[0] == ROWS

@@ -260,3 +260,11 @@ def test_settings_reach_the_documents(tmp_path: Path) -> None:
     assert text == "uno\ndos é"
     ((text, _),) = documents(path, SEP, DataConfig(normalise="none"))
     assert text == "uno\r\ndos e\u0301"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_no_data(tmp_path: Path, name: str) -> None:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{name}: only a pointer .* `git lfs pull`"):
+        find_sources([str(tmp_path / name)])

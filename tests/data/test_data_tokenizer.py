@@ -404,3 +404,9 @@ def test_many_blocks_at_once_have_the_ids_of_each(spec: str) -> None:
     for threads in (1, 3):
         assert [ids.tolist() for ids in tokenizer.encode_blocks(texts, threads)] == expected
     assert tokenizer.encode_blocks([], 2) == []
+
+
+@pytest.mark.parametrize("spec", ["nowhere/tokenizer.json", "nowhere.model", "./nowhere"])
+def test_a_missing_tokenizer_file_is_called_missing(spec: str) -> None:
+    with pytest.raises(InputError, match=f"tokenizer '{spec}': no such file or folder"):
+        loaded_tokenizer(spec)

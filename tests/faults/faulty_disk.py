@@ -180,7 +180,8 @@ class Forgetful:
             content = node.data
             if node.data != node.synced and chance.random() >= keep:
                 lost = chance.choice(("all", "tail", "zeros"))
-                known = commonprefix([node.synced, node.data])
+                # Bytes, no paths: what both begin with.
+                known = commonprefix([node.synced, node.data])  # noqa: RUF071
                 cut = chance.randint(len(known), max(len(known), len(node.data) - 1))
                 content = {
                     "all": node.synced,

@@ -10,7 +10,8 @@ from typing import Any
 from yunque.assemble.demo import prepare_tutor
 from yunque.assemble.recipes import recipe_with
 from yunque.config import TUTOR, DataConfig, Recipe, merge, raise_faults, validate
-from yunque.data.checks import Check, check_data
+from yunque.data.checks import Check, check_data, notes_on
+from yunque.data.packing import Packing
 from yunque.data.prepare import Prepared, is_ours, open_prepared
 from yunque.data.prepare import prepare as prepare_tokens
 from yunque.data.tokenizer import Tokenizer
@@ -44,13 +45,37 @@ def prepare(
     return tokens_for(recipe, Path(out), screen or SilentScreen(), lang)
 
 
-def doubts(made: Prepared) -> list[Check]:
-    """What a preparation leaves to doubt, faults first."""
-    errors, warnings = check_data(made.facts, 0)
+def doubts(made: Prepared, data: DataConfig | None = None) -> list[Check]:
+    """What a preparation leaves to doubt, faults first.
+
+    Args:
+        data: settings of a training, whose length limit is tried where it truncates.
+    """
+    train = made.splits["train"]
+    if (
+        data is None
+        or data.over_long != "truncate"
+        or not data.max_length
+        or not made.facts["apart"]
+    ):
+        errors, warnings = check_data(made.facts, 0)
+        return errors + warnings
+    packing = Packing(train, data.max_length, "truncate")
+    counts = packing.counts()
+    least = 0 if counts.trained else packing.least_length()
+    errors, warnings = check_data(made.facts, counts.truncated if counts.trained else 0)
+    if least:
+        limit = {"length": data.max_length, "least": least}
+        errors.append(Check("data.all_lost_to_length", limit))
     return errors + warnings
 
 
-def write_ledger(made: Prepared, lang: str) -> None:
+def remarks(made: Prepared) -> list[Check]:
+    """What is worth knowing about a preparation and is no doubt."""
+    return notes_on(made.facts)
+
+
+def write_ledger(made: Prepared, lang: str, data: DataConfig | None = None) -> None:
     """The ledger as a page beside the token files: OUT/ledger.html."""
     facts = made.facts
     page = ledger_html(
@@ -58,7 +83,7 @@ def write_ledger(made: Prepared, lang: str) -> None:
         facts["sources"],
         facts["examples"],
         facts["left_aside"],
-        [doubt.text(lang) for doubt in doubts(made)],
+        [item.text(lang) for item in doubts(made, data) + remarks(made)],
         lang,
         ", ".join(str(source["name"]) for source in facts["sources"][:3]) or made.folder.name,
     )
@@ -132,5 +157,5 @@ def tokens_for(
     else:
         made = prepare_tokens(recipe.sources, recipe.data, out, progress, tokenizer)
     if not made.facts["reused"]:
-        write_ledger(made, lang)
+        write_ledger(made, lang, recipe.data)
     return made

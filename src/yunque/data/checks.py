@@ -115,7 +115,10 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
         warn("unknown_many", unknown=unknown, tokens=tokens, percent=100 * unknown / tokens)
     bad = doubts.get("bad", {"count": 0})
     if bad["count"]:
-        warn("bad_records", count=bad["count"], first=bad["examples"][0])
+        read = facts["ledger"]["bytes"]["read"]
+        percent = 100 * bad["bytes"] / read
+        key = "bad_lines" if bad["lines"] == bad["count"] else "bad_records"
+        warn(key, count=bad["count"], percent=percent, first=bad["examples"][0])
     without = doubts.get("without_loss", 0)
     if without and facts.get("masked"):
         numbers = {
@@ -162,6 +165,36 @@ def check_data(facts: Mapping[str, Any], tokens_lost: int) -> tuple[list[Check],
     for source in facts.get("sources", []):
         if source["languages"]:
             warn("languages", name=source["name"], languages=", ".join(source["languages"]))
+        if source.get("text_column"):
+            what = "one_column" if source["layout"] == "table" else "one_field"
+            warn(what, name=source["name"], column=source["text_column"])
         if source.get("found") == "detected":
             warn("encoding_detected", name=source["name"], encoding=source["encoding"])
     return errors, warnings
+
+
+def notes_on(facts: Mapping[str, Any]) -> list[Check]:
+    """What is worth knowing about the data and is no doubt by itself.
+
+    Args:
+        facts: of `Prepared`.
+    """
+    found = []
+    size, asked = facts.get("vocab_size", 0), facts.get("vocab_size_asked") or 0
+    if size < asked:
+        found.append(Check("data.vocabulary_smaller", {"size": size, "asked": asked}))
+    doubts: Mapping[str, Any] = facts.get("doubts", {})
+    count, total = doubts.get("digits_alone", 0), facts.get("documents", 0)
+    if count <= COPIES_FRACTION * total:
+        return found
+    one, other = doubts["digits_alone_at"]
+    numbers = {
+        "count": count,
+        "total": total,
+        "percent": 100 * count / total,
+        "forms": doubts["digits_alone_forms"],
+        "one": one,
+        "other": other,
+        "held": doubts["number_copies"],
+    }
+    return [*found, Check("data.digits_alone", numbers)]

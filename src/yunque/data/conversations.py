@@ -114,7 +114,8 @@ def columns_of(setting: str) -> dict[str, str]:
     """The names that a user gives to columns: "prompt=q,completion=a" → {"prompt": "q", …}.
 
     Raises:
-        InputError: not of that form, a name of ours that does not exist, or one named twice.
+        InputError: not of that form, a name of ours that does not exist, one named twice, or one
+            column under two names.
     """
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in setting.split(","))):
@@ -128,6 +129,13 @@ def columns_of(setting: str) -> dict[str, str]:
             raise InputError("columns: " + unknown_name(ours, (*COLUMNS, *INSIDE), "name"))
         if ours in found:
             raise InputError(f"columns {setting!r}: {ours} is named twice; keep one of them.")
+        known = INSIDE if ours in INSIDE else COLUMNS  # names inside a message are others
+        twin = next((name for name in found if name in known and found[name] == theirs), None)
+        if twin:
+            raise InputError(
+                f"columns {setting!r}: {theirs!r} cannot be both {twin} and {ours}. Give each its "
+                "own column."
+            )
         found[ours] = theirs
     return found
 
@@ -151,11 +159,12 @@ def recognise(fields: Mapping[str, Any], columns: Mapping[str, str], where: str 
                 where,
                 f"no column {theirs!r} (named for {ours}); the columns are {seen(fields)}.{hint}",
             )
+    given, columns = columns, columns_in(fields, columns)
     here = {name for name in COLUMNS if column(name, columns) in fields}
     fitting = [
         (shape, needed) for shape, sets in NEEDED.items() for needed in sets if here >= {*needed}
     ]
-    meant = [(shape, needed) for shape, needed in fitting if set(needed) & set(columns)]
+    meant = [(shape, needed) for shape, needed in fitting if set(needed) & set(given)]
     fitting = meant or fitting
     if len(fitting) > 1:
         names = [f"{shape} ({', '.join(needed)})" for shape, needed in fitting]
@@ -180,6 +189,22 @@ def recognise(fields: Mapping[str, Any], columns: Mapping[str, str], where: str 
         f"{known}. Name yours, for example --columns prompt=q,completion=a (our name, then the "
         "name in the file).",
     )
+
+
+def columns_in(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """The mapping of a user with the columns that are ours but for capitals and spaces around.
+
+    A column that stands there as we write it, or that the user named, needs none; nor is one
+    guessed of two.
+    """
+    found = dict(columns)
+    for name in COLUMNS:
+        if column(name, columns) in fields or name in columns:
+            continue
+        alike = [str(seen) for seen in fields if str(seen).strip().lower() == name]
+        if len(alike) == 1 and alike[0] not in columns.values():
+            found[name] = alike[0]
+    return found
 
 
 def misspelt(fields: Mapping[str, Any], known: Sequence[str]) -> str:
@@ -214,10 +239,11 @@ def messages_of(
     Raises:
         InputError: file and line, what is wrong, and what to do.
     """
-    where = f"{record.source}:{record.line}"
+    where = record.where
     fields = record.fields
     if shape is None:
         shape = recognise(fields, columns, where)
+    columns = columns_in(fields, columns)
     if shape is Shape.TEXT:
         return text_of(fields, columns, where)
     get = Columns(fields, columns, where)

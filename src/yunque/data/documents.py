@@ -16,9 +16,9 @@ from yunque.config import DataConfig
 from yunque.data.alignment import Rendered, render
 from yunque.data.chat_template import CHAT_TOKENS, ChatTemplate, chat_template_of
 from yunque.data.checks import Check
-from yunque.data.conversations import Shape, columns_of, messages_of, recognise
+from yunque.data.conversations import Shape, column, columns_in, columns_of, messages_of, recognise
 from yunque.data.encodings import BadRecord, OnBad, ReadNotes
-from yunque.data.reader import Record
+from yunque.data.reader import Record, record_named
 from yunque.data.records import record_kind
 from yunque.data.rendered import check_encodable
 from yunque.data.sources import (
@@ -37,12 +37,31 @@ from yunque.files import sha256, storage_error
 
 BAD_EXAMPLES = 100
 LINE_BITS = 40
+# In these bits stands a line, or where others share it (the highest bit says so) line and record.
+RECORD_BITS = 26
+SHARED_LINE = 1 << (LINE_BITS - 1)
+
+
+def line_code(record: Record) -> int:
+    """Where a record stands in its source, in LINE_BITS bits; the line alone where it is far on."""
+    if not record.number or record.number >> RECORD_BITS:
+        return record.line
+    code = record.line << RECORD_BITS | record.number
+    return code | SHARED_LINE if code < SHARED_LINE else record.line
+
+
+def line_and_record(code: int) -> tuple[int, int]:
+    """What `line_code` holds; 0 for the record where the line tells which one it is."""
+    if not code & SHARED_LINE:
+        return code, 0
+    return (code ^ SHARED_LINE) >> RECORD_BITS, code & ((1 << RECORD_BITS) - 1)
 
 
 class Piece(NamedTuple):
     """A stretch of one document; `rendered` conversations and records come in one piece.
 
-    `source` is the number of the source, `line` where the document begins in it. `blank`: the
+    `source` is the number of the source, `line` where the document begins in it (of a record:
+    its `line_code`). `blank`: the
     document is nothing but white space. `separator`: a separator stands before this document.
     """
 
@@ -90,7 +109,7 @@ class Corpus:
         self.template = self.chat.source
         self.notes = [ReadNotes() for _ in self.sources]
         self.bad: list[BadRecord] = []
-        self.bad_count = 0
+        self.bad_count = self.bad_lines = self.bad_bytes = 0
         self.template_doubts: list[Check] = []
         self.render_notes: dict[str, int] = {}
         self._checked = False
@@ -129,14 +148,16 @@ class Corpus:
         """
         if survey:
             self.notes = [ReadNotes() for _ in self.sources]
-            self.bad, self.bad_count = [], 0
+            self.bad, self.bad_count, self.bad_lines, self.bad_bytes = [], 0, 0, 0
         self.render_notes = {}
         for number, source in enumerate(self.sources):
             notes = self.notes[number] if survey else ReadNotes()
 
-            def skip(record: BadRecord) -> None:
+            def skip(record: BadRecord, lines: bool = source.kind == "text") -> None:
                 if survey:
                     self.bad_count += 1
+                    self.bad_lines += lines
+                    self.bad_bytes += record.size
                     if len(self.bad) < BAD_EXAMPLES:
                         self.bad.append(record)
 
@@ -174,15 +195,18 @@ class Corpus:
         """The records of a source: texts as they are, conversations rendered."""
         shape: Shape | None = None
         for record in records_of(source, self.config, notes, on_bad):
-            where = f"{record.source}:{record.line}"
+            where = record.where
             if shape is None:  # of the whole file; where none fits, no record can be skipped to
                 shape = recognise(record.fields, self.columns, where)
+                columns = columns_in(record.fields, self.columns)
+                if shape is Shape.TEXT and column("text", columns) not in record.fields:
+                    notes.text_column = str(next(iter(record.fields)))
             try:
                 piece = self.of_record(number, record, shape)
             except InputError as fault:
                 if on_bad is None:
                     raise
-                reason = str(fault).removeprefix(f"{where}: ")
+                reason = str(fault).removeprefix(f"{record.source}:{record.line}: ")
                 on_bad(BadRecord(record.source, record.line, reason, record.size))
                 continue
             yield piece
@@ -192,16 +216,16 @@ class Corpus:
         with self.skippable():
             found = messages_of(record, self.columns, shape)
         if isinstance(found, str):
-            return Piece(number, found, record.line, blank=not found.strip(), record=True)
+            return Piece(number, found, line_code(record), blank=not found.strip(), record=True)
         if not self._checked:
             self.template_doubts = check_template(self.chat)
             self._checked = True
         rendered = render(found, self.chat)
-        with self.skippable(), placed(f"{record.source}:{record.line}"):
+        with self.skippable(), placed(record.where):
             check_encodable(rendered, self.tokenizer)
         for note in rendered.notes:
             self.render_notes[note] = self.render_notes.get(note, 0) + 1
-        return Piece(number, rendered.text, record.line, rendered=rendered, record=True)
+        return Piece(number, rendered.text, line_code(record), rendered=rendered, record=True)
 
     @contextmanager
     def skippable(self) -> Iterator[None]:
@@ -225,10 +249,12 @@ class Corpus:
         return sum(notes.bytes_read for notes in self.notes)
 
     def bad_records(self) -> dict[str, Any]:
-        """What was left out because it could not be read or used."""
+        """What was left out because it could not be read or used: lines of texts, and records."""
         examples = [f"{bad.source}:{bad.line}: {bad.reason}" for bad in self.bad]
-        return {"count": self.bad_count, "examples": examples}
+        counts = {"count": self.bad_count, "lines": self.bad_lines, "bytes": self.bad_bytes}
+        return {**counts, "examples": examples}
 
     def place(self, code: int) -> str:
-        """`file:line` of source << LINE_BITS | line."""
-        return f"{self.names[code >> LINE_BITS]}:{code & ((1 << LINE_BITS) - 1)}"
+        """`file:line` of source << LINE_BITS | line; with the record where lines are shared."""
+        line, number = line_and_record(code & ((1 << LINE_BITS) - 1))
+        return f"{self.names[code >> LINE_BITS]}:{line}{', ' * bool(number)}{record_named(number)}"

@@ -13,9 +13,9 @@ import zlib
 
 KEY = b"yunque split 1"
 NEAR_KEY = b"yunque near 1"
-NUMBERS_KEY = b"yunque numbers 1"
+FORM_KEY = b"yunque form 1"
 ACCENTS = re.compile("[̀-ͯ]")
-DIGITS_ALIKE = bytes.maketrans(b"0123456789", b"0000000000")
+NUMBERS = re.compile(rb"[0-9]+")
 WHITE_SPACE = b" \t\n\r\x0b\x0c"
 NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
@@ -32,9 +32,10 @@ class DocumentKeys:
 
     def __init__(self) -> None:
         self._exact = hashlib.blake2b(key=KEY, digest_size=8)
-        self._form = hashlib.blake2b(key=NEAR_KEY, digest_size=8)
-        self._numbers = hashlib.blake2b(key=NUMBERS_KEY, digest_size=8)
-        self._fed = self._digits = 0  # bytes of the form so far, and digits among them
+        self._near = hashlib.blake2b(key=NEAR_KEY, digest_size=8)
+        self._form = hashlib.blake2b(key=FORM_KEY, digest_size=8)
+        self._fed = self._digits = 0  # bytes for the near key so far, and digits among them
+        self._in_number = False  # whether they end in a digit
 
     def update(self, text: str) -> int:
         """Add a stretch of the document; return its size in bytes of UTF-8."""
@@ -48,11 +49,16 @@ class DocumentKeys:
         else:
             raw = raw.lower()
         part = raw.translate(None, WHITE_SPACE)[: NEAR_BYTES - self._fed]
-        digits = part.translate(None, NO_DIGITS)
-        self._form.update(part.translate(DIGITS_ALIKE))
-        self._numbers.update(digits)
+        digits = len(part.translate(None, NO_DIGITS))
+        form = NUMBERS.sub(b"0", part) if digits else part
+        if self._in_number and form.startswith(b"0"):
+            form = form[1:]  # the number began in the stretch before
+        self._near.update(part)
+        self._form.update(form)
         self._fed += len(part)
-        self._digits += len(digits)
+        self._digits += digits
+        if part:
+            self._in_number = part[-1:].isdigit()
         return size
 
     def exact(self) -> int:
@@ -61,11 +67,10 @@ class DocumentKeys:
 
     def near(self) -> int:
         """Equal for texts that differ in case, white space or accents only."""
-        both = self._form.digest() + self._numbers.digest()
-        return int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "little")
+        return int.from_bytes(self._near.digest(), "little")
 
     def form(self) -> int:
-        """Equal for texts that differ in their digits too."""
+        """Equal for texts that differ in their numbers too, however many digits these have."""
         return int.from_bytes(self._form.digest(), "little")
 
     def about_numbers(self) -> bool:

@@ -73,6 +73,9 @@ class Damaged(Exception):
     """Compressed data that cannot be unpacked; the caller knows the line."""
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 @dataclass(frozen=True)
 class BadRecord:
     """A record or line that was left out: where it begins, why, and its UTF-8 bytes."""
@@ -99,6 +102,7 @@ class ReadNotes:
     (or, below 0, longer) the text became. For records, these are about the values.
 
     `layout`, `header`, `delimiter`: how the records of a file stand in it (see `records`).
+    `text_column`: the only column, which is taken for the text though it is not called so.
     """
 
     compressed_bytes: int = 0  # size on disk where the file is compressed, else 0
@@ -121,6 +125,7 @@ class ReadNotes:
     layout: str = ""
     header: bool | None = None
     delimiter: str = ""
+    text_column: str = ""
 
     @property
     def open_bytes(self) -> int:
@@ -476,8 +481,11 @@ def utf16_order(head: bytes) -> str:
     return ""
 
 
-def head_fault(path: Path, named: str = "auto") -> str:
+def head_fault(path: Path, named: str = "auto", binary: bool = False) -> str:
     """One sentence where the beginning of the file cannot be text, else "".
+
+    Args:
+        binary: it need not be text; whether it is there at all is looked at.
 
     Raises:
         InputError: compressed data that cannot be unpacked.
@@ -491,6 +499,10 @@ def head_fault(path: Path, named: str = "auto") -> str:
                 break
     except Damaged as fault:
         return f"{path}:1: {fault}. Expected a whole compressed file; copy it again."
+    if head.startswith(LFS_POINTER):
+        return f"{path}: only a pointer of Git LFS, which has not fetched the file: `git lfs pull`."
+    if binary:
+        return ""
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return f"{path}: {kind} data under a name that does not say so; add its suffix."
@@ -591,8 +603,8 @@ def not_text(
         )
     else:
         mend = (
-            "If it is an older Western European text, name it: encoding = "
-            '"windows-1252" (or "latin-1"); else save it as UTF-8.'
+            "If it is an older Western European text, name its encoding: --encoding windows-1252 "
+            "(or latin-1); else save it as UTF-8."
         )
     return f"{path}:{line}: not {notes.encoding.upper()}: {found}. {mend}"
 

@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from yunque.data.encodings import byte_fault, too_long, utf8_size
@@ -46,11 +46,15 @@ SPACE = re.compile(r"[ \t\r\n]*+")
 
 @dataclass(frozen=True)
 class Raw:
-    """The text of a record before it is parsed; `cut`: the file ended inside it."""
+    """The text of a record before it is parsed; `cut`: the file ended inside it.
+
+    `number`: as in `Record`.
+    """
 
     text: str
     line: int
     cut: bool = False
+    number: int = 0
 
 
 def no_constant(text: str) -> NoReturn:
@@ -111,9 +115,9 @@ def parsed(raw: Raw, reader: Reader) -> Record | None:
             if raw.cut:
                 fault = f"the file is cut off inside this record ({fault})"
     if fault:
-        reader.bad(fault, raw.line, raw.text)
+        reader.bad(fault, raw.line, raw.text, number=raw.number)
         return None
-    return reader.record(fields, raw.text, raw.line, utf8_size(raw.text))
+    return reader.record(fields, raw.text, raw.line, utf8_size(raw.text), raw.number)
 
 
 def without_blank_end(
@@ -135,9 +139,18 @@ def without_blank_end(
 
 
 def read_jsonl(blocks: Iterable[str], reader: Reader) -> Iterator[Record]:
-    """One object a line."""
+    """One object a line.
+
+    Raises:
+        InputError: it is written over several lines, as in a .json file.
+    """
     for line, number in without_blank_end(lines_of(blocks, reader), reader):
         text = line.rstrip("\r\n")
+        if number == 1 and text.strip() in ("{", "["):
+            raise InputError(
+                f"{reader.source}:1: the first record goes over several lines, but .jsonl has one "
+                "record a line. Rename the file to .json, where it may."
+            )
         reader.structure(len(line) - len(text))
         record = parsed(Raw(text, number, cut=not line.endswith("\n")), reader)
         if record:
@@ -228,7 +241,7 @@ def read_json(blocks: Iterable[str], reader: Reader) -> Iterator[Record]:
     first = cursor.peek()
     if first == "[":
         reader.notes.layout = "list"
-        yield from records_of(list_items(cursor, reader), reader)
+        yield from records_of(list_items(cursor, reader), reader, cursor.line)
         end_of_file(cursor, reader)
         return
     if first != "{":
@@ -245,9 +258,17 @@ def read_json(blocks: Iterable[str], reader: Reader) -> Iterator[Record]:
         yield from single_object(raw, reader)
 
 
-def records_of(raws: Iterable[Raw], reader: Reader) -> Iterator[Record]:
-    """The good ones, parsed."""
-    for raw in raws:
+def records_of(raws: Iterable[Raw], reader: Reader, begin: int = 0) -> Iterator[Record]:
+    """The good ones, parsed; those that share a line are numbered.
+
+    Args:
+        begin: the line in which their list begins.
+    """
+    before = begin
+    for number, raw in enumerate(raws, 1):
+        if raw.line == before:
+            raw = replace(raw, number=number)
+        before = raw.line + raw.text.count("\n")
         record = parsed(raw, reader)
         if record:
             yield record
@@ -339,11 +360,14 @@ def single_object(raw: Raw, reader: Reader) -> Iterator[Record]:
         (key,) = tables
         notes.layout = f"list under {key!r}"
         reader.structure(size)
-        for item in list_items(cursor_at(raw, key, reader), reader):
-            reader.structure(-utf8_size(item.text))
-            record = parsed(item, reader)
-            if record:
-                yield record
+        cursor = cursor_at(raw, key, reader)
+
+        def items() -> Iterator[Raw]:
+            for item in list_items(cursor, reader):
+                reader.structure(-utf8_size(item.text))
+                yield item
+
+        yield from records_of(items(), reader, cursor.line)
         return
     lengths = {key: len(value) for key, value in lists.items()}
     if len(lists) == len(fields) and not tables and len(set(lengths.values())) == 1:

@@ -18,8 +18,9 @@ WORDS = {
 }
 LEAST_HITS = 12  # words of one language in a sample
 CLEAR = 2.0  # times the words of the next language
-SAMPLE_CHARACTERS = 2_000
-SPACING = 8_000  # characters from one sample to the next
+SAMPLE_CHARACTERS = 1_000  # longer than most quotations, so that these raise nothing
+LEAST_SAMPLES = 2  # of a language that a file is said to hold
+DENSE = 64  # samples that follow one another, before every second stretch is passed over
 
 _ALL = {language: frozenset(words.split()) for language, words in WORDS.items()}
 _OWN = {
@@ -41,37 +42,35 @@ def language_of(text: str) -> str | None:
 
 
 class LanguageSurvey:
-    """The languages of one file, from samples spread over it."""
+    """The languages of one file, from samples spread over it: all of a short file, and of a long
+    one ever fewer, each of which then stands for the stretches that were passed over.
+    """
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._buffer = ""
-        self._samples = 0
-        self._skip = 0
+        self.counts: dict[str, int] = {}  # language → stretches of SAMPLE_CHARACTERS
+        self._held = ""
+        self._samples = self._skip = 0
 
     def update(self, text: str) -> None:
-        """Look at samples of a stretch; short ones are put together first."""
-        if len(text) <= SAMPLE_CHARACTERS:
-            self._buffer += text
-            if len(self._buffer) >= SAMPLE_CHARACTERS:
-                self._look(self._buffer)
-                self._buffer = ""
-            return
-        for start in range(0, len(text), SPACING):
-            self._look(text[start : start + SAMPLE_CHARACTERS])
+        """Look at the stretches of a text that follows what came before."""
+        text = self._held + text if self._held else text
+        whole = len(text) - len(text) % SAMPLE_CHARACTERS
+        for start in range(0, whole, SAMPLE_CHARACTERS):
+            if self._skip:
+                self._skip -= 1
+            else:
+                self._look(text[start : start + SAMPLE_CHARACTERS])
+        self._held = text[whole:]
 
     def _look(self, sample: str) -> None:
-        if self._skip:
-            self._skip -= 1
-            return
         self._samples += 1
-        self._skip = self._samples // 64  # ever fewer in a long file
+        self._skip = self._samples // DENSE
         language = language_of(sample)
         if language:
-            self.counts[language] = self.counts.get(language, 0) + 1
+            self.counts[language] = self.counts.get(language, 0) + 1 + self._skip
 
     def mixed(self) -> list[str]:
-        """The languages that make up at least a tenth of the samples each, where two or more do."""
-        total = sum(self.counts.values())
-        found = [name for name, count in self.counts.items() if count >= max(2, total / 10)]
+        """The languages that make up at least a tenth of the text each, where two or more do."""
+        least = max(LEAST_SAMPLES, sum(self.counts.values()) / 10)
+        found = [name for name, count in self.counts.items() if count >= least]
         return sorted(found) if len(found) > 1 else []

@@ -3,8 +3,9 @@
 Three accounts, each an equation between what one part of the program read and what other parts,
 counting on their own, wrote, trained or left out:
 
-    documents  read = train + val + test + duplicate + blank + bad
-    bytes      read = train + val + test + duplicate + blank + separators
+    documents  read = train + val + test + duplicate + blank + bad, where a document that the split
+               divides goes by where it begins and ends (train_val, train_test, val_test)
+    bytes      read = train + val + test + duplicate + blank + separators + bad
     tokens     read = trained + masked + first + unused + truncated + held_out + duplicate
                and positions of an epoch = trained + masked + padding (masked: of the epoch's rows)
 

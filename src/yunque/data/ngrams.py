@@ -83,17 +83,33 @@ def count(ids: Ids, vocabulary: int, orders: int = ORDERS) -> Counts:
     for order in range(1, orders + 1):
         # Place i holds the number of the n-gram that begins there.
         pairs = keys[: len(ids) - order + 1] * vocabulary + ids[order - 1 :]
-        found, first, named, times = np.unique(
-            pairs, return_index=True, return_inverse=True, return_counts=True
-        )
+        found, first, named, times = distinct(pairs)
         if suffix is not None:
             # An n-gram of the order below follows as many tokens as distinct n-grams end in it.
             followers.append(np.bincount(suffix[first + 1], minlength=len(counts[-1])))
         grams.append(found)
-        counts.append(times.astype(np.int64))
-        keys = suffix = named.astype(np.int64)
+        counts.append(times)
+        keys = suffix = named
     followers.append(np.zeros(0, np.int64))
     return Counts(vocabulary, tuple(grams), tuple(counts), tuple(followers))
+
+
+def distinct(values: Ids) -> tuple[Ids, Ids, Ids, Ids]:
+    """(different values, ascending; where each first stands; number of each; how often).
+
+    What `np.unique` tells, several times faster: value and place are sorted as one number, which
+    needs no indirect sort. Keys of n-grams leave room for it: at most TRAIN_TOKENS places, as many
+    contexts and the vocabulary, 20 bits, 20 bits and the rest.
+    """
+    bits = len(values).bit_length()
+    assert int(values.max()) >> (63 - bits) == 0, "value and place do not fit into 63 bits"
+    both = np.sort(values << bits | np.arange(len(values)))
+    place, both = both & ((1 << bits) - 1), both >> bits
+    new = np.concatenate([[True], both[1:] != both[:-1]])
+    starts = np.flatnonzero(new)
+    named = np.empty(len(values), np.int64)
+    named[place] = np.cumsum(new) - 1
+    return both[starts], place[starts], named, np.diff(starts, append=len(values))
 
 
 def level(counts: Counts, order: int, highest: bool) -> Level:
@@ -101,7 +117,9 @@ def level(counts: Counts, order: int, highest: bool) -> Level:
     times = counts.counts[order - 1] if highest else counts.followers[order - 1]
     grams = counts.grams[order - 1]
     kept = times > 0
-    contexts, place = np.unique(grams[kept] // counts.vocabulary, return_inverse=True)
+    leading = grams[kept] // counts.vocabulary  # ascending, as the keys are
+    new = np.concatenate([[True], leading[1:] != leading[:-1]])[: len(leading)]
+    contexts, place = leading[new], np.cumsum(new) - 1
     once, twice = int((times == 1).sum()), int((times == 2).sum())
     # With no n-gram seen once there is nothing to learn the unseen from: hold back very little.
     discount = once / (once + 2 * twice) if once else 1e-3

@@ -142,6 +142,24 @@ class Packing:
             padding=self.rows * self.context_length - self.targets,
         )
 
+    def least_length(self) -> int:
+        """The shortest context length that leaves a token with loss where documents are truncated.
+
+        0: no token carries loss at any length. Reads the loss mask once.
+        """
+        starts, pairs, _ = self._documents()
+        mask = self.tokens.mask
+        if mask is None:
+            return int(pairs.max(initial=0) > 0)
+        least = 0
+        for begin in range(0, mask.length, SCANNED):
+            found = np.flatnonzero(mask.read(begin, min(SCANNED, mask.length - begin))) + begin
+            pair = found - starts[np.searchsorted(starts, found, side="right") - 1]
+            pair = pair[pair > 0]  # a document's first token is never a target
+            if len(pair):
+                least = min(least or int(pair.min()), int(pair.min()))
+        return least
+
     def batch(self, rows: Ints, keys: Words | None = None) -> Batch:
         """The rows of these numbers, `(len(rows), T)`.
 
@@ -229,6 +247,14 @@ class PackedBatches:
                 "Give documents of more than one token."
             )
         if not self.counts.trained:
+            least = self.packing.least_length() if self.counts.truncated else 0
+            if least:
+                raise InputError(
+                    f"{tokens.path}: the length limit of {context_length} tokens cuts off all that "
+                    "carries loss, so there is nothing to learn: the answers begin behind it. Give "
+                    f"--max-length {least} or more (in pretraining --context-length), or "
+                    "--over-long split."
+                )
             raise no_loss(tokens)
 
     @property

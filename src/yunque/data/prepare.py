@@ -33,13 +33,14 @@ from yunque.data.alignment import Rendered
 from yunque.data.batches import TokenFile, open_split
 from yunque.data.blocks import Block, Stretch, cut_blocks
 from yunque.data.chat_template import CHAT_TOKENS
-from yunque.data.documents import LINE_BITS, Corpus
+from yunque.data.documents import LINE_BITS, Corpus, line_and_record
 from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
 from yunque.data.ngrams import of_splits
 from yunque.data.origins import Origins, origin_bytes
 from yunque.data.rendered import encode_rendered, encode_rendered_many
+from yunque.data.sources import is_data
 from yunque.data.split import (
     DUPLICATE,
     SPLITS,
@@ -249,7 +250,7 @@ def prepare_conversations(
             "left_aside": {},
             **written,
         }
-        del facts["by_source"]
+        del facts["by_source"], facts["divided"]
         return tokenizer, facts
 
     def describe_them() -> dict[str, Any]:
@@ -348,6 +349,12 @@ def rebuild_reason(out: Path, request: dict[str, Any]) -> dict[str, str] | None:
             raise InputError(
                 f"{out}: holds {', '.join(strangers)} that yunque prepare did not write, and would "
                 "overwrite them. Choose another --out."
+            )
+        texts = sorted(item.name for item in out.glob("*") if item.is_file() and is_data(item))
+        if texts:
+            raise InputError(
+                f"{out}: holds texts or records ({', '.join(texts[:3])}), among which token files "
+                f"have no place. Choose a folder of their own, as --out {out / 'tokens'}."
             )
         return {}
     old = read_json(out / "data.json")
@@ -489,15 +496,23 @@ def build(
     }
     check_bytes(corpus, survey, str(out))
     documents, sizes = Account("documents"), Account("bytes")
-    documents.read = survey.documents + survey.blank_documents + bad["count"]
+    # A line of a text that cannot be read is no document; its bytes are accounted for.
+    bad_documents = bad["count"] - bad["lines"]
+    documents.read = survey.documents + survey.blank_documents + bad_documents
     sizes.read = survey.bytes + survey.blank_bytes + survey.separators * separator_bytes
+    sizes.read += bad["bytes"]
+    divided: Mapping[str, int] = facts.pop("divided")
     for place, item in [*written["splits"].items(), (DUPLICATE, written["dropped"])]:
-        # A text split by its characters is one document in several splits, counted where it ends.
-        documents.add(place, item["documents"])
+        # A document that a split divides is counted where it ends: apart from the whole ones.
+        ending = sum(n for over, n in divided.items() if over.endswith(place))
+        documents.add(place, item["documents"] - ending)
         sizes.add(place, item["bytes"])
+    for over, n in divided.items():
+        documents.add(over, n)
     documents.add("blank", survey.blank_documents)
-    documents.add("bad", bad["count"])
+    documents.add("bad", bad_documents)
     sizes.add("blank", survey.blank_bytes)
+    sizes.add("bad", bad["bytes"])
     sizes.add("separators", survey.separators * separator_bytes)
     facts["ledger"] = closed([documents, sizes, tokens_written(written)], str(out))
     facts["sources"] = source_rows(corpus, survey, facts.pop("by_source"))
@@ -648,6 +663,7 @@ def write_tokens(
         "unknown_tokens": sum(item["unknown_tokens"] for item in splits.values()),
         "forced_cuts": writer.forced,
         "by_source": writer.by_source,
+        "divided": writer.divided,
         "doubts": writer.doubts(),
         "examples": writer.examples(),
         "reused": False,
@@ -719,6 +735,8 @@ class TokenWriter:
         self.place = place
         self.counts: dict[str, dict[str, int]] = {}
         self.by_source: dict[int, dict[str, int]] = {}
+        self.divided: dict[str, int] = {}  # "train_val" → documents that begin and end so
+        self._began: str | None = None  # the split in which the present document began
         self.characters = self.forced = 0
         self.without_loss = self.end_with_loss = 0
         self._spoken: dict[int, int] = {}  # conversations of each source
@@ -765,6 +783,12 @@ class TokenWriter:
             masked = len(ids) - int(mask.sum())
         tokens = len(ids) + ends
         counted["documents"] += block.ends
+        self._began = self._began or block.split
+        if block.ends:
+            if self._began != block.split:
+                over = f"{self._began}_{block.split}"
+                self.divided[over] = self.divided.get(over, 0) + 1
+            self._began = None
         counted["characters"] += len(block.text)
         counted["bytes"] += len(block.text.encode("utf-8"))
         counted["tokens"] += tokens
@@ -839,9 +863,11 @@ class TokenWriter:
             for run, text in self.tokenizer.whole_characters(ids[:EXAMPLE_TOKENS].tolist()):
                 shown.append([text, int(carried[at : at + len(run)].any())])
                 at += len(run)
+            line, number = line_and_record(block.line)
             example = {
                 "source": block.source,
-                "line": block.line,
+                "line": line,
+                **({"record": number} if number else {}),
                 "split": block.split,
                 "tokens": shown,
                 "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
@@ -905,15 +931,28 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
         "number_copies": 0,
         "number_doubts": 0,
         "number_doubts_at": [],
+        "digits_alone": 0,
+        "digits_alone_forms": 0,
+        "digits_alone_at": [],
     }
     doubts["long_records"] = len(survey.long_records)
     doubts["long_records_at"] = [corpus.place(place) for place in survey.long_records[:EXAMPLES]]
     if not survey.exact:
         return doubts
     doubts["copies"] = len(survey.exact) - len(np.unique(np.frombuffer(survey.exact, np.uint64)))
+    near, form = np.frombuffer(survey.near, np.uint64), np.frombuffer(survey.form, np.uint64)
+    # A form is a text without regard to its numbers; versions of it differ in nothing else.
+    _, first = np.unique(near, return_index=True)
+    forms, versions = np.unique(form[first], return_counts=True)
+    varied = np.flatnonzero((versions > 1)[np.searchsorted(forms, form)])
+    doubts["digits_alone"] = len(varied)
+    doubts["digits_alone_forms"] = int((versions > 1).sum())
+    if len(varied):
+        pair = varied[form[varied] == form[varied[0]]]
+        pair = [int(pair[0]), int(pair[near[pair] != near[pair[0]]][0])]
+        doubts["digits_alone_at"] = [corpus.place(survey.places[at]) for at in pair]
     if not codes:
         return doubts
-    near, form = np.frombuffer(survey.near, np.uint64), np.frombuffer(survey.form, np.uint64)
     split = np.frombuffer(codes, np.uint8)
     train, val = split == SPLITS.index("train"), split == SPLITS.index("val")
 
@@ -934,10 +973,7 @@ def doubts_of(corpus: Corpus, survey: Survey, codes: bytes, bad: dict[str, Any])
     # Other numbers make another sum. They make a copy where the text is not about them, and where
     # it is no form that is filled in again and again: a copy comes once.
     copied = np.frombuffer(survey.about_numbers, np.uint8) == 0
-    if doubts["number_copies"]:
-        _, first = np.unique(near, return_index=True)
-        forms, versions = np.unique(form[first], return_counts=True)
-        copied &= versions[np.searchsorted(forms, form)] <= COPY_VERSIONS
+    copied &= versions[np.searchsorted(forms, form)] <= COPY_VERSIONS
     doubtful = np.flatnonzero(numbers & copied)
     doubts["number_doubts"] = len(doubtful)
     doubts["number_doubts_at"] = places(doubtful, form)

@@ -33,12 +33,19 @@ class Record:
     columns it is the row.
     `size`: its bytes as it stands in the file, in UTF-8 (parquet: of its texts; 0 for a row of
     JSON columns).
+    `number` (1-based): which record of the file it is, where others stand in the same line; else 0.
     """
 
     fields: dict[str, Any]
     source: str
     line: int
     size: int = 0
+    number: int = 0
+
+    @property
+    def where(self) -> str:
+        """File and line for a message, and which record where the line does not tell."""
+        return f"{self.source}:{self.line}{': ' * bool(self.number)}{record_named(self.number)}"
 
 
 class Fault(Exception):
@@ -54,24 +61,31 @@ class Reader:
     notes: ReadNotes
     on_bad: OnBad | None
 
-    def record(self, fields: Any, text: str, line: int, size: int) -> Record | None:
+    def record(
+        self, fields: Any, text: str, line: int, size: int, number: int = 0
+    ) -> Record | None:
         """A record of cleaned fields, or None where they were bad and left out."""
         try:
             if not isinstance(fields, dict):
                 raise Fault(f"{named(fields)}, expected an object with named fields")
             fields = self.clean(fields, 0)
         except Fault as fault:
-            self.bad(str(fault), line, text, size)
+            self.bad(str(fault), line, text, size, number)
             return None
         self.notes.records += 1
-        return Record(fields, self.source, line, size)
+        return Record(fields, self.source, line, size, number)
 
-    def bad(self, reason: str, line: int, content: str = "", size: int | None = None) -> None:
+    def bad(
+        self, reason: str, line: int, content: str = "", size: int | None = None, number: int = 0
+    ) -> None:
         """Leave a record out and tell of it, or refuse to go on.
 
         Args:
             size: bytes that are left out; those of `content` where it is not given.
+            number: as in `Record`.
         """
+        if number:
+            reason = f"{record_named(number)}: {reason}"
         if self.on_bad is None:
             raise InputError(
                 f"{self.source}:{line}: {reason}. Mend it, or leave such records out (and have "
@@ -108,6 +122,11 @@ class Reader:
                     raise Fault("half a surrogate pair in the name of a field")
             return {key: self.clean(item, depth + 1) for key, item in value.items()}
         return value
+
+
+def record_named(number: int) -> str:
+    """ "record 42", or "" where the line tells which one it is."""
+    return f"record {number:,}" if number else ""
 
 
 def text_size(value: Any) -> int:

@@ -38,6 +38,9 @@ ACCEPTED = f"{', '.join(SUFFIXES)}, plain or {', '.join(COMPRESSIONS)}"
 # What stands in a folder beside the data and is not meant as text to learn.
 ABOUT = re.compile(r"(readme|license|licence|changelog|notice)\b.*", re.IGNORECASE)
 
+# What a preparation writes that would be read as records, were a folder prepared into itself.
+OWN_RECORDS = ("data.json", "tokenizer.json", "tokenizer_config.json")
+
 ENDINGS = 6  # named in a message
 
 Kind = Literal["text", "records"]
@@ -114,7 +117,7 @@ def find_sources(sources: Sequence[str], encoding: str = "auto") -> list[Source]
                 kind = kind_of(item)
                 assert kind, item
                 packed_columns = record_kind(item) == ".parquet"
-                fault = "" if packed_columns else head_fault(item, encoding)
+                fault = head_fault(item, encoding, packed_columns)
                 if fault:
                     faults.append(fault)
                 found.setdefault(item.resolve(), Source(str(item), kind, item))
@@ -182,10 +185,12 @@ def candidates(source: str, path: Path) -> list[Path]:
         return [item for item in matched if item.is_file()]
     found = list(path.rglob("*"))
     made = {item for item in found if item.is_dir() and is_made(item)}
+    ours = {path / name for name in OWN_RECORDS} if is_made(path) else set()
     return sorted(
         item
         for item in found
-        if not any(part.startswith(".") for part in item.relative_to(path).parts)
+        if item not in ours
+        and not any(part.startswith(".") for part in item.relative_to(path).parts)
         and made.isdisjoint(item.parents)
         and item.is_file()
     )

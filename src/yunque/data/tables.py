@@ -34,6 +34,8 @@ from yunque.files import storage_error
 PARQUET_ROWS = 256
 ROW_LINES = 50_000  # a field of more lines is a forgotten quote
 HEADER_CHARACTERS = 80  # a longer first field is data, not the name of a column
+DELIMITERS = ",;\t|"  # the first of them that parts the first row
+SEPARATOR_LINE = re.compile(r"sep=([^\w\s\"]|\t)\r?\n?")  # how Excel is told of another one
 NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(?:[eE][-+]?\d+)?")
 
 
@@ -76,7 +78,7 @@ def read_table(blocks: Iterable[str], reader: Reader, tabs: bool) -> Iterator[Re
     # One limit for all of Python; the largest record is ours to bound.
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_CHARACTERS))
     reader.notes.layout = "table"
-    delimiter = delimiter_of(feed, tabs)
+    delimiter = delimiter_of(feed, reader, tabs)
     reader.notes.delimiter = delimiter
     names: list[str] = []
     blank: list[int] = []  # lines; not a fault at the end of the file
@@ -145,16 +147,17 @@ def table_fault(error: Exception) -> str:
     return text
 
 
-def delimiter_of(feed: Feed, tabs: bool) -> str:
-    """Tab in a .tsv; in a .csv comma, or what the first row has where it has no comma."""
+def delimiter_of(feed: Feed, reader: Reader, tabs: bool) -> str:
+    """What a first line `sep=X` says; else tab in a .tsv, in a .csv what the first row has."""
     first = next(iter(feed), "")
+    said = SEPARATOR_LINE.fullmatch(first)
+    if said:
+        reader.structure(utf8_size(first))
+        return said[1]
     feed.again.extend(feed.taken)
     if tabs:
         return "\t"
-    widths = {delimiter: fields_in(first, delimiter) for delimiter in ",;\t"}
-    if widths[","] > 1:
-        return ","
-    return ";" if widths[";"] > 1 else "\t" if widths["\t"] > 1 else ","
+    return next((found for found in DELIMITERS if fields_in(first, found) > 1), DELIMITERS[0])
 
 
 def fields_in(line: str, delimiter: str) -> int:

@@ -674,6 +674,8 @@ def loaded_tokenizer(spec: str) -> Tokenizer | None:
     """
     if is_path(spec):
         return load_tokenizer(path_of(spec))
+    if spec.endswith((".json", ".model")) or spec.startswith((".", "/", "~")):
+        raise InputError(f"tokenizer {spec!r}: no such file or folder.")
     parse_spec(spec)
     return None
 

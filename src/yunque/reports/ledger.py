@@ -109,6 +109,8 @@ def example(number: int, found: object) -> dict[str, Any]:
     for name in ("source", "line", "left_out"):
         if type(found.get(name)) is not int or found[name] < 0:
             raise Damage(f"{place}.{name}")
+    if type(found.get("record", 0)) is not int or found.get("record", 0) < 0:
+        raise Damage(f"{place}.record")
     if found.get("split") not in ("train", "val", "test"):
         raise Damage(f"{place}.split")
     for token in found["tokens"]:

@@ -14,7 +14,7 @@ from typing import Any
 from yunque.reports.log import Log
 from yunque.reports.markup import both, details, foreign, section, spans, table
 from yunque.words import LANGUAGES, say
-from yunque.words.ledger import equations, left_aside
+from yunque.words.ledger import equations, example_place, left_aside
 from yunque.words.writing import number, visible
 
 SOURCES = 100
@@ -119,8 +119,7 @@ def _example(example: Mapping[str, Any], names: Sequence[str], lang: str) -> str
 
 def example_heading(example: Mapping[str, Any], names: Sequence[str], lang: str) -> str:
     """Where a record stands, and which split it went to."""
-    source = example["source"]
-    place = f"{names[source] if source < len(names) else ''}:{example['line']}"
+    place = example_place(example, names, lang)
     spoken = say(f"ledger.{example['split']}", lang)
     return say("ledger.example", lang, place=visible(place), split=spoken)
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from yunque.screen.lines import encodable
 from yunque.words import say
-from yunque.words.ledger import equations
+from yunque.words.ledger import equations, example_place
 from yunque.words.writing import number, visible
 
 LEFT, RIGHT = "⟦", "⟧"  # around what carries loss, where there are no colours
@@ -39,7 +39,7 @@ def print_examples(
     with console.capture() as captured:
         console.print(Text(say("ledger.examples", lang)))
         for example in examples:
-            console.print(Text("  " + visible(example_place(example, names)), "bold"))
+            console.print(Text("  " + visible(example_place(example, names, lang)), "bold"))
             line = Text("    ", overflow="fold")
             for carries, group in groupby(example["tokens"], lambda token: bool(token[1])):
                 text = visible("".join(token for token, _ in group))
@@ -52,10 +52,3 @@ def print_examples(
                 line.append(" " + say("ledger.left_out", lang, n=left), "dim")
             console.print(line)
     stream.write(encodable(captured.get(), console.encoding))
-
-
-def example_place(example: Mapping[str, Any], names: Sequence[str]) -> str:
-    """`chats.jsonl:12`, or the number alone where the records come from no file."""
-    number_of_source = example["source"]
-    name = names[number_of_source] if number_of_source < len(names) else ""
-    return f"{name}:{example['line']}"

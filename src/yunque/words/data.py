@@ -81,9 +81,15 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "data.bad_records": (
         "{count:,} {count:|record was|records were} left out because {count:|it|they} could not be "
-        "read; the first: {first}",
+        "read ({percent:.1f} % of the bytes); the first: {first}",
         "{count:|Se ha|Se han} dejado fuera {count:,} {count:|registro|registros} que no "
-        "{count:|se podía|se podían} leer; el primero: {first}",
+        "{count:|se podía|se podían} leer ({percent:.1f} % de los bytes); el primero: {first}",
+    ),
+    "data.bad_lines": (
+        "{count:,} {count:|line was|lines were} left out because {count:|it|they} could not be "
+        "read ({percent:.1f} % of the bytes); the first: {first}",
+        "{count:|Se ha|Se han} dejado fuera {count:,} {count:|línea|líneas} que no "
+        "{count:|se podía|se podían} leer ({percent:.1f} % de los bytes); la primera: {first}",
     ),
     "data.no_loss": (
         "{total:|The one conversation|{count:,} of {total:,} conversations} {count:|holds|hold} no "
@@ -108,6 +114,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "El límite de longitud corta {lost:,} de los {tokens:,} tokens de entrenamiento "
         "({percent:.1f} %): hay respuestas que se quedan sin final. Sube --max-length (al "
         "preentrenar, --context-length) o usa --over-long split.",
+    ),
+    "data.all_lost_to_length": (
+        "The length limit of {length:,} tokens cuts off all that carries loss: the answers begin "
+        "behind it, and nothing can be learnt. Give --max-length {least} or more, or --over-long "
+        "split.",
+        "El límite de {length:,} tokens corta todo lo que cuenta para la pérdida: las respuestas "
+        "empiezan más allá y no hay nada que aprender. Usa --max-length {least} o más, o "
+        "--over-long split.",
     ),
     "data.copies": (
         "{count:,} of {total:,} documents ({percent:.1f} %) {count:|is|are} equal to an earlier "
@@ -136,6 +150,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "(por ejemplo {val} y {train}), aunque {count:|tiene|tienen} pocas: la pérdida de "
         "validación puede parecer mejor de lo que es. Si son copias, quítalas.",
     ),
+    "data.digits_alone": (
+        "{count:,} of {total:,} documents ({percent:.0f} %) are equal to another but for their "
+        "digits, in {forms:,} {forms:|form|forms} (for example {one} and {other}); {held:,} of "
+        "them {held:|is|are} held out for validation while {held:|its|their} like is trained on. "
+        "In exercises in arithmetic that is usual; elsewhere they may be copies.",
+        "{count:,} de {total:,} documentos ({percent:.0f} %) solo se distinguen de otro en las "
+        "cifras, en {forms:,} {forms:|forma|formas} (por ejemplo {one} y {other}); {held:,} de "
+        "ellos {held:|está reservado|están reservados} para validar mientras se entrena con otros "
+        "iguales. En ejercicios de aritmética es lo normal; en otros textos pueden ser copias.",
+    ),
     "data.val_in_train": (
         "{seen:,} of the {lines:,} longer lines of the validation text ({percent:.0f} %) also "
         "{seen:|stands|stand} in the training text: the validation loss will look better than it "
@@ -155,10 +179,36 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name} mezcla idiomas ({languages}). Si no es a propósito, separa el archivo.",
     ),
     "data.encoding_detected": (
-        "{name} is not UTF-8; it was read as {encoding}, which fits its bytes. If letters look "
-        "wrong, name the encoding (--encoding latin-1).",
-        "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si alguna "
-        "letra sale mal, indica la codificación (--encoding latin-1).",
+        "{name} is not UTF-8; it was read as {encoding}, which fits its bytes. Where that is right "
+        "there is nothing to do (--encoding {encoding} says so once and for all); if letters look "
+        "wrong, give another --encoding.",
+        "{name} no está en UTF-8; se ha leído como {encoding}, que encaja con sus bytes. Si es lo "
+        "correcto, no hay nada que hacer (--encoding {encoding} lo deja dicho); si alguna letra "
+        "sale mal, da otro --encoding.",
+    ),
+    "data.vocabulary_smaller": (
+        "The vocabulary has {size:,} entries, not the {asked:,} that were asked for: this text "
+        "gives no more.",
+        "El vocabulario tiene {size:,} entradas y no las {asked:,} que se pedían: este texto no da "
+        "para más.",
+    ),
+    "data.one_column": (
+        "{name} has a single column, {column!r}, which is no name known here: it is read as plain "
+        "text, and all of it is learnt. Separators tried: comma, semicolon, tab and |. If there "
+        "are more columns, save the file with one of these; if the column is text, say so: "
+        '--columns "text={column}".',
+        "{name} tiene una sola columna, {column!r}, que no es ningún nombre conocido: se lee como "
+        "texto sin más y se aprende entera. Separadores probados: coma, punto y coma, tabulador y "
+        "|. Si hay más columnas, guarda el archivo con uno de ellos; si la columna es texto, "
+        'dilo: --columns "text={column}".',
+    ),
+    "data.one_field": (
+        "The records of {name} have a single field, {column!r}, which is no name known here: it "
+        "is read as plain text, and all of it is learnt. If that is meant, say so: --columns "
+        '"text={column}".',
+        "Los registros de {name} tienen un solo campo, {column!r}, que no es ningún nombre "
+        "conocido: se lee como texto sin más y se aprende entero. Si es a propósito, dilo: "
+        '--columns "text={column}".',
     ),
     "data.pad_is_end": (
         "This tokenizer pads with its end token. Trainers that mask padding by its id would mask "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yunque.words.writing import number
@@ -17,6 +17,18 @@ WORDS: dict[str, tuple[str, str]] = {
     "ledger.train": ("training", "entrenamiento"),
     "ledger.val": ("validation", "validación"),
     "ledger.test": ("test", "prueba"),
+    "ledger.train_val": (
+        "split over training and validation",
+        "repartidos entre entrenamiento y validación",
+    ),
+    "ledger.train_test": (
+        "split over training and test",
+        "repartidos entre entrenamiento y prueba",
+    ),
+    "ledger.val_test": (
+        "split over validation and test",
+        "repartidos entre validación y prueba",
+    ),
     "ledger.duplicate": ("dropped copies", "copias descartadas"),
     "ledger.blank": ("blank", "en blanco"),
     "ledger.bad": ("unreadable", "ilegibles"),
@@ -44,6 +56,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "Así lo ve el modelo: aprende a escribir los tokens marcados y los demás solo los lee",
     ),
     "ledger.example": ("{place} ({split})", "{place} ({split})"),
+    "ledger.record": ("{place}, record {n}", "{place}, registro {n}"),
     "ledger.left_out": ("… {n} more tokens", "… {n} tokens más"),
     "ledger.doubts": ("Look at this", "Mira esto"),
     "ledger.nothing": ("Nothing to remark.", "Nada que señalar."),
@@ -65,6 +78,16 @@ def equation(unit: str, account: Mapping[str, Any], lang: str) -> str:
     if account.get("error"):
         line += f" ({say('ledger.difference', lang, n=number(account['error'], lang))})"
     return line
+
+
+def example_place(example: Mapping[str, Any], names: Sequence[str], lang: str) -> str:
+    """`chats.jsonl:12`, with the record where others share that line; of no file, `:12` alone."""
+    from yunque.words import say
+
+    source = example["source"]
+    place = f"{names[source] if source < len(names) else ''}:{example['line']}"
+    record = example.get("record", 0)
+    return say("ledger.record", lang, place=place, n=number(record, lang)) if record else place
 
 
 def left_aside(endings: Mapping[str, int], lang: str) -> list[str]:
