@@ -708,10 +708,7 @@ class Convert:
             shard_size=self.shard_size,
             lang=lang,
         )
-        figures = {id: scientific(done.certificate.figure(id), lang) for id in ("logits", "kl")}
-        reader = done.certificate.reader
-        line = say("cli.certified", lang, reader=reader, folder=done.folder, **figures)
-        lines = [line]
+        lines = [done.sentence(lang)]
         if done.drifts:
             drifts = {name: scientific(value, lang) for name, value in done.drifts.items()}
             lines.append(say(f"cli.merged_{self.merge_onto}", lang, **drifts))

@@ -17,7 +17,7 @@ import yunque
 from yunque import cli
 from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of
 from yunque.assemble.models import load
-from yunque.config import ModelConfig
+from yunque.config import GenerateConfig, ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
 from yunque.data.tokenizer import Tokenizer, train_tokenizer
 from yunque.errors import ExportError, InputError
@@ -574,3 +574,69 @@ def test_a_gguf_file_of_other_weights_is_not_kept(
     with pytest.raises(ExportError, match=r"0\.attention\.q_proj\.weight differs by"):
         yunque.convert(source, tmp_path / "out", to="gguf", dtype="q8_0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.failed.json", "source"]
+
+
+@pytest.mark.parametrize(("to", "dtype"), [("hf", "bfloat16"), ("gguf", "q8_0")])
+def test_a_rounded_export_says_how_far_it_is_from_the_source(
+    to: str, dtype: str, tokenizers: dict[str, Tokenizer], tmp_path: Path, capsys: Any
+) -> None:
+    if to == "gguf":
+        pytest.importorskip("gguf")
+    source = source_folder(tmp_path / "source", "llama", gpt2_like(tokenizers["framed"]))
+    out = tmp_path / "out"
+    before, words = load(source, device="cpu"), ["convert", str(source), str(out), "--to", to]
+    assert cli.main([*words, "--dtype", dtype]) == 0
+    line = capsys.readouterr().out
+    after = load(out, device="cpu")
+    found = json.loads((out / "certificate.json").read_text())
+    figures = {check["id"]: check["figure"] for check in found["checks"]}
+    assert figures["tensors"] == 0.0  # what was to be written is what is there
+
+    asked = [speaker_of(before, lambda: iter([])).ids(p) for p in (*map(Prompt, TEXTS), *CHATS)]
+    rows = list(dict.fromkeys(tuple(ids[: 32 - 16]) for ids in asked if ids))
+    largest, divergences, same = 0.0, [], 0
+    with torch.no_grad():
+        for ids in rows:
+            ours, theirs = (one.module(torch.tensor([ids]))[0] for one in (before, after))
+            ours, theirs = before.module.head(ours), after.module.head(theirs)
+            largest = max(largest, (ours - theirs).abs().max().item())
+            same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+            p, q = ours.double().softmax(-1), theirs.double().softmax(-1)
+            divergences += (p * (p / q).log()).sum(-1).tolist()
+    assert largest > 1e-3
+    rounding = found["rounding"]
+    assert rounding["logits"] == pytest.approx(largest, abs=2e-5)
+    assert rounding["kl"] == pytest.approx(max(divergences), rel=0.02)
+    assert rounding["mean_kl"] == pytest.approx(sum(divergences) / len(divergences), rel=0.02)
+    assert rounding["positions"] == len(divergences)
+    assert abs(rounding["same_positions"] - same) <= 1
+    written = [
+        [
+            one.continued(row, GenerateConfig(max_new_tokens=16, temperature=0.0)).token_ids
+            for row in (*rows[:2], *rows[-2:])
+        ]
+        for one in (before, after)
+    ]
+    equal = sum(ours == theirs for ours, theirs in zip(*written, strict=True))
+    assert (rounding["texts"], rounding["same_texts"]) == (4, equal)
+
+    assert "same model" not in line
+    assert f"holds exactly the model rounded to {dtype}" in line
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for text in (line, card):
+        assert f"a logit differs by up to {largest:.1e}" in text
+        assert f"{equal} of 4 greedy texts" in text
+    assert "not exactly the model it came from" in card
+
+
+def test_the_same_model_is_said_where_nothing_was_rounded(
+    exported: Path, tmp_path: Path, capsys: Any
+) -> None:
+    yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
+    for source, dtype in (("half", "bfloat16"), ("half", "float32")):
+        out = tmp_path / dtype
+        words = ["convert", str(tmp_path / source), str(out), "--dtype", dtype, "--lang", "es"]
+        assert cli.main(words) == 0
+        assert "es el mismo modelo" in capsys.readouterr().out
+        assert json.loads((out / "certificate.json").read_text())["rounding"] is None
+        assert "redondearon" not in (out / "README.md").read_text(encoding="utf-8")

@@ -41,6 +41,7 @@ from yunque.weights.certificate import (
     Check,
     Prompt,
     Speaker,
+    answers_before,
     bounded,
 )
 from yunque.weights.export import (
@@ -49,13 +50,16 @@ from yunque.weights.export import (
     export_folder,
     finish,
     read_back,
-    round_weights,
+    rounding_figures,
+    rounds,
     settle_weights,
 )
 from yunque.weights.families import HEAD
 from yunque.weights.folder import DTYPES, parse_size, stored_dtype
 from yunque.weights.readback import shape_of, tensors_of
 from yunque.weights.transformers_model import TransformersModel
+from yunque.words import say
+from yunque.words.writing import scientific
 
 FORMATS = ("hf", "gguf")
 MergeOnto = Literal["full", "dequantised"]
@@ -91,6 +95,16 @@ class Converted:
     drifts: Mapping[str, float] | None = None
     """Of a merged adapter whose base was quantised in training: the base that it is merged onto
     (full, dequantised) → the largest change of a logit from the model that was trained."""
+
+    def sentence(self, lang: str) -> str:
+        """What the certificate says, in a line: the same model only where nothing was rounded."""
+        found = self.certificate
+        known = {"reader": found.reader, "folder": self.folder}
+        if found.rounding is None:
+            figures = {id: scientific(found.figure(id), lang) for id in ("logits", "kl")}
+            return say("cli.certified", lang, **known, **figures)
+        moved = rounding_figures(found.rounding, lang)
+        return say("cli.certified_rounded", lang, dtype=self.dtype, **known, **moved)
 
     def to_json(self) -> dict[str, Any]:
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
@@ -242,8 +256,6 @@ def to_folder(
 ) -> Certificate:
     """The Hugging Face folder of a model."""
     module = source.module
-    # What is compared with: from here on the source has the weights that the file will have.
-    round_weights(module, card.dtype)
     return export_folder(
         module,
         folder,
@@ -279,6 +291,10 @@ def to_gguf(
             raise InputError(told) from None
         remove_folder(own)
 
+        ours = speaker_of(source, lambda: weights(source.decoder))
+        lossy = rounds(source.decoder, card.dtype, gguf=True)
+        unrounded = answers_before(ours, prompts) if lossy else None
+
         def opened() -> Speaker:
             module = load_gguf(file, "cpu", torch.float32)
             settle_weights(source.decoder, module, card.dtype)
@@ -287,14 +303,8 @@ def to_gguf(
             ends = stated_ids(back, "eos_token_id") | {tokenizer.separator_id}
             return own_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
 
-        certificate = read_back(
-            speaker_of(source, lambda: weights(source.decoder)),
-            prompts,
-            probes(source.tokenizer),
-            "gguf",
-            opened,
-            before,
-        )
+        asked = probes(source.tokenizer)
+        certificate = read_back(ours, prompts, asked, "gguf", opened, before, unrounded)
         remove_folder(back)
         finish(stage, folder, certificate, card, lang)
     return certificate

@@ -92,5 +92,30 @@ WORDS: dict[str, tuple[str, str]] = {
         "diferencia entre dos logits es {logits}, y la mayor divergencia KL, {kl} nats. Todas las "
         "cifras están en certificate.json.",
     ),
+    "export.read_back_rounded": (
+        "The weights were rounded to the number format of this copy, which is therefore not "
+        "exactly the model it came from. It holds what was to be written: read back from disk by "
+        "{reader} and compared with the rounded model, it has the same weights, the same token "
+        "ids for prompts and conversations, the same end of text and the same greedy texts; the "
+        "largest difference of two logits is {logits}, the largest KL divergence {kl} nats.",
+        "Los pesos se redondearon al formato numérico de esta copia, que por eso no es exactamente "
+        "el modelo de origen. Contiene lo que debía escribirse: leída del disco por {reader} y "
+        "comparada con el modelo redondeado, tiene los mismos pesos, los mismos tokens en textos y "
+        "conversaciones, el mismo final de texto y los mismos textos voraces; la mayor diferencia "
+        "entre dos logits es {logits}, y la mayor divergencia KL, {kl} nats.",
+    ),
+    "export.rounding": (
+        "Measured against the model before rounding, both computed in float32: a logit differs by "
+        "up to {logits}, the KL divergence is at most {kl} nats, the most likely token is the same "
+        "at {share} of {positions} positions, and {same_texts} of {texts} greedy texts are the "
+        "same.",
+        "Frente al modelo sin redondear, calculados ambos en float32: un logit difiere hasta "
+        "{logits}, la divergencia KL es como mucho de {kl} nats, el token más probable coincide en "
+        "el {share} de {positions} posiciones, y de {texts} textos voraces coinciden {same_texts}.",
+    ),
+    "export.figures": (
+        "All figures are in certificate.json.",
+        "Todas las cifras están en certificate.json.",
+    ),
     "export.use": ("Use", "Uso"),
 }
