@@ -708,7 +708,7 @@ class Convert:
             shard_size=self.shard_size,
             lang=lang,
         )
-        lines = [done.sentence(lang)]
+        lines = done.sentences(lang)
         if done.drifts:
             drifts = {name: scientific(value, lang) for name, value in done.drifts.items()}
             lines.append(say(f"cli.merged_{self.merge_onto}", lang, **drifts))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +164,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tokenizers: dict[str, Tok
     return base
 
 
-def certificate(source: Path, export: Path) -> Certificate:
+def certificate(source: Path, export: Path, chats: Sequence[Prompt] = CHATS) -> Certificate:
     """Read an export back as `convert` does."""
     model = load(source, device="cpu")
     module = model.module
     speaker = speaker_of(model, lambda: tensors_of(module))
-    prompts = [*map(Prompt, TEXTS), *CHATS]
+    prompts = [*map(Prompt, TEXTS), *chats]
     asked = probes(model.tokenizer)
     return read_back(speaker, prompts, asked, "transformers", lambda: transformers_speaker(export))
 
@@ -640,3 +640,68 @@ def test_the_same_model_is_said_where_nothing_was_rounded(
         assert "es el mismo modelo" in capsys.readouterr().out
         assert json.loads((out / "certificate.json").read_text())["rounding"] is None
         assert "redondearon" not in (out / "README.md").read_text(encoding="utf-8")
+
+
+UNUSABLE = {
+    "endless": (
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+        "stopped, it ",
+    ),
+    "torn": ("{% for m in messages %}{{ m.contnt }", "line 1: "),
+    "swapped": (
+        "{% for m in messages %}{% if m['role'] == 'user' %}A: {{ m['content'] }}\n"
+        "{% else %}U: {{ m['content'] }}<|endoftext|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}A: {% endif %}",
+        "it swaps the roles",
+    ),
+    "late": (  # endless only where there is a system message, so that a first look is content
+        "{% for m in messages %}{% if m['role'] == 'system' %}{% for i in range(99999) %}"
+        "{% for j in range(99999) %}x{% endfor %}{% endfor %}{% endif %}"
+        "<|{{ m['role'] }}|>{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        "stopped, it ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(UNUSABLE))
+def test_a_template_that_cannot_be_used_is_told_and_never_run_without_limits(
+    kind: str,
+    tokenizers: dict[str, Tokenizer],
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yunque.data.sandbox.SECONDS", 0.2)
+    template, reason = UNUSABLE[kind]
+    source = source_folder(tmp_path / "source", "llama", tokenizers["chat"])
+    edit(source / "tokenizer_config.json", lambda t: t.update(chat_template=template))
+    assert cli.main(["convert", str(source), str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("There is no usable chat template")
+    found = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert found["chat_template"]["state"] == "unusable"
+    chats = next(check for check in found["checks"] if check["id"] == "chat_ids")
+    for text in (lines[1], card, found["chat_template"]["fault"], chats["detail"]):
+        assert reason in text
+    assert "the same token ids for prompts, " in card
+    kept = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert kept["chat_template"] == template
+
+    edit(tmp_path / "out" / "tokenizer_config.json", lambda t: t.update(chat_template="other"))
+    if kind != "swapped":  # whose conversations are compared as well
+        failed = certificate(source, tmp_path / "out", chats=()).failed
+        assert [(check.id, check.detail) for check in failed] == [
+            ("chat_ids", "the chat template is another one")
+        ]
+
+
+def test_a_model_without_a_template_claims_no_conversations(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    source = source_folder(tmp_path / "source", "llama", tokenizers["char"])
+    assert yunque.convert(source, tmp_path / "out").certificate.template == "none"
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "There is no chat template: conversations are not certified." in card
+    assert "the same token ids for prompts, " in card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -28,7 +28,9 @@ from yunque.assemble.models import (
 )
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
-from yunque.data.chat_template import chat_template_of
+from yunque.data.chat_template import ChatTemplate, chat_template_of
+from yunque.data.sandbox import StoppedTemplate
+from yunque.data.template_manner import manner_of
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
 from yunque.files import read_json, remove_folder, staged_folder, write_json
@@ -59,7 +61,7 @@ from yunque.weights.folder import DTYPES, parse_size, stored_dtype
 from yunque.weights.readback import shape_of, tensors_of
 from yunque.weights.transformers_model import TransformersModel
 from yunque.words import say
-from yunque.words.writing import scientific
+from yunque.words.writing import scientific, visible
 
 FORMATS = ("hf", "gguf")
 MergeOnto = Literal["full", "dequantised"]
@@ -96,8 +98,16 @@ class Converted:
     """Of a merged adapter whose base was quantised in training: the base that it is merged onto
     (full, dequantised) → the largest change of a logit from the model that was trained."""
 
-    def sentence(self, lang: str) -> str:
-        """What the certificate says, in a line: the same model only where nothing was rounded."""
+    def sentences(self, lang: str) -> list[str]:
+        """What the certificate says: the same model only where nothing was rounded."""
+        told = [self.certified(lang)]
+        if self.certificate.template == "unusable":
+            reason = visible(self.certificate.template_fault)
+            told.append(say("cli.template_unusable", lang, reason=reason))
+        return told
+
+    def certified(self, lang: str) -> str:
+        """The figures of the certificate, in a line."""
         found = self.certificate
         known = {"reader": found.reader, "folder": self.folder}
         if found.rounding is None:
@@ -262,7 +272,7 @@ def to_folder(
         tokenizer_writer(source),
         generation_settings(source),
         source=speaker_of(source, lambda: tensors_of(module)),
-        prompts=(*map(Prompt, TEXTS), *CHATS),
+        prompts=prompts_for(source),
         probes=probes(source.tokenizer),
         card=card,
         lang=lang,
@@ -278,7 +288,7 @@ def to_gguf(
     from yunque.weights.gguf import gguf_tokenizer, load_gguf, save_gguf
 
     kind = GGUF_DTYPES[card.dtype]
-    prompts = (*map(Prompt, TEXTS), *CHATS)
+    prompts = prompts_for(source)
     with staged_folder(folder) as stage:
         file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
         tokenizer_writer(source)(own)
@@ -330,10 +340,55 @@ def probes(tokenizer: Tokenizer) -> list[Prompt]:
     return [Prompt(text) for text in dict.fromkeys(texts) if text]
 
 
+def prompts_for(source: Model) -> tuple[Prompt, ...]:
+    """Texts and conversations; the latter not where our limits stop the template.
+
+    The reader of the export has no such limits: it would be asked to run a loop without end.
+    """
+    return (*map(Prompt, TEXTS), *(() if stopped(source.tokenizer) else CHATS))
+
+
+def stopped(tokenizer: Tokenizer) -> str:
+    """Why our limits stop the chat template on one of the conversations; "" where they do not."""
+    if tokenizer.chat_template is None:
+        return ""
+    template = chat_template_of(tokenizer)
+    for prompt in CHATS:
+        try:
+            rendered(template, prompt)
+        except StoppedTemplate as fault:
+            return str(fault)
+        except InputError:  # refused, and so it must be by the export
+            continue
+    return ""
+
+
+def rendered(template: ChatTemplate, prompt: Prompt) -> str:
+    """The text of a conversation.
+
+    Raises:
+        InputError: the template refuses it, fails or is stopped.
+    """
+    messages = [{"role": role, "content": content} for role, content in prompt.messages]
+    return template.run(messages, add_generation_prompt=prompt.asking)
+
+
+def template_fault(tokenizer: Tokenizer) -> str:
+    """Why the chat template of a tokenizer cannot be used; "" where it can, or there is none."""
+    if tokenizer.chat_template is None:
+        return ""
+    try:
+        manner_of(chat_template_of(tokenizer))
+    except InputError as fault:
+        return str(fault).removeprefix("chat template: ")
+    return stopped(tokenizer).removeprefix("chat template: ")
+
+
 def speaker_of(source: Model, tensors: Callable[[], Iterator[tuple[str, Tensor]]]) -> Speaker:
     """The source of an export as the certificate questions it."""
     name = f"yunque {__version__}"
-    return own_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
+    speaker = own_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
+    return replace(speaker, template_fault=template_fault(source.tokenizer))
 
 
 def own_speaker(
@@ -355,9 +410,8 @@ def own_speaker(
             return list(tokenizer.backend.encode(prompt.text, add_special_tokens=True).ids)
         if template is None:
             return None
-        messages = [{"role": role, "content": content} for role, content in prompt.messages]
         try:
-            text = template.run(messages, add_generation_prompt=prompt.asking)
+            text = rendered(template, prompt)
         except InputError:  # the template refuses such a conversation
             return None
         return tokenizer.encode(text, special=True)
@@ -394,6 +448,7 @@ def own_speaker(
         pad_ids=frozenset() if pad is None else frozenset({vocabulary[pad]}),
         context=module.config.context_length,
         shape=shape_of(module),
+        template=tokenizer.chat_template,
     )
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,6 +76,10 @@ class Speaker:
     """The numbers that make its architecture, by their names."""
     faults: tuple[str, ...] = ()
     """What its own reader found amiss."""
+    template: str | None = None
+    """The chat template; None: it continues plain text."""
+    template_fault: str = ""
+    """Why the template cannot be used; empty where it can, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,10 @@ class Certificate:
     checks: tuple[Check, ...]
     rounding: Rounding | None = None
     """None: the export holds every number of the source as it is."""
+    template: Literal["none", "usable", "unusable"] = "none"
+    """Whether the source has a chat template: only of a usable one are conversations certified."""
+    template_fault: str = ""
+    """Why it is unusable."""
 
     @property
     def passed(self) -> bool:
@@ -148,6 +156,7 @@ class Certificate:
             "source": self.source,
             "read_back_by": self.reader,
             "rounding": None if self.rounding is None else dataclasses.asdict(self.rounding),
+            "chat_template": {"state": self.template, "fault": self.template_fault},
             "checks": [dataclasses.asdict(check) for check in self.checks],
         }
 
@@ -181,7 +190,7 @@ def certify(
         counted("shape", list(shape_faults(source, export))),
         counted("vocabulary", list(vocabulary_faults(source, export))),
         counted("prompt_ids", list(id_faults(source, export, [*plain, *probes]))),
-        counted("chat_ids", list(id_faults(source, export, chats))),
+        chat_check(source, export, chats),
         counted("texts", list(text_faults(source, export, [*prompts, *probes]))),
         counted("ends", list(end_faults(source, export))),
         counted("pad", list(pad_faults(export))),
@@ -192,7 +201,15 @@ def certify(
     lost = None
     if unrounded is not None and all(check.passed for check in checks):
         lost = rounding(unrounded, answers(export, rows, spoken, tokens))
-    return Certificate(source.name, export.name, tuple(checks), lost)
+    has: Literal["usable", "unusable"] = "unusable" if source.template_fault else "usable"
+    return Certificate(
+        source=source.name,
+        reader=export.name,
+        checks=tuple(checks),
+        rounding=lost,
+        template="none" if source.template is None else has,
+        template_fault=source.template_fault,
+    )
 
 
 Rows = list[tuple[int, ...]]
@@ -292,6 +309,21 @@ def id_faults(source: Speaker, export: Speaker, prompts: Sequence[Prompt]) -> It
             yield f"{prompt}: refused by {who} only"
         else:
             yield f"{prompt}: {id_fault(ours, theirs, texts)}"
+
+
+def chat_check(source: Speaker, export: Speaker, chats: Sequence[Prompt]) -> Check:
+    """Conversations become the same tokens; a template that cannot be used is at least the same.
+
+    Such a template may refuse every conversation, on both sides, and equal ids would say nothing.
+    """
+    faults = list(id_faults(source, export, chats))
+    if source.template_fault and export.template != source.template:
+        faults.append("the chat template is another one")
+    check = counted("chat_ids", faults)
+    if check.passed and source.template_fault:
+        told = f"only the template's text was compared: {source.template_fault}"
+        return dataclasses.replace(check, detail=told)
+    return check
 
 
 def id_fault(ours: list[int], theirs: list[int], texts: Mapping[int, str]) -> str:

@@ -35,7 +35,7 @@ from yunque.weights.transformers_model import (
     save_transformers,
 )
 from yunque.words import say
-from yunque.words.writing import duration, number, percent, scientific
+from yunque.words.writing import duration, number, percent, scientific, visible
 
 CERTIFICATE = "certificate.json"
 CARD = "README.md"
@@ -375,11 +375,18 @@ def figures(certificate: Certificate, lang: str) -> str:
         "reader": certificate.reader,
         "logits": scientific(certificate.figure("logits"), lang),
         "kl": scientific(certificate.figure("kl"), lang),
+        "asked": say(f"export.asked_{certificate.template}", lang),
     }
-    if certificate.rounding is None:
-        return say("export.read_back", lang, **known)
-    parts = [say("export.read_back_rounded", lang, **known)]
-    parts.append(say("export.rounding", lang, **rounding_figures(certificate.rounding, lang)))
+    rounded = certificate.rounding
+    parts = [
+        say("export.read_back" if rounded is None else "export.read_back_rounded", lang, **known)
+    ]
+    if rounded is not None:
+        parts.append(say("export.rounding", lang, **rounding_figures(rounded, lang)))
+    if certificate.template != "usable":
+        # A reason may quote the template, which is foreign text: it is no Markdown here.
+        reason = f"`{visible(certificate.template_fault).replace('`', chr(39))}`"
+        parts.append(say(f"export.template_{certificate.template}", lang, reason=reason))
     return " ".join([*parts, say("export.figures", lang)])
 
 

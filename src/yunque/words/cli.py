@@ -295,6 +295,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "{positions} posiciones, y de {texts} textos voraces coinciden {same_texts}. Carpeta: "
         "{folder}",
     ),
+    "cli.template_unusable": (
+        "There is no usable chat template, and conversations are not certified: {reason}",
+        "No hay plantilla de conversación que sirva, y de las conversaciones no se certifica nada "
+        "(el motivo, en inglés): {reason}",
+    ),
     "cli.merged_full": (
         "The adapter was trained on a quantised base and is merged onto the full one: a logit is "
         "up to {full} away from the model that was trained ({dequantised} with --merge-onto "
