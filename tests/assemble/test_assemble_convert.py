@@ -705,3 +705,35 @@ def test_a_model_without_a_template_claims_no_conversations(
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "There is no chat template: conversations are not certified." in card
     assert "the same token ids for prompts, " in card
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_weights_that_are_no_numbers_are_named(
+    value: float, to: str, tokenizers: dict[str, Tokenizer], tmp_path: Path, capsys: Any
+) -> None:
+    name, file = "model.layers.1.mlp.down_proj.weight", WEIGHTS
+    source = source_folder(tmp_path / "source", "llama", gpt2_like(tokenizers["framed"]))
+    if to == "gguf":
+        pytest.importorskip("gguf")
+        from yunque.weights.gguf import save_gguf
+
+        broken = load(source, device="cpu").decoder
+        with torch.no_grad():
+            broken.blocks[1].mlp.down_proj.weight[0, 0] = value
+        save_gguf(broken, tmp_path / "m.gguf", source, "f32")
+        source, name, file = tmp_path / "m.gguf", "blk.1.ffn_down.weight", "m.gguf"
+    else:
+        edit_tensors(source, lambda tensors: tensors[name][0].fill_(value))
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    for words in (
+        ["generate", str(source), "--prompt", "hello"],
+        ["generate", str(source), "--prompt", "hello", "--beams", "2", "--temperature", "0"],
+        ["evaluate", str(source), str(tmp_path / "text.txt")],
+        ["explain", str(source), "--text", "hello hello"],
+        ["convert", str(source), str(tmp_path / "out")],
+    ):
+        assert cli.main(words) == 2, words
+        told = capsys.readouterr().err
+        assert f"{file}: the tensor {name} holds numbers that are not finite" in told, words
+    assert not (tmp_path / "out").exists()

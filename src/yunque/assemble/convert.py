@@ -25,6 +25,7 @@ from yunque.assemble.models import (
     is_adapter,
     load,
     model_path,
+    not_finite,
 )
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
@@ -153,8 +154,8 @@ def convert(
         lang: language of the model card, "en" or "es".
 
     Raises:
-        InputError: a setting is wrong, `out` is not empty, or MODEL cannot be read or written
-            in this format.
+        InputError: a setting is wrong, `out` is not empty, MODEL cannot be read or written in
+            this format, or its weights are not finite.
         ExportError: what was read back is another model; nothing stands at `out`.
     """
     folder = Path(out)
@@ -191,6 +192,8 @@ def convert(
         other: MergeOnto = "full" if merge_onto == "dequantised" else "dequantised"
         drifts = {other: merged_drift(load(path, device="cpu", onto=other), trained)}
     source = load(path, device="cpu", precision="fp32", onto=merge_onto)
+    if not all(bool(weight.isfinite().all()) for weight in source.module.parameters()):
+        raise not_finite(path)
     chosen = dtype or stored_dtype(weights_at)
     card = card_of(source, str(model), folder.name, chosen, to)
     before = [merged_check(source)] if merge else []
