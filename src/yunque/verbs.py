@@ -32,7 +32,7 @@ from yunque.config import (
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import data_size, duration, number, scientific
+from yunque.words.writing import data_size, duration, number, scientific, visible
 
 if TYPE_CHECKING:
     from yunque.assemble.models import Model, Onto
@@ -455,7 +455,7 @@ class Generate:
 
         def show_piece(piece: str) -> None:
             nonlocal started
-            print(piece if started else lead + piece, end="", flush=True)
+            print(on_screen(piece if started else lead + piece), end="", flush=True)
             started = True
 
         text = model.generate(
@@ -471,9 +471,16 @@ class Generate:
         if live:
             print()
         else:
-            lines = [f"--- {n}\n{lead}{one}" for n, one in enumerate(text.texts, 1)]
+            lines = [f"--- {n}\n{on_screen(lead + one)}" for n, one in enumerate(text.texts, 1)]
             say_all(self.output, text.to_json(), lines)
         return 0
+
+
+def on_screen(text: str) -> str:
+    """What a model wrote, for standard output: it cannot steer a terminal; elsewhere it is whole."""
+    if not sys.stdout.isatty():
+        return text
+    return "\t".join(visible(part, newlines=True) for part in text.split("\t"))
 
 
 @dataclass(frozen=True)
@@ -668,7 +675,8 @@ class Convert:
     """Write a model in an open format, and certify that it is the same model.
 
     What is written is read back from disk, by transformers or as GGUF, and compared with the
-    model that it came from: token ids, logits, greedy texts, end of text. OUT gets a model card
+    model that it came from: token ids, logits, greedy texts, end of text. Where --dtype rounds the
+    weights, it is compared with the rounded model, and its distance from the source told. OUT gets a model card
     (README.md) and certificate.json. An export that differs is not kept.
 
     For example:
@@ -689,7 +697,9 @@ class Convert:
     of its files; dequantised: the weights that it was trained on. Either way the answer says how
     far both are from the model that was trained."""
     dtype: Literal["", "float32", "bfloat16", "float16", "q8_0"] = ""
-    """Number format of the weights; q8_0 for gguf only. Empty: as the source is stored."""
+    """Number format of the weights: float32; bfloat16 or float16, half as large; q8_0, a quarter,
+    for gguf only. A smaller one rounds the weights; the certificate says how far that moves the
+    model. Empty: as the source is stored, which loses nothing."""
     shard_size: str = ""
     """Largest size of one file of weights, as 2GB or 500MB. Empty: one file."""
     output: Output = field(default_factory=Output)

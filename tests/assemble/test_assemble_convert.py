@@ -19,7 +19,7 @@ from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of
 from yunque.assemble.models import load
 from yunque.config import GenerateConfig, ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
-from yunque.data.tokenizer import Tokenizer, train_tokenizer
+from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from yunque.errors import ExportError, InputError
 from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Prompt
@@ -385,6 +385,7 @@ def test_settings_and_folders_that_cannot_be_used(exported: Path, tmp_path: Path
         ({"shard_size": "lots"}, "write it as 500MB"),
         ({"merge": True}, "not an adapter"),
         ({"model": tmp_path / "none"}, "no such folder"),
+        ({"model": tmp_path / "none.gguf"}, "no such file"),
     ]
     for options, words in cases:
         with pytest.raises(InputError, match=words):
@@ -737,3 +738,29 @@ def test_weights_that_are_no_numbers_are_named(
         told = capsys.readouterr().err
         assert f"{file}: the tensor {name} holds numbers that are not finite" in told, words
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_with_a_program_of_its_own_is_refused(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    source = source_folder(tmp_path / "source", "llama", tokenizers["char"])
+    named = {"AutoTokenizer": ["evil.Tokenizer", None]}
+    edit(source / "tokenizer_config.json", lambda t: t.update(auto_map=named))
+    for path in (source, source / "tokenizer.json"):
+        with pytest.raises(InputError, match=r"tokenizer_config\.json: auto_map: .* runs none"):
+            load_tokenizer(path)
+    with pytest.raises(InputError, match="auto_map"):
+        yunque.convert(source, tmp_path / "out")
+
+
+def test_what_a_model_writes_cannot_steer_a_terminal(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_folder(tmp_path / "source", "llama", tokenizers["char"])
+    words = ["generate", str(source), "--prompt", "a\x1b[2J\tb\nc", "--max-new-tokens", "2"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.startswith("a\x1b[2J\tb\nc")  # a file gets what was written
+    for samples in ("1", "2"):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        assert cli.main([*words, "--samples", samples]) == 0
+        assert "a␛[2J\tb\nc" in capsys.readouterr().out

@@ -336,8 +336,9 @@ def model_path(name: str | Path) -> Path:
             beside = (path.parent / "config.json").is_file()
             way = f" Give the folder that it lies in: {path.parent}" if beside else ""
             raise InputError(f"{name}: a file, expected a folder or a .gguf.{way}")
+        kind = "file" if path.suffix == ".gguf" else "folder"
         raise InputError(
-            f"{name}: no such folder. MODEL is a run folder, a model folder, a .gguf file or a Hub "
+            f"{name}: no such {kind}. MODEL is a run folder, a model folder, a .gguf file or a Hub "
             "id (OWNER/NAME)."
         )
     for folder in (path / "best", path / "last", path):

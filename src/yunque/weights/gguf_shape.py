@@ -2,8 +2,8 @@
 
 Mistral is the Llama architecture there. Llama 3's rotary scaling is a tensor, `rope_freqs.weight`,
 by which the angles are divided; the numbers that it was made from are under a key of our own, for
-other scalings can make the same tensor. "dynamic" scaling changes nothing up to the context length, so
-the file does not mention it. Of dropout the format says nothing.
+other scalings can make the same tensor. "dynamic" scaling changes nothing up to the context
+length, so the file does not mention it. Of dropout the format says nothing.
 
 Source: the keys of the `gguf` package; the loaders of llama.cpp (llama-model.cpp).
 """
@@ -45,7 +45,8 @@ def not_held(config: ModelConfig) -> list[str]:
     if 0 < config.sliding_window < config.context_length:
         faults.append(
             f"sliding_window is {config.sliding_window}, and llama.cpp looks at all tokens with "
-            "this architecture. Up to that many tokens both are equal: lower context_length to it."
+            "this architecture. Up to that many tokens both are equal: in a copy of the model, write "
+            f"{config.sliding_window} as max_position_embeddings in config.json; convert that."
         )
     if config.rope_scaling == "llama3" and ARCHITECTURES[config.family] != "llama":
         faults.append(f"rope_scaling is llama3, which is for Llama and not for {config.family}.")
@@ -229,8 +230,9 @@ def rotary_values(keys: Keys, quotient: int) -> dict[str, Any]:
 def llama3_scaling(config: ModelConfig, content: Content) -> ModelConfig:
     """The shape with Llama 3's rotary scaling, as our key says, and the factors confirm.
 
-    Other programs' files hold the factors alone, and it is found again from these. The largest is rope_factor; the lengths that models were
-    made longer from are powers of two; all published ones have 1 and 4 turns.
+    Other programs' files hold the factors alone, and it is found again from these. The largest is
+    rope_factor; the lengths that models were made longer from are powers of two; all published
+    ones have 1 and 4 turns.
 
     Raises:
         InputError: the factors are no such scaling.
