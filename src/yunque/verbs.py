@@ -477,7 +477,7 @@ class Generate:
 
 
 def on_screen(text: str) -> str:
-    """What a model wrote, for standard output: it cannot steer a terminal; elsewhere it is whole."""
+    """What a model wrote, for standard output: a terminal gets nothing that could steer it."""
     if not sys.stdout.isatty():
         return text
     return "\t".join(visible(part, newlines=True) for part in text.split("\t"))
@@ -676,8 +676,8 @@ class Convert:
 
     What is written is read back from disk, by transformers or as GGUF, and compared with the
     model that it came from: token ids, logits, greedy texts, end of text. Where --dtype rounds the
-    weights, it is compared with the rounded model, and its distance from the source told. OUT gets a model card
-    (README.md) and certificate.json. An export that differs is not kept.
+    weights, it is compared with the rounded model, and its distance from the source is told. OUT
+    gets a model card (README.md) and certificate.json. An export that differs is not kept.
 
     For example:
       yunque convert runs/quijote quijote-hf --to hf --dtype bfloat16

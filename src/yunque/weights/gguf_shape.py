@@ -45,8 +45,9 @@ def not_held(config: ModelConfig) -> list[str]:
     if 0 < config.sliding_window < config.context_length:
         faults.append(
             f"sliding_window is {config.sliding_window}, and llama.cpp looks at all tokens with "
-            "this architecture. Up to that many tokens both are equal: in a copy of the model, write "
-            f"{config.sliding_window} as max_position_embeddings in config.json; convert that."
+            "this architecture. Up to that many tokens both are equal: in a copy of the model, "
+            f"write {config.sliding_window} as max_position_embeddings in config.json, and convert "
+            "that."
         )
     if config.rope_scaling == "llama3" and ARCHITECTURES[config.family] != "llama":
         faults.append(f"rope_scaling is llama3, which is for Llama and not for {config.family}.")
