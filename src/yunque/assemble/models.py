@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from yunque import evaluate, runtime
 from yunque.adapt.lora import WEIGHTS as ADAPTER_WEIGHTS
@@ -422,9 +422,11 @@ def broken_weight(path: Path) -> tuple[Path, str]:
         return own if own[1] else broken_weight(base_path(path))
     if path.suffix == ".gguf":
         content = open_gguf(path)
-        named = ((name, read_tensor(content, name)) for name in content.tensors)
+        named: Iterable[tuple[str, Tensor]] = (
+            (name, read_tensor(content, name)) for name in content.tensors
+        )
     elif is_openai(path):
-        named = iter(load_openai(path).state_dict().items())
+        named = load_openai(path).state_dict().items()
     else:
         return broken_tensor(weight_files(path)[0])
     return path, next((name for name, tensor in named if not tensor.isfinite().all()), "")
