@@ -97,6 +97,9 @@ def test_the_overview_names_every_verb_in_both_languages(
         assert all(f"\n  {verb} " in out for verb in cli.VERBS)
     assert "tasa" not in out
     assert "entrena" in out
+    for words in (["--lang", "es"], ["--lang=es"]):
+        assert run(*words) == 0
+        assert capsys.readouterr().out == out
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

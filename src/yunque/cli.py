@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(unknown_name(lang, LANGUAGES, "language"))
         if words and words[0].partition("=")[0] == "--lang":  # yunque --lang es VERB
             own = 1 if "=" in words[0] else 2
-            words = words[own:] + words[:own]
+            words = words[own:] + (words[:own] if words[own:] else [])
         if not words or words[0] in ("-h", "--help", "help"):
             print(overview(lang))
             return 0

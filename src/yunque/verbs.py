@@ -33,7 +33,7 @@ from yunque.config import (
 )
 from yunque.errors import InputError
 from yunque.words import say, user_language
-from yunque.words.writing import data_size, duration, number, scientific
+from yunque.words.writing import data_size, duration, number, scientific, visible
 
 if TYPE_CHECKING:
     from yunque.assemble.models import Model, Onto
@@ -457,7 +457,7 @@ class Generate:
 
         def show_piece(piece: str) -> None:
             nonlocal started
-            print(piece if started else lead + piece, end="", flush=True)
+            print(on_screen(piece if started else lead + piece), end="", flush=True)
             started = True
 
         text = model.generate(
@@ -473,9 +473,16 @@ class Generate:
         if live:
             print()
         else:
-            lines = [f"--- {n}\n{lead}{one}" for n, one in enumerate(text.texts, 1)]
+            lines = [f"--- {n}\n{on_screen(lead + one)}" for n, one in enumerate(text.texts, 1)]
             say_all(self.output, text.to_json(), lines)
         return 0
+
+
+def on_screen(text: str) -> str:
+    """What a model wrote, for standard output: a terminal gets nothing that could steer it."""
+    if not sys.stdout.isatty():
+        return text
+    return "\t".join(visible(part, newlines=True) for part in text.split("\t"))
 
 
 @dataclass(frozen=True)
@@ -670,8 +677,9 @@ class Convert:
     """Write a model in an open format, and certify that it is the same model.
 
     What is written is read back from disk, by transformers or as GGUF, and compared with the
-    model that it came from: token ids, logits, greedy texts, end of text. OUT gets a model card
-    (README.md) and certificate.json. An export that differs is not kept.
+    model that it came from: token ids, logits, greedy texts, end of text. Where --dtype rounds the
+    weights, it is compared with the rounded model, and its distance from the source is told. OUT
+    gets a model card (README.md) and certificate.json. An export that differs is not kept.
 
     For example:
       yunque convert runs/quijote quijote-hf --to hf --dtype bfloat16
@@ -691,7 +699,9 @@ class Convert:
     of its files; dequantised: the weights that it was trained on. Either way the answer says how
     far both are from the model that was trained."""
     dtype: Literal["", "float32", "bfloat16", "float16", "q8_0"] = ""
-    """Number format of the weights; q8_0 for gguf only. Empty: as the source is stored."""
+    """Number format of the weights: float32; bfloat16 or float16, half as large; q8_0, a quarter,
+    for gguf only. A smaller one rounds the weights; the certificate says how far that moves the
+    model. Empty: as the source is stored, which loses nothing."""
     shard_size: str = ""
     """Largest size of one file of weights, as 2GB or 500MB. Empty: one file."""
     output: Output = field(default_factory=Output)
@@ -710,10 +720,7 @@ class Convert:
             shard_size=self.shard_size,
             lang=lang,
         )
-        figures = {id: scientific(done.certificate.figure(id), lang) for id in ("logits", "kl")}
-        reader = done.certificate.reader
-        line = say("cli.certified", lang, reader=reader, folder=done.folder, **figures)
-        lines = [line]
+        lines = done.sentences(lang)
         if done.drifts:
             drifts = {name: scientific(value, lang) for name, value in done.drifts.items()}
             lines.append(say(f"cli.merged_{self.merge_onto}", lang, **drifts))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import yunque
 from yunque import cli
 from yunque.assemble.convert import CHATS, TEXTS, probes, speaker_of
 from yunque.assemble.models import load
-from yunque.config import ModelConfig
+from yunque.config import GenerateConfig, ModelConfig
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
-from yunque.data.tokenizer import Tokenizer, train_tokenizer
+from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from yunque.errors import ExportError, InputError
 from yunque.model.decoder import Decoder
 from yunque.weights.certificate import Certificate, Prompt
@@ -164,12 +164,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tokenizers: dict[str, Tok
     return base
 
 
-def certificate(source: Path, export: Path) -> Certificate:
+def certificate(source: Path, export: Path, chats: Sequence[Prompt] = CHATS) -> Certificate:
     """Read an export back as `convert` does."""
     model = load(source, device="cpu")
     module = model.module
     speaker = speaker_of(model, lambda: tensors_of(module))
-    prompts = [*map(Prompt, TEXTS), *CHATS]
+    prompts = [*map(Prompt, TEXTS), *chats]
     asked = probes(model.tokenizer)
     return read_back(speaker, prompts, asked, "transformers", lambda: transformers_speaker(export))
 
@@ -385,6 +385,7 @@ def test_settings_and_folders_that_cannot_be_used(exported: Path, tmp_path: Path
         ({"shard_size": "lots"}, "write it as 500MB"),
         ({"merge": True}, "not an adapter"),
         ({"model": tmp_path / "none"}, "no such folder"),
+        ({"model": tmp_path / "none.gguf"}, "no such file"),
     ]
     for options, words in cases:
         with pytest.raises(InputError, match=words):
@@ -574,3 +575,192 @@ def test_a_gguf_file_of_other_weights_is_not_kept(
     with pytest.raises(ExportError, match=r"0\.attention\.q_proj\.weight differs by"):
         yunque.convert(source, tmp_path / "out", to="gguf", dtype="q8_0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.failed.json", "source"]
+
+
+@pytest.mark.parametrize(("to", "dtype"), [("hf", "bfloat16"), ("gguf", "q8_0")])
+def test_a_rounded_export_says_how_far_it_is_from_the_source(
+    to: str, dtype: str, tokenizers: dict[str, Tokenizer], tmp_path: Path, capsys: Any
+) -> None:
+    if to == "gguf":
+        pytest.importorskip("gguf")
+    source = source_folder(tmp_path / "source", "llama", gpt2_like(tokenizers["framed"]))
+    out = tmp_path / "out"
+    before, words = load(source, device="cpu"), ["convert", str(source), str(out), "--to", to]
+    assert cli.main([*words, "--dtype", dtype]) == 0
+    line = capsys.readouterr().out
+    after = load(out, device="cpu")
+    found = json.loads((out / "certificate.json").read_text())
+    figures = {check["id"]: check["figure"] for check in found["checks"]}
+    assert figures["tensors"] == 0.0  # what was to be written is what is there
+
+    asked = [speaker_of(before, lambda: iter([])).ids(p) for p in (*map(Prompt, TEXTS), *CHATS)]
+    rows = list(dict.fromkeys(tuple(ids[: 32 - 16]) for ids in asked if ids))
+    largest, divergences, same = 0.0, [], 0
+    with torch.no_grad():
+        for ids in rows:
+            ours, theirs = (one.module(torch.tensor([ids]))[0] for one in (before, after))
+            ours, theirs = before.module.head(ours), after.module.head(theirs)
+            largest = max(largest, (ours - theirs).abs().max().item())
+            same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+            p, q = ours.double().softmax(-1), theirs.double().softmax(-1)
+            divergences += (p * (p / q).log()).sum(-1).tolist()
+    assert largest > 1e-3
+    rounding = found["rounding"]
+    assert rounding["logits"] == pytest.approx(largest, abs=2e-5)
+    assert rounding["kl"] == pytest.approx(max(divergences), rel=0.02)
+    assert rounding["mean_kl"] == pytest.approx(sum(divergences) / len(divergences), rel=0.02)
+    assert rounding["positions"] == len(divergences)
+    assert abs(rounding["same_positions"] - same) <= 1
+    written = [
+        [
+            one.continued(row, GenerateConfig(max_new_tokens=16, temperature=0.0)).token_ids
+            for row in (*rows[:2], *rows[-2:])
+        ]
+        for one in (before, after)
+    ]
+    equal = sum(ours == theirs for ours, theirs in zip(*written, strict=True))
+    assert (rounding["texts"], rounding["same_texts"]) == (4, equal)
+
+    assert "same model" not in line
+    assert f"holds exactly the model rounded to {dtype}" in line
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for text in (line, card):
+        assert f"a logit differs by up to {largest:.1e}" in text
+        assert f"{equal} of 4 greedy texts" in text
+    assert "not exactly the model it came from" in card
+
+
+def test_the_same_model_is_said_where_nothing_was_rounded(
+    exported: Path, tmp_path: Path, capsys: Any
+) -> None:
+    yunque.convert(exported / "source", tmp_path / "half", dtype="bfloat16")
+    for source, dtype in (("half", "bfloat16"), ("half", "float32")):
+        out = tmp_path / dtype
+        words = ["convert", str(tmp_path / source), str(out), "--dtype", dtype, "--lang", "es"]
+        assert cli.main(words) == 0
+        assert "es el mismo modelo" in capsys.readouterr().out
+        assert json.loads((out / "certificate.json").read_text())["rounding"] is None
+        assert "redondearon" not in (out / "README.md").read_text(encoding="utf-8")
+
+
+UNUSABLE = {
+    "endless": (
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+        "stopped, it ",
+    ),
+    "torn": ("{% for m in messages %}{{ m.contnt }", "line 1: "),
+    "swapped": (
+        "{% for m in messages %}{% if m['role'] == 'user' %}A: {{ m['content'] }}\n"
+        "{% else %}U: {{ m['content'] }}<|endoftext|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}A: {% endif %}",
+        "it swaps the roles",
+    ),
+    "late": (  # endless only where there is a system message, so that a first look is content
+        "{% for m in messages %}{% if m['role'] == 'system' %}{% for i in range(99999) %}"
+        "{% for j in range(99999) %}x{% endfor %}{% endfor %}{% endif %}"
+        "<|{{ m['role'] }}|>{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        "stopped, it ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(UNUSABLE))
+def test_a_template_that_cannot_be_used_is_told_and_never_run_without_limits(
+    kind: str,
+    tokenizers: dict[str, Tokenizer],
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yunque.data.sandbox.SECONDS", 0.2)
+    template, reason = UNUSABLE[kind]
+    source = source_folder(tmp_path / "source", "llama", tokenizers["chat"])
+    edit(source / "tokenizer_config.json", lambda t: t.update(chat_template=template))
+    assert cli.main(["convert", str(source), str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("There is no usable chat template")
+    found = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert found["chat_template"]["state"] == "unusable"
+    chats = next(check for check in found["checks"] if check["id"] == "chat_ids")
+    for text in (lines[1], card, found["chat_template"]["fault"], chats["detail"]):
+        assert reason in text
+    assert "the same token ids for prompts, " in card
+    kept = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert kept["chat_template"] == template
+
+    edit(tmp_path / "out" / "tokenizer_config.json", lambda t: t.update(chat_template="other"))
+    if kind != "swapped":  # whose conversations are compared as well
+        failed = certificate(source, tmp_path / "out", chats=()).failed
+        assert [(check.id, check.detail) for check in failed] == [
+            ("chat_ids", "the chat template is another one")
+        ]
+
+
+def test_a_model_without_a_template_claims_no_conversations(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    source = source_folder(tmp_path / "source", "llama", tokenizers["char"])
+    assert yunque.convert(source, tmp_path / "out").certificate.template == "none"
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "There is no chat template: conversations are not certified." in card
+    assert "the same token ids for prompts, " in card
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_weights_that_are_no_numbers_are_named(
+    value: float, to: str, tokenizers: dict[str, Tokenizer], tmp_path: Path, capsys: Any
+) -> None:
+    name, file = "model.layers.1.mlp.down_proj.weight", WEIGHTS
+    source = source_folder(tmp_path / "source", "llama", gpt2_like(tokenizers["framed"]))
+    if to == "gguf":
+        pytest.importorskip("gguf")
+        from yunque.weights.gguf import save_gguf
+
+        broken = load(source, device="cpu").decoder
+        with torch.no_grad():
+            broken.blocks[1].mlp.down_proj.weight[0, 0] = value
+        save_gguf(broken, tmp_path / "m.gguf", source, "f32")
+        source, name, file = tmp_path / "m.gguf", "blk.1.ffn_down.weight", "m.gguf"
+    else:
+        edit_tensors(source, lambda tensors: tensors[name][0].fill_(value))
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    for words in (
+        ["generate", str(source), "--prompt", "hello"],
+        ["generate", str(source), "--prompt", "hello", "--beams", "2", "--temperature", "0"],
+        ["evaluate", str(source), str(tmp_path / "text.txt")],
+        ["explain", str(source), "--text", "hello hello"],
+        ["convert", str(source), str(tmp_path / "out")],
+    ):
+        assert cli.main(words) == 2, words
+        told = capsys.readouterr().err
+        assert f"{file}: the tensor {name} holds numbers that are not finite" in told, words
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_with_a_program_of_its_own_is_refused(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    source = source_folder(tmp_path / "source", "llama", tokenizers["char"])
+    named = {"AutoTokenizer": ["evil.Tokenizer", None]}
+    edit(source / "tokenizer_config.json", lambda t: t.update(auto_map=named))
+    for path in (source, source / "tokenizer.json"):
+        with pytest.raises(InputError, match=r"tokenizer_config\.json: auto_map: .* runs none"):
+            load_tokenizer(path)
+    with pytest.raises(InputError, match="auto_map"):
+        yunque.convert(source, tmp_path / "out")
+
+
+def test_what_a_model_writes_cannot_steer_a_terminal(
+    tokenizers: dict[str, Tokenizer], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_folder(tmp_path / "source", "llama", tokenizers["char"])
+    words = ["generate", str(source), "--prompt", "a\x1b[2J\tb\nc", "--max-new-tokens", "2"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.startswith("a\x1b[2J\tb\nc")  # a file gets what was written
+    for samples in ("1", "2"):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        assert cli.main([*words, "--samples", samples]) == 0
+        assert "a␛[2J\tb\nc" in capsys.readouterr().out

@@ -679,7 +679,7 @@ def test_a_window_is_held_where_it_hides_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"sliding_window": 47}, "sliding_window is 47.*lower context_length"),
+        ({"sliding_window": 47}, "sliding_window is 47.*write 47 as max_position_embeddings"),
         (
             {"rope_scaling": "llama3", "rope_factor": 8.0, "qkv_bias": True},
             "rope_scaling is llama3, which is for Llama and not for qwen2",
@@ -955,3 +955,43 @@ def test_llama_cpp_writes_the_same_text(tmp_path: Path, name: str) -> None:
         theirs.append(int(np.argmax(program.scores[program.n_tokens - 1])))
         program.eval(theirs[-1:])
     assert theirs == ours
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "factor", "theta"),
+    [
+        (8, 64, 8.0, 10_000.0),  # four pairs: 32 and 64 make the same factors
+        (8, 8192, 8.0, 10_000.0),  # no pair is slowed by the whole factor
+        (8, 8192, 8.0, 100.0),  # none is slowed
+        (8, 100, 3.3, 10_000.0),  # a length that is no power of two
+    ],
+)
+def test_llama_3s_scaling_is_found_again_in_small_heads(
+    size: int, length: int, factor: float, theta: float, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        SHAPES["llama-3"],
+        head_dim=size,
+        rope_theta=theta,
+        rope_factor=factor,
+        rope_original_length=length,
+        rope_slow=1.0,
+        rope_fast=4.0,
+    )
+    file = tmp_path / "model.gguf"
+    save_gguf(Decoder(config), file, write_tokenizer(tmp_path / "tokenizer"), "f32")
+    found = load_gguf(file).config
+    assert found.rope_scaling == "llama3"
+    assert (found.rope_original_length, found.rope_factor) == (length, factor)
+    assert (found.rope_slow, found.rope_fast) == (1.0, 4.0)
+    other = np.full(size // 2, 2.0, np.float32)
+    with pytest.raises(InputError, match="holds factors that are not"):  # the key alone is no proof
+        load_gguf(rewritten(file, tmp_path / "bad.gguf", tensors={"rope_freqs.weight": other}))
+
+
+@pytest.mark.parametrize("numbers", [[8.0, 1.0, 4.0], [8.0, 1.0, 4.0, 31.5], [0.0, 1.0, 4.0, 32.0]])
+def test_numbers_of_a_scaling_that_are_none(numbers: list[float], tmp_path: Path) -> None:
+    _, file = saved(tmp_path, "llama-3")
+    change = {"yunque.rope.llama3": numbers}
+    with pytest.raises(InputError, match=r"yunque\.rope\.llama3 is"):
+        load_gguf(rewritten(file, tmp_path / "bad.gguf", change))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -25,10 +25,13 @@ from yunque.assemble.models import (
     is_adapter,
     load,
     model_path,
+    not_finite,
 )
 from yunque.assemble.sources import located
 from yunque.config import GenerateConfig, Recipe, merge, raise_faults, read_tree, unknown_name
-from yunque.data.chat_template import chat_template_of
+from yunque.data.chat_template import ChatTemplate, chat_template_of
+from yunque.data.sandbox import StoppedTemplate
+from yunque.data.template_manner import manner_of
 from yunque.data.tokenizer import Tokenizer, load_tokenizer
 from yunque.errors import InputError
 from yunque.files import read_json, remove_folder, staged_folder, write_json
@@ -41,6 +44,7 @@ from yunque.weights.certificate import (
     Check,
     Prompt,
     Speaker,
+    answers_before,
     bounded,
 )
 from yunque.weights.export import (
@@ -49,13 +53,16 @@ from yunque.weights.export import (
     export_folder,
     finish,
     read_back,
-    round_weights,
+    rounding_figures,
+    rounds,
     settle_weights,
 )
 from yunque.weights.families import HEAD
 from yunque.weights.folder import DTYPES, parse_size, stored_dtype
 from yunque.weights.readback import shape_of, tensors_of
 from yunque.weights.transformers_model import TransformersModel
+from yunque.words import say
+from yunque.words.writing import scientific, visible
 
 FORMATS = ("hf", "gguf")
 MergeOnto = Literal["full", "dequantised"]
@@ -91,6 +98,24 @@ class Converted:
     drifts: Mapping[str, float] | None = None
     """Of a merged adapter whose base was quantised in training: the base that it is merged onto
     (full, dequantised) → the largest change of a logit from the model that was trained."""
+
+    def sentences(self, lang: str) -> list[str]:
+        """What the certificate says: the same model only where nothing was rounded."""
+        told = [self.certified(lang)]
+        if self.certificate.template == "unusable":
+            reason = visible(self.certificate.template_fault)
+            told.append(say("cli.template_unusable", lang, reason=reason))
+        return told
+
+    def certified(self, lang: str) -> str:
+        """The figures of the certificate, in a line."""
+        found = self.certificate
+        known = {"reader": found.reader, "folder": self.folder}
+        if found.rounding is None:
+            figures = {id: scientific(found.figure(id), lang) for id in ("logits", "kl")}
+            return say("cli.certified", lang, **known, **figures)
+        moved = rounding_figures(found.rounding, lang)
+        return say("cli.certified_rounded", lang, dtype=self.dtype, **known, **moved)
 
     def to_json(self) -> dict[str, Any]:
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
@@ -129,8 +154,8 @@ def convert(
         lang: language of the model card, "en" or "es".
 
     Raises:
-        InputError: a setting is wrong, `out` is not empty, or MODEL cannot be read or written
-            in this format.
+        InputError: a setting is wrong, `out` is not empty, MODEL cannot be read or written in
+            this format, or its weights are not finite.
         ExportError: what was read back is another model; nothing stands at `out`.
     """
     folder = Path(out)
@@ -167,6 +192,8 @@ def convert(
         other: MergeOnto = "full" if merge_onto == "dequantised" else "dequantised"
         drifts = {other: merged_drift(load(path, device="cpu", onto=other), trained)}
     source = load(path, device="cpu", precision="fp32", onto=merge_onto)
+    if not all(bool(weight.isfinite().all()) for weight in source.module.parameters()):
+        raise not_finite(path)
     chosen = dtype or stored_dtype(weights_at)
     card = card_of(source, str(model), folder.name, chosen, to)
     before = [merged_check(source)] if merge else []
@@ -242,15 +269,13 @@ def to_folder(
 ) -> Certificate:
     """The Hugging Face folder of a model."""
     module = source.module
-    # What is compared with: from here on the source has the weights that the file will have.
-    round_weights(module, card.dtype)
     return export_folder(
         module,
         folder,
         tokenizer_writer(source),
         generation_settings(source),
         source=speaker_of(source, lambda: tensors_of(module)),
-        prompts=(*map(Prompt, TEXTS), *CHATS),
+        prompts=prompts_for(source),
         probes=probes(source.tokenizer),
         card=card,
         lang=lang,
@@ -266,7 +291,7 @@ def to_gguf(
     from yunque.weights.gguf import gguf_tokenizer, load_gguf, save_gguf
 
     kind = GGUF_DTYPES[card.dtype]
-    prompts = (*map(Prompt, TEXTS), *CHATS)
+    prompts = prompts_for(source)
     with staged_folder(folder) as stage:
         file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
         tokenizer_writer(source)(own)
@@ -279,6 +304,10 @@ def to_gguf(
             raise InputError(told) from None
         remove_folder(own)
 
+        ours = speaker_of(source, lambda: weights(source.decoder))
+        lossy = rounds(source.decoder, card.dtype, gguf=True)
+        unrounded = answers_before(ours, prompts) if lossy else None
+
         def opened() -> Speaker:
             module = load_gguf(file, "cpu", torch.float32)
             settle_weights(source.decoder, module, card.dtype)
@@ -287,14 +316,8 @@ def to_gguf(
             ends = stated_ids(back, "eos_token_id") | {tokenizer.separator_id}
             return own_speaker("gguf", module, tokenizer, ends, lambda: weights(module))
 
-        certificate = read_back(
-            speaker_of(source, lambda: weights(source.decoder)),
-            prompts,
-            probes(source.tokenizer),
-            "gguf",
-            opened,
-            before,
-        )
+        asked = probes(source.tokenizer)
+        certificate = read_back(ours, prompts, asked, "gguf", opened, before, unrounded)
         remove_folder(back)
         finish(stage, folder, certificate, card, lang)
     return certificate
@@ -320,10 +343,55 @@ def probes(tokenizer: Tokenizer) -> list[Prompt]:
     return [Prompt(text) for text in dict.fromkeys(texts) if text]
 
 
+def prompts_for(source: Model) -> tuple[Prompt, ...]:
+    """Texts and conversations; the latter not where our limits stop the template.
+
+    The reader of the export has no such limits: it would be asked to run a loop without end.
+    """
+    return (*map(Prompt, TEXTS), *(() if stopped(source.tokenizer) else CHATS))
+
+
+def stopped(tokenizer: Tokenizer) -> str:
+    """Why our limits stop the chat template on one of the conversations; "" where they do not."""
+    if tokenizer.chat_template is None:
+        return ""
+    template = chat_template_of(tokenizer)
+    for prompt in CHATS:
+        try:
+            rendered(template, prompt)
+        except StoppedTemplate as fault:
+            return str(fault)
+        except InputError:  # refused, and so it must be by the export
+            continue
+    return ""
+
+
+def rendered(template: ChatTemplate, prompt: Prompt) -> str:
+    """The text of a conversation.
+
+    Raises:
+        InputError: the template refuses it, fails or is stopped.
+    """
+    messages = [{"role": role, "content": content} for role, content in prompt.messages]
+    return template.run(messages, add_generation_prompt=prompt.asking)
+
+
+def template_fault(tokenizer: Tokenizer) -> str:
+    """Why the chat template of a tokenizer cannot be used; "" where it can, or there is none."""
+    if tokenizer.chat_template is None:
+        return ""
+    try:
+        manner_of(chat_template_of(tokenizer))
+    except InputError as fault:
+        return str(fault).removeprefix("chat template: ")
+    return stopped(tokenizer).removeprefix("chat template: ")
+
+
 def speaker_of(source: Model, tensors: Callable[[], Iterator[tuple[str, Tensor]]]) -> Speaker:
     """The source of an export as the certificate questions it."""
     name = f"yunque {__version__}"
-    return own_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
+    speaker = own_speaker(name, source.module, source.tokenizer, source.end_ids, tensors)
+    return replace(speaker, template_fault=template_fault(source.tokenizer))
 
 
 def own_speaker(
@@ -345,9 +413,8 @@ def own_speaker(
             return list(tokenizer.backend.encode(prompt.text, add_special_tokens=True).ids)
         if template is None:
             return None
-        messages = [{"role": role, "content": content} for role, content in prompt.messages]
         try:
-            text = template.run(messages, add_generation_prompt=prompt.asking)
+            text = rendered(template, prompt)
         except InputError:  # the template refuses such a conversation
             return None
         return tokenizer.encode(text, special=True)
@@ -384,6 +451,7 @@ def own_speaker(
         pad_ids=frozenset() if pad is None else frozenset({vocabulary[pad]}),
         context=module.config.context_length,
         shape=shape_of(module),
+        template=tokenizer.chat_template,
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from yunque import evaluate, runtime
+from yunque.adapt.lora import WEIGHTS as ADAPTER_WEIGHTS
 from yunque.adapt.lora import load_adapter, read_adapter_config
 from yunque.adapt.quantize import dequantize, parameter_count, quantize, read_quantization
 from yunque.assemble.exams import ANSWER_TOKENS, ExamItem, sit_exam
@@ -46,8 +47,19 @@ from yunque.model.int8 import to_int8
 from yunque.model.protocol import Described
 from yunque.runtime import Runtime
 from yunque.weights.families import module_names
-from yunque.weights.folder import DTYPES, load_folder, open_folder, stored_dtype, stream_folder
+from yunque.weights.folder import (
+    DTYPES,
+    READABLE,
+    load_folder,
+    open_folder,
+    read_blocks,
+    read_header,
+    stored_dtype,
+    stream_folder,
+    weight_files,
+)
 from yunque.weights.gguf import gguf_config, load_gguf
+from yunque.weights.gguf_file import open_gguf, read_tensor
 from yunque.weights.gguf_tokenizer import gguf_tokenizer
 from yunque.weights.openai import is_openai, load_openai, openai_config
 from yunque.weights.transformers_model import (
@@ -158,7 +170,7 @@ class Model:
             on_text: called with each new piece of the first text as soon as it is certain.
 
         Raises:
-            InputError: a setting is out of range.
+            InputError: a setting is out of range, or what the model computes is not finite.
         """
         stream = Stream(self.tokenizer, on_text) if on_text and settings.beams == 1 else None
         with self.runtime.autocast():
@@ -170,6 +182,8 @@ class Model:
                 decode=self.tokenizer.continuation,
                 on_token=stream.token if stream else None,
             )
+        if not made.finite:
+            raise not_finite(self.folder)
         texts = made.texts or []
         if stream:
             stream.finish(texts[0])
@@ -198,7 +212,7 @@ class Model:
         Of conversations, the assistant's words and their ends count, as in training.
 
         Raises:
-            InputError: no text there, or a file cannot be read.
+            InputError: no text there, a file cannot be read, or the loss is not finite.
         """
         context = self.module.config.context_length
         settings = DataConfig(separator=self.tokenizer.separator)
@@ -222,6 +236,8 @@ class Model:
             loss += kept.double().sum().item()
             tokens += len(kept)
             size += paid
+        if not math.isfinite(loss):
+            raise not_finite(self.folder)
         if not tokens:
             raise InputError("nothing to evaluate: the sources hold fewer than two tokens.")
         return Score(
@@ -262,16 +278,19 @@ class Model:
         """For each token of `text`: id, probability, loss, rank and the best alternatives.
 
         Raises:
-            InputError: the text is empty.
+            InputError: the text is empty, or what the model computes is not finite.
         """
         ids = self.tokenizer.encode(text)
         if not ids:
             raise InputError("nothing to explain: --text is empty.")
         context = self.module.config.context_length
         with self.runtime.autocast():
-            return evaluate.explain(
+            views = evaluate.explain(
                 self.module, ids, self.tokenizer.token_text, context, alternatives
             )
+        if not all(math.isfinite(view.loss or 0.0) for view in views):
+            raise not_finite(self.folder)
+        return views
 
 
 class Stream:
@@ -317,8 +336,9 @@ def model_path(name: str | Path) -> Path:
             beside = (path.parent / "config.json").is_file()
             way = f" Give the folder that it lies in: {path.parent}" if beside else ""
             raise InputError(f"{name}: a file, expected a folder or a .gguf.{way}")
+        kind = "file" if path.suffix == ".gguf" else "folder"
         raise InputError(
-            f"{name}: no such folder. MODEL is a run folder, a model folder, a .gguf file or a Hub "
+            f"{name}: no such {kind}. MODEL is a run folder, a model folder, a .gguf file or a Hub "
             "id (OWNER/NAME)."
         )
     for folder in (path / "best", path / "last", path):
@@ -374,6 +394,53 @@ def load(
             )
         to_int8(model.decoder)
     return model
+
+
+def not_finite(path: Path) -> InputError:
+    """Why a model at a path computes no numbers: the weight that is to blame, or none is."""
+    file, name = broken_weight(path)
+    if name:
+        return InputError(
+            f"{file}: the tensor {name} holds numbers that are not finite (NaN or infinite), so "
+            "the model cannot compute. The file is damaged, or the training that wrote it "
+            "diverged: fetch it again, or take an earlier checkpoint."
+        )
+    return InputError(
+        f"{path}: what the model computes is not finite (NaN or infinite), although all its "
+        "weights are: they are too large for the precision. Try --precision fp32."
+    )
+
+
+def broken_weight(path: Path) -> tuple[Path, str]:
+    """The file and the tensor of the first weight at a path that is not finite; "" where all are.
+
+    Raises:
+        InputError, StorageError: as the reader of the format.
+    """
+    if is_adapter(path):
+        own = broken_tensor({path / ADAPTER_WEIGHTS})
+        return own if own[1] else broken_weight(base_path(path))
+    if path.suffix == ".gguf":
+        content = open_gguf(path)
+        named: Iterable[tuple[str, Tensor]] = (
+            (name, read_tensor(content, name)) for name in content.tensors
+        )
+    elif is_openai(path):
+        named = load_openai(path).state_dict().items()
+    else:
+        return broken_tensor(weight_files(path)[0])
+    return path, next((name for name, tensor in named if not tensor.isfinite().all()), "")
+
+
+def broken_tensor(files: Collection[Path]) -> tuple[Path, str]:
+    """The same in files of safetensors, which are read block by block."""
+    for file in sorted(files):
+        for name, entry in read_header(file).items():
+            if entry.dtype in READABLE and not all(
+                bool(block.isfinite().all()) for block in read_blocks(entry)
+            ):
+                return file, name
+    return Path(), ""
 
 
 def check_fit(path: Path, rows: int, tokenizer: Tokenizer) -> None:

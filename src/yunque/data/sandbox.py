@@ -62,6 +62,10 @@ class LimitError(jinja2.TemplateError):
     """A template went over a limit."""
 
 
+class StoppedTemplate(InputError):
+    """The same, as its user hears of it: whoever renders it without limits may wait for ever."""
+
+
 class Budget:
     """What one rendering may still use."""
 
@@ -369,7 +373,7 @@ def run_template(template: jinja2.Template, values: Mapping[str, Any], character
     try:
         text = template.render(values)
     except LimitError as fault:
-        raise InputError(
+        raise StoppedTemplate(
             f"chat template: stopped, {fault}. Mend the template or leave it out to use the "
             "default one."
         ) from None

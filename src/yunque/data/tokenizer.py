@@ -484,6 +484,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
         settings = read_json(folder / "tokenizer_config.json")
         if not isinstance(settings, dict):
             raise InputError(f"{folder / 'tokenizer_config.json'}: expected a JSON object.")
+        if settings.get("auto_map"):
+            raise InputError(
+                f"{folder / 'tokenizer_config.json'}: auto_map: this tokenizer comes with a "
+                "program of its own, and Yunque runs none. If tokenizer.json holds the whole "
+                "tokenizer, as for most models, remove this key from the file."
+            )
     template = settings.get("chat_template")
     if (folder / "chat_template.jinja").is_file():
         try:

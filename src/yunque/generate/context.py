@@ -5,6 +5,7 @@ Shapes: B rows, L tokens of the longest row so far, S positions of the window, V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -53,6 +54,8 @@ class Contexts:
         self.model = model
         self.limit = model.config.context_length
         self.slid = False
+        self.finite = True
+        """No logit so far was infinite or none: -inf, which forbids a token, is a logit."""
         self.end = max(map(len, prompts))
         rows = [[prompt[0]] * (self.end - len(prompt)) + list(prompt) for prompt in prompts]
         self.tokens = torch.zeros(len(rows), self.end + room, dtype=torch.int64, device=device)
@@ -89,7 +92,9 @@ class Contexts:
         unread = self.cache is None or self.cache.used == 0
         hidden = self._read_windows() if unread else self._read_last()  # (B, T, C)
         logits: Tensor = self.model.head(hidden[:, -1])
-        return logits.float()
+        logits = logits.float()
+        self.finite = self.finite and math.isfinite(logits.max().item())  # NaN is the largest
+        return logits
 
     def _read_windows(self) -> Tensor:
         """Every row's window, whole."""

@@ -32,6 +32,8 @@ class Generation:
     """New tokens of all rows, end tokens and cut tokens included, by `seconds`."""
     window_slid: bool
     """Some row outgrew the model's context, so its beginning was no longer seen."""
+    finite: bool = True
+    """False: the model computed logits that are no numbers, and nothing was written from there."""
     texts: list[str] | None = None
     """New text of each row, up to the stop text; None where no `decode` was given."""
 
@@ -168,6 +170,7 @@ def generate(
         seconds=seconds,
         tokens_per_second=sum(map(len, written)) / seconds,
         window_slid=contexts.slid,
+        finite=contexts.finite,
         texts=texts if decode is not None else None,
     )
 
@@ -195,6 +198,8 @@ def _sample(
 ) -> list[list[int]]:
     """Rows grown token by token until each has ended; an end token is included."""
     logits = contexts.next_logits()  # (P, V): each prompt is read once for all its samples
+    if not contexts.finite:
+        return [[] for _ in range(len(logits) * settings.samples)]
     device = logits.device
     rows = torch.arange(len(logits), device=device).repeat_interleave(settings.samples)
     contexts.select(rows)
@@ -223,6 +228,9 @@ def _sample(
             row_of, ids, growing = row_of[still], ids[still], growing[still]
         contexts.append(ids)
         logits = contexts.next_logits()
+        if not contexts.finite:
+            lengths[row_of[growing]] = step + 1
+            break
     return [row[:n] for row, n in zip(chosen.tolist(), lengths.tolist(), strict=True)]
 
 

@@ -4,7 +4,8 @@ A speaker is a model with its tokenizer, whoever opened it: ours in memory, the 
 transformers reads it, the GGUF file as a reader of that format gives it back. Nothing here knows
 which; what is compared is what a user would see. Both compute in float32, the source on its
 weights as the export's number format rounds them, so that the bound is that of the arithmetic
-and not of the rounding.
+and not of the rounding. How far the rounding itself moved the model is measured apart: what the
+source answered before it is kept, and the export's answers are held against that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -75,6 +76,10 @@ class Speaker:
     """The numbers that make its architecture, by their names."""
     faults: tuple[str, ...] = ()
     """What its own reader found amiss."""
+    template: str | None = None
+    """The chat template; None: it continues plain text."""
+    template_fault: str = ""
+    """Why the template cannot be used; empty where it can, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,46 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a model said, kept for a comparison after its weights were rounded."""
+
+    logits: tuple[Tensor, ...]
+    """Of each row of ids, `(T, V)`."""
+    texts: tuple[list[int], ...]
+    """The greedy new tokens after the rows that are continued."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far an export is from its source because its numbers have fewer digits."""
+
+    logits: float
+    """The largest difference of two logits."""
+    kl: float
+    """KL(source ‖ export) of the worst position, nats."""
+    mean_kl: float
+    positions: int
+    """Places in the texts that were read."""
+    same_positions: int
+    """Those where both hold the same token most likely."""
+    texts: int
+    """Greedy texts that were written."""
+    same_texts: int
+
+
+@dataclass(frozen=True)
 class Certificate:
     """All comparisons of one export with its source."""
 
     source: str
     reader: str
     checks: tuple[Check, ...]
+    rounding: Rounding | None = None
+    """None: the export holds every number of the source as it is."""
+    template: Literal["none", "usable", "unusable"] = "none"
+    """Whether the source has a chat template: only of a usable one are conversations certified."""
+    template_fault: str = ""
+    """Why it is unusable."""
 
     @property
     def passed(self) -> bool:
@@ -116,6 +155,8 @@ class Certificate:
             "passed": self.passed,
             "source": self.source,
             "read_back_by": self.reader,
+            "rounding": None if self.rounding is None else dataclasses.asdict(self.rounding),
+            "chat_template": {"state": self.template, "fault": self.template_fault},
             "checks": [dataclasses.asdict(check) for check in self.checks],
         }
 
@@ -130,6 +171,7 @@ def certify(
     prompts: Sequence[Prompt],
     probes: Sequence[Prompt] = (),
     tokens: int = 24,
+    unrounded: Answers | None = None,
 ) -> Certificate:
     """Compare an export that was read back with the model that it came from.
 
@@ -137,20 +179,18 @@ def certify(
         prompts: plain texts and conversations.
         probes: further texts, of which only the ids are compared.
         tokens: length of the greedy texts.
+        unrounded: what the source answered to these prompts before it was rounded; None where
+            there was nothing to round.
     """
     plain = [prompt for prompt in prompts if not prompt.messages]
     chats = [prompt for prompt in prompts if prompt.messages]
-    asked = [source.ids(prompt) for prompt in prompts]
-    tokens = min(tokens, source.context // 2)
-    begun = (tuple(ids[: source.context - tokens]) for ids in asked if ids)
-    rows = list(dict.fromkeys(begun))
-    spoken = rows if len(rows) <= SPOKEN else rows[: SPOKEN // 2] + rows[-SPOKEN // 2 :]
+    rows, spoken, tokens = questions(source, prompts, tokens)
     checks = [
         counted("reader", list(export.faults)),
         counted("shape", list(shape_faults(source, export))),
         counted("vocabulary", list(vocabulary_faults(source, export))),
         counted("prompt_ids", list(id_faults(source, export, [*plain, *probes]))),
-        counted("chat_ids", list(id_faults(source, export, chats))),
+        chat_check(source, export, chats),
         counted("texts", list(text_faults(source, export, [*prompts, *probes]))),
         counted("ends", list(end_faults(source, export))),
         counted("pad", list(pad_faults(export))),
@@ -158,7 +198,74 @@ def certify(
         *logit_checks(source, export, rows),
         counted("greedy", list(greedy_faults(source, export, spoken, tokens))),
     ]
-    return Certificate(source.name, export.name, tuple(checks))
+    lost = None
+    if unrounded is not None and all(check.passed for check in checks):
+        lost = rounding(unrounded, answers(export, rows, spoken, tokens))
+    has: Literal["usable", "unusable"] = "unusable" if source.template_fault else "usable"
+    return Certificate(
+        source=source.name,
+        reader=export.name,
+        checks=tuple(checks),
+        rounding=lost,
+        template="none" if source.template is None else has,
+        template_fault=source.template_fault,
+    )
+
+
+Rows = list[tuple[int, ...]]
+
+
+def questions(source: Speaker, prompts: Sequence[Prompt], tokens: int) -> tuple[Rows, Rows, int]:
+    """The rows of ids that are read, those that are continued, and by how many tokens."""
+    asked = [source.ids(prompt) for prompt in prompts]
+    tokens = min(tokens, source.context // 2)
+    begun = (tuple(ids[: source.context - tokens]) for ids in asked if ids)
+    rows = list(dict.fromkeys(begun))
+    spoken = rows if len(rows) <= SPOKEN else rows[: SPOKEN // 2] + rows[-SPOKEN // 2 :]
+    return rows, spoken, tokens
+
+
+def answers_before(source: Speaker, prompts: Sequence[Prompt], tokens: int = 24) -> Answers:
+    """What a source says to the prompts of `certify`, before its weights are rounded."""
+    return answers(source, *questions(source, prompts, tokens))
+
+
+def answers(speaker: Speaker, rows: Rows, spoken: Rows, tokens: int) -> Answers:
+    """The logits of rows, and the greedy texts after some of them."""
+    return Answers(
+        tuple(speaker.logits(ids) for ids in rows),
+        tuple(speaker.write(ids, tokens) for ids in spoken),
+    )
+
+
+def rounding(source: Answers, export: Answers) -> Rounding:
+    """How far the answers of an export are from those of its source."""
+    gaps, divergences, same = [], [], 0
+    for ours, theirs in zip(source.logits, export.logits, strict=True):
+        gap, divergence = moved(ours, theirs)
+        gaps.append(gap)
+        divergences += divergence.tolist()
+        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+    pairs = zip(source.texts, export.texts, strict=True)
+    return Rounding(
+        logits=max(gaps, default=0.0),
+        kl=max(divergences, default=0.0),
+        mean_kl=math.fsum(divergences) / max(1, len(divergences)),
+        positions=len(divergences),
+        same_positions=same,
+        texts=len(source.texts),
+        same_texts=sum(ours == theirs for ours, theirs in pairs),
+    )
+
+
+def moved(ours: Tensor, theirs: Tensor) -> tuple[float, Tensor]:
+    """The largest difference of two logits, and KL(ours ‖ theirs) of each position, `(T,)`, nats.
+
+    Both are infinite where a logit is not a number."""
+    ours, theirs = ours.double(), theirs.double()
+    gap = (ours - theirs).abs().nan_to_num(math.inf, math.inf).max().item()
+    p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
+    return gap, (p.exp() * (p - q)).sum(-1).nan_to_num(math.inf, math.inf)
 
 
 def counted(id: str, faults: Sequence[str]) -> Check:
@@ -202,6 +309,21 @@ def id_faults(source: Speaker, export: Speaker, prompts: Sequence[Prompt]) -> It
             yield f"{prompt}: refused by {who} only"
         else:
             yield f"{prompt}: {id_fault(ours, theirs, texts)}"
+
+
+def chat_check(source: Speaker, export: Speaker, chats: Sequence[Prompt]) -> Check:
+    """Conversations become the same tokens; a template that cannot be used is at least the same.
+
+    Such a template may refuse every conversation, on both sides, and equal ids would say nothing.
+    """
+    faults = list(id_faults(source, export, chats))
+    if source.template_fault and export.template != source.template:
+        faults.append("the chat template is another one")
+    check = counted("chat_ids", faults)
+    if check.passed and source.template_fault:
+        told = f"only the template's text was compared: {source.template_fault}"
+        return dataclasses.replace(check, detail=told)
+    return check
 
 
 def id_fault(ours: list[int], theirs: list[int], texts: Mapping[int, str]) -> str:
@@ -299,14 +421,12 @@ def logit_checks(source: Speaker, export: Speaker, rows: Sequence[Sequence[int]]
     """
     largest, scale, divergence = 0.0, 1.0, 0.0
     for ids in rows:
-        ours, theirs = source.logits(ids).double(), export.logits(ids).double()
+        ours, theirs = source.logits(ids), export.logits(ids)
         if ours.shape != theirs.shape:
             detail = f"logits are {list(theirs.shape)}, expected {list(ours.shape)}"
             return [Check(id, False, None, 0.0, detail) for id in ("logits", "kl")]
-        gap = (ours - theirs).abs().nan_to_num(math.inf, math.inf).max().item()
-        p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
-        kl = (p.exp() * (p - q)).sum(-1).nan_to_num(math.inf, math.inf).max().item()
-        largest, divergence = max(largest, gap), max(divergence, kl)
+        gap, kl = moved(ours, theirs)
+        largest, divergence = max(largest, gap), max(divergence, kl.max().item())
         scale = max(scale, ours.abs().max().item())
     bound = LOGITS_BOUND * scale
     return [

@@ -17,7 +17,16 @@ from yunque.config import ModelConfig
 from yunque.errors import ExportError
 from yunque.files import staged_folder, write_json, write_text
 from yunque.model.decoder import Decoder
-from yunque.weights.certificate import Certificate, Check, Prompt, Speaker, certify
+from yunque.weights.certificate import (
+    Answers,
+    Certificate,
+    Check,
+    Prompt,
+    Rounding,
+    Speaker,
+    answers_before,
+    certify,
+)
 from yunque.weights.folder import DTYPES, cast, write_folder
 from yunque.weights.readback import transformers_speaker
 from yunque.weights.transformers_model import (
@@ -26,7 +35,7 @@ from yunque.weights.transformers_model import (
     save_transformers,
 )
 from yunque.words import say
-from yunque.words.writing import duration, number, scientific
+from yunque.words.writing import duration, number, percent, scientific, visible
 
 CERTIFICATE = "certificate.json"
 CARD = "README.md"
@@ -100,7 +109,8 @@ def export_folder(
     Args:
         save_tokenizer, generation, shard_bytes: as in `write_folder`; the number format is the
             card's `dtype`.
-        source: the model that it came from, its weights rounded to that format.
+        source: the model that it came from. Its weights, which are those of `model`, are rounded
+            to that format: they stay so.
         prompts, probes: what both are asked, as in `certify`.
         lang: language of the card, "en" or "es".
         before: checks of what was done to the source; they join the certificate.
@@ -111,6 +121,10 @@ def export_folder(
         InputError: as `write_folder`.
         StorageError: writing failed.
     """
+    lossy = rounds(model, card.dtype)
+    unrounded = answers_before(source, prompts) if lossy else None
+    # What is compared with: from here on the source has the weights that the file will have.
+    round_weights(model, card.dtype)
     with staged_folder(folder) as stage:
         if isinstance(model, Decoder):
             write_folder(model, stage, save_tokenizer, generation, card.dtype, shard_bytes)
@@ -118,7 +132,13 @@ def export_folder(
             save_transformers(model, stage, generation, DTYPES[card.dtype][0], shard_bytes)
             save_tokenizer(stage)
         certificate = read_back(
-            source, prompts, probes, "transformers", lambda: transformers_speaker(stage), before
+            source,
+            prompts,
+            probes,
+            "transformers",
+            lambda: transformers_speaker(stage),
+            before,
+            unrounded,
         )
         finish(stage, folder, certificate, card, lang)
     return certificate
@@ -131,11 +151,13 @@ def read_back(
     reader: str,
     opened: Callable[[], Speaker],
     before: Sequence[Check] = (),
+    unrounded: Answers | None = None,
 ) -> Certificate:
     """The certificate of an export; one that cannot even be opened fails as "reader".
 
     Args:
         before: checks of what was done to the source; they come first.
+        unrounded: as in `certify`.
     """
     try:
         export = opened()
@@ -143,7 +165,7 @@ def read_back(
         reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
         check = Check("reader", False, None, 0.0, f"it cannot be opened ({reason})")
         return Certificate(source.name, reader, (*before, check))
-    found = certify(source, export, prompts, probes)
+    found = certify(source, export, prompts, probes, unrounded=unrounded)
     return dataclasses.replace(found, checks=(*before, *found.checks))
 
 
@@ -162,6 +184,26 @@ def finish(stage: Path, folder: Path, certificate: Certificate, card: Card, lang
         )
     write_text(stage / CARD, model_card(card, certificate, lang))
     write_json(stage / CERTIFICATE, certificate.to_json())
+
+
+@torch.no_grad()
+def rounds(model: nn.Module, dtype: str, gguf: bool = False) -> bool:
+    """Whether any weight has another value in an export of this number format.
+
+    Args:
+        gguf: a GGUF file, which keeps vectors and positions in float32.
+    """
+    if dtype == "float32":
+        return False
+    for name, parameter in model.named_parameters():
+        if gguf and (parameter.dim() == 1 or name == "position_embedding.weight"):
+            continue
+        value = q8_0(parameter) if dtype == "q8_0" else None
+        if value is None or value is parameter:  # no whole blocks
+            value = parameter.to(torch.float16 if dtype == "q8_0" else DTYPES[dtype][0]).float()
+        if not torch.equal(value, parameter):
+            return True
+    return False
 
 
 @torch.no_grad()
@@ -328,11 +370,34 @@ def unknown(card: Card, lang: str) -> list[str]:
 
 
 def figures(certificate: Certificate, lang: str) -> str:
-    """What the certificate found, in one sentence."""
-    return say(
-        "export.read_back",
-        lang,
-        reader=certificate.reader,
-        logits=scientific(certificate.figure("logits"), lang),
-        kl=scientific(certificate.figure("kl"), lang),
-    )
+    """What the certificate found, in a paragraph."""
+    known = {
+        "reader": certificate.reader,
+        "logits": scientific(certificate.figure("logits"), lang),
+        "kl": scientific(certificate.figure("kl"), lang),
+        "asked": say(f"export.asked_{certificate.template}", lang),
+    }
+    rounded = certificate.rounding
+    parts = [
+        say("export.read_back" if rounded is None else "export.read_back_rounded", lang, **known)
+    ]
+    if rounded is not None:
+        parts.append(say("export.rounding", lang, **rounding_figures(rounded, lang)))
+    if certificate.template != "usable":
+        # A reason may quote the template, which is foreign text: it is no Markdown here.
+        reason = f"`{visible(certificate.template_fault).replace('`', chr(39))}`"
+        parts.append(say(f"export.template_{certificate.template}", lang, reason=reason))
+    return " ".join([*parts, say("export.figures", lang)])
+
+
+def rounding_figures(rounding: Rounding, lang: str) -> dict[str, Any]:
+    """What the sentences on the distance from the source are filled with."""
+    share = rounding.same_positions / max(1, rounding.positions)
+    return {
+        "logits": scientific(rounding.logits, lang),
+        "kl": scientific(rounding.kl, lang),
+        "share": percent(share, lang, 1),
+        "positions": number(rounding.positions, lang),
+        "same_texts": rounding.same_texts,
+        "texts": rounding.texts,
+    }

@@ -1,8 +1,9 @@
 """The shape of a model under llama.cpp's keys, both ways; what llama.cpp cannot hold.
 
 Mistral is the Llama architecture there. Llama 3's rotary scaling is a tensor, `rope_freqs.weight`,
-by which the angles are divided. "dynamic" scaling changes nothing up to the context length, so
-the file does not mention it. Of dropout the format says nothing.
+by which the angles are divided; the numbers that it was made from are under a key of our own, for
+other scalings can make the same tensor. "dynamic" scaling changes nothing up to the context
+length, so the file does not mention it. Of dropout the format says nothing.
 
 Source: the keys of the `gguf` package; the loaders of llama.cpp (llama-model.cpp).
 """
@@ -33,6 +34,8 @@ ARCHITECTURES = {
     "qwen3": "qwen3",
 }
 ROPE_FACTORS = "rope_freqs.weight"
+ROPE_NUMBERS = "yunque.rope.llama3"
+"""Key of rope_factor, rope_slow, rope_fast and rope_original_length, which llama.cpp passes by."""
 YARN_TURNS = (1.0, 32.0)  # rope_slow and rope_fast where the file does not say
 
 
@@ -42,7 +45,9 @@ def not_held(config: ModelConfig) -> list[str]:
     if 0 < config.sliding_window < config.context_length:
         faults.append(
             f"sliding_window is {config.sliding_window}, and llama.cpp looks at all tokens with "
-            "this architecture. Up to that many tokens both are equal: lower context_length to it."
+            "this architecture. Up to that many tokens both are equal: in a copy of the model, "
+            f"write {config.sliding_window} as max_position_embeddings in config.json, and convert "
+            "that."
         )
     if config.rope_scaling == "llama3" and ARCHITECTURES[config.family] != "llama":
         faults.append(f"rope_scaling is llama3, which is for Llama and not for {config.family}.")
@@ -58,6 +63,11 @@ def rope_factors(config: ModelConfig) -> Tensor:
     """By how much Llama 3's scaling divides each pair's angle, `(R/2,)`, float32."""
     plain = dataclasses.replace(config, rope_scaling="none")
     return rotary_frequencies(plain) / rotary_frequencies(config)
+
+
+def rope_numbers(config: ModelConfig) -> tuple[float, float, float, int]:
+    """What Llama 3's scaling is made from."""
+    return config.rope_factor, config.rope_slow, config.rope_fast, config.rope_original_length
 
 
 def add_shape(writer: Any, config: ModelConfig) -> None:
@@ -82,6 +92,8 @@ def add_shape(writer: Any, config: ModelConfig) -> None:
         prefix = f"{writer.arch}.rope.scaling"
         writer.add_string(f"{prefix}.type", config.rope_scaling)
         writer.add_float32(f"{prefix}.factor", config.rope_factor)
+    if config.rope_scaling == "llama3":
+        writer.add_array(ROPE_NUMBERS, [float(value) for value in rope_numbers(config)])
     if config.rope_scaling == "yarn":
         writer.add_uint32(f"{prefix}.original_context_length", config.rope_original_length)
         if (config.rope_slow, config.rope_fast) != YARN_TURNS:
@@ -217,10 +229,11 @@ def rotary_values(keys: Keys, quotient: int) -> dict[str, Any]:
 
 
 def llama3_scaling(config: ModelConfig, content: Content) -> ModelConfig:
-    """The shape with Llama 3's rotary scaling, found again from the factors that it makes.
+    """The shape with Llama 3's rotary scaling, as our key says, and the factors confirm.
 
-    The file holds the factors alone. The largest is rope_factor; the lengths that models were
-    made longer from are powers of two; all published ones have 1 and 4 turns.
+    Other programs' files hold the factors alone, and it is found again from these. The largest is
+    rope_factor; the lengths that models were made longer from are powers of two; all published
+    ones have 1 and 4 turns.
 
     Raises:
         InputError: the factors are no such scaling.
@@ -234,12 +247,20 @@ def llama3_scaling(config: ModelConfig, content: Content) -> ModelConfig:
         )
     factors = read_tensor(content, ROPE_FACTORS)
     largest = decimal(factors.max().item())
-    for power in range(4, 24) if largest > 1 else ():
+    numbers = content.metadata.get(ROPE_NUMBERS)
+    if numbers is None:
+        powers = range(4, 24) if largest > 1 else ()
+        tried = [(float(round(largest, 3)), 0.0, 0.0, 2**power) for power in powers]  # 0: as usual
+    else:
+        tried = [stated_numbers(where, numbers)]
+    for factor, slow, fast, length in tried:
         scaled = dataclasses.replace(
             config,
             rope_scaling="llama3",
-            rope_factor=float(round(largest, 3)),
-            rope_original_length=2**power,
+            rope_factor=factor,
+            rope_slow=slow,
+            rope_fast=fast,
+            rope_original_length=length,
         ).resolved(config.vocab_size)
         if torch.allclose(rope_factors(scaled), factors, rtol=1e-5, atol=0):
             return scaled
@@ -247,6 +268,23 @@ def llama3_scaling(config: ModelConfig, content: Content) -> ModelConfig:
         f"{where} holds factors that are not those of Llama 3's rotary scaling (from "
         f"{factors.min():g} to {largest:g}), and others are not supported."
     )
+
+
+def stated_numbers(where: str, numbers: Any) -> tuple[float, float, float, int]:
+    """`rope_numbers` as the file has them.
+
+    Raises:
+        InputError: they are no four positive numbers.
+    """
+    values = numbers if isinstance(numbers, list) else []
+    floats = all(isinstance(value, float) and 0 < value < math.inf for value in values)
+    if len(values) != 4 or not floats or not values[3].is_integer():
+        raise InputError(
+            f"{where}: {ROPE_NUMBERS} is {str(numbers)[:80]}, expected four positive numbers: "
+            "factor, slow and fast turns, and the original length, a whole number."
+        )
+    factor, slow, fast, length = map(decimal, values)
+    return factor, slow, fast, int(length)
 
 
 def decimal(value: float) -> float:

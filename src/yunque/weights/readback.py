@@ -165,6 +165,7 @@ def transformers_speaker(folder: Path) -> Speaker:
         context=context,
         shape=shape,
         faults=faults,
+        template=tokenizer.chat_template,
     )
 
 

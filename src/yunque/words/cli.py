@@ -284,6 +284,22 @@ WORDS: dict[str, tuple[str, str]] = {
         "Escrito y releído por {reader}: es el mismo modelo. Mayor diferencia entre dos logits: "
         "{logits}; KL: {kl} nats. Carpeta: {folder}",
     ),
+    "cli.certified_rounded": (
+        "Written and read back by {reader}: the file holds exactly the model rounded to {dtype}, "
+        "which is not quite the model it came from. From that, a logit differs by up to {logits}, "
+        "KL is up to {kl} nats, the most likely token is the same at {share} of {positions} "
+        "positions, and {same_texts} of {texts} greedy texts are the same. Folder: {folder}",
+        "Escrito y releído por {reader}: el archivo contiene exactamente el modelo redondeado a "
+        "{dtype}, que no es del todo el de origen. Respecto a este, un logit difiere hasta "
+        "{logits}, la KL llega a {kl} nats, el token más probable coincide en el {share} de "
+        "{positions} posiciones, y de {texts} textos voraces coinciden {same_texts}. Carpeta: "
+        "{folder}",
+    ),
+    "cli.template_unusable": (
+        "There is no usable chat template, and conversations are not certified: {reason}",
+        "No hay plantilla de conversación que sirva, y de las conversaciones no se certifica nada "
+        "(el motivo, en inglés): {reason}",
+    ),
     "cli.merged_full": (
         "The adapter was trained on a quantised base and is merged onto the full one: a logit is "
         "up to {full} away from the model that was trained ({dequantised} with --merge-onto "

@@ -84,13 +84,48 @@ WORDS: dict[str, tuple[str, str]] = {
     "export.certificate": ("This copy", "Esta copia"),
     "export.read_back": (
         "Read back from disk by {reader} and compared with the model it came from: the same token "
-        "ids for prompts and conversations, the same end of text, the same greedy texts; the "
-        "largest difference of two logits is {logits}, the largest KL divergence {kl} nats. All "
-        "figures are in certificate.json.",
+        "ids for {asked}, the same end of text, the same greedy texts; the largest difference of "
+        "two logits is {logits}, the largest KL divergence {kl} nats.",
         "Leída del disco por {reader} y comparada con el modelo de origen: los mismos tokens en "
-        "textos y conversaciones, el mismo final de texto, los mismos textos voraces; la mayor "
-        "diferencia entre dos logits es {logits}, y la mayor divergencia KL, {kl} nats. Todas las "
-        "cifras están en certificate.json.",
+        "{asked}, el mismo final de texto, los mismos textos voraces; la mayor diferencia entre "
+        "dos logits es {logits}, y la mayor divergencia KL, {kl} nats.",
+    ),
+    "export.read_back_rounded": (
+        "The weights were rounded to the number format of this copy, which is therefore not "
+        "exactly the model it came from. It holds what was to be written: read back from disk by "
+        "{reader} and compared with the rounded model, it has the same weights, the same token "
+        "ids for {asked}, the same end of text and the same greedy texts; the largest difference "
+        "of two logits is {logits}, the largest KL divergence {kl} nats.",
+        "Los pesos se redondearon al formato numérico de esta copia, que por eso no es exactamente "
+        "el modelo de origen. Contiene lo que debía escribirse: leída del disco por {reader} y "
+        "comparada con el modelo redondeado, tiene los mismos pesos, los mismos tokens en {asked}, "
+        "el mismo final de texto y los mismos textos voraces; la mayor diferencia entre dos logits "
+        "es {logits}, y la mayor divergencia KL, {kl} nats.",
+    ),
+    "export.rounding": (
+        "Measured against the model before rounding, both computed in float32: a logit differs by "
+        "up to {logits}, the KL divergence is at most {kl} nats, the most likely token is the same "
+        "at {share} of {positions} positions, and {same_texts} of {texts} greedy texts are the "
+        "same.",
+        "Frente al modelo sin redondear, calculados ambos en float32: un logit difiere hasta "
+        "{logits}, la divergencia KL es como mucho de {kl} nats, el token más probable coincide en "
+        "el {share} de {positions} posiciones, y de {texts} textos voraces coinciden {same_texts}.",
+    ),
+    "export.asked_usable": ("prompts and conversations", "textos y conversaciones"),
+    "export.asked_none": ("prompts", "textos"),
+    "export.asked_unusable": ("prompts", "textos"),
+    "export.template_none": (
+        "There is no chat template: conversations are not certified.",
+        "No hay plantilla de conversación: de las conversaciones no se certifica nada.",
+    ),
+    "export.template_unusable": (
+        "There is no usable chat template, and conversations are not certified: {reason}",
+        "No hay plantilla de conversación que sirva, y de las conversaciones no se certifica nada "
+        "(el motivo, en inglés): {reason}",
+    ),
+    "export.figures": (
+        "All figures are in certificate.json.",
+        "Todas las cifras están en certificate.json.",
     ),
     "export.use": ("Use", "Uso"),
 }
