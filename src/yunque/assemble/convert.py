@@ -247,7 +247,7 @@ def to_folder(
     return export_folder(
         module,
         folder,
-        tokenizer_writer(source),
+        source.tokenizer.save,
         generation_settings(source),
         source=speaker_of(source, lambda: tensors_of(module)),
         prompts=(*map(Prompt, TEXTS), *CHATS),
@@ -269,7 +269,7 @@ def to_gguf(
     prompts = (*map(Prompt, TEXTS), *CHATS)
     with staged_folder(folder) as stage:
         file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
-        tokenizer_writer(source)(own)
+        source.tokenizer.save(own)
         write_json(own / "generation_config.json", generation_settings(source))
         try:
             save_gguf(source.decoder, file, own, kind, card.title)
@@ -406,24 +406,6 @@ def generation_settings(source: Model) -> dict[str, Any]:
         if token is not None:
             settings[f"{role}_token_id"] = source.tokenizer.backend.token_to_id(token)
     return settings
-
-
-def tokenizer_writer(source: Model) -> Callable[[Path], None]:
-    """Writes the tokenizer's files; a Qwen2 model's tokenizer keeps its class.
-
-    transformers goes by the class there; whether the ids are the same, the certificate says.
-    """
-    path = source.folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
-    kind = str(settings.get("tokenizer_class"))
-
-    def save(folder: Path) -> None:
-        source.tokenizer.save(folder)
-        if source.module.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
-            written = folder / "tokenizer_config.json"
-            write_json(written, {**read_json(written), "tokenizer_class": kind})
-
-    return save
 
 
 def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:

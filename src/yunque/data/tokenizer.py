@@ -61,6 +61,9 @@ MOST_BYTES = 4  # of one character in UTF-8
 WORD = re.compile("▁[a-zA-Z]+")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 ROLES = ("eos_token", "bos_token", "pad_token")
+GENERIC_CLASS = "PreTrainedTokenizerFast"
+OWN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+"""Classes whose own rules transformers needs named; it goes by tokenizer.json for the others."""
 HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.bpe"]
 
 Ids = npt.NDArray[np.int64]
@@ -73,6 +76,7 @@ class Tokenizer:
         backend: the pipeline; it is owned by this object from here on.
         separator: text of the token between documents; added where the vocabulary lacks it.
         named_tokens: further roles for tokenizer_config.json ("pad_token", "bos_token").
+        tokenizer_class: the class that transformers opens it with.
 
     Attributes:
         kind: char, byte, word, bpe, unigram (ours), gpt2 (GPT-2's rules), sentencepiece (spaces
@@ -93,6 +97,7 @@ class Tokenizer:
         separator: str,
         chat_template: str | None = None,
         named_tokens: Mapping[str, str] | None = None,
+        tokenizer_class: str = GENERIC_CLASS,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
@@ -105,6 +110,7 @@ class Tokenizer:
         self.separator = separator
         self.separator_id: int = vocabulary[separator]
         self.chat_template = chat_template
+        self.tokenizer_class = tokenizer_class
         self.named_tokens = {
             role: token
             for role, token in (named_tokens or {}).items()
@@ -302,10 +308,25 @@ class Tokenizer:
 
     def with_template(self, chat_template: str) -> Tokenizer:
         """The same tokenizer with another chat template."""
+        return self.remade(chat_template=chat_template)
+
+    def remade(
+        self,
+        backend: Backend | None = None,
+        separator: str | None = None,
+        chat_template: str | None = None,
+    ) -> Tokenizer:
+        """The same tokenizer with another pipeline, separator or chat template."""
         named = dict(self.named_tokens)
         if self.pad_is_end:
             named["pad_token"] = self.separator
-        return Tokenizer(self.backend, self.separator, chat_template, named)
+        return Tokenizer(
+            backend or self.backend,
+            separator or self.separator,
+            chat_template or self.chat_template,
+            named,
+            self.tokenizer_class,
+        )
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as AutoTokenizer opens them.
@@ -314,8 +335,11 @@ class Tokenizer:
             StorageError: the folder cannot be written.
         """
         make_folder(folder)
+        # A class of its own has defaults for roles that are not named, as an end that is padding.
+        unnamed = ("unk_token", "pad_token") if self.tokenizer_class in OWN_CLASSES else ()
         settings: dict[str, Any] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            "tokenizer_class": self.tokenizer_class,
+            **dict.fromkeys(unnamed),
             "clean_up_tokenization_spaces": False,
             **self.named_tokens,
             "eos_token": self.separator,
@@ -451,10 +475,7 @@ def add_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
                 f"add_tokens: {text!r} would get the id {backend.token_to_id(text)}, which another "
                 "token has: the ids of this tokenizer have gaps. Leave add_tokens out."
             )
-    named = tokenizer.named_tokens
-    if tokenizer.pad_is_end:
-        named = {**named, "pad_token": tokenizer.separator}
-    return Tokenizer(backend, tokenizer.separator, tokenizer.chat_template, named)
+    return tokenizer.remade(backend)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -485,7 +506,14 @@ def load_tokenizer(path: Path) -> Tokenizer:
         if isinstance(text, str):
             named[role] = text
     separator = named.pop("eos_token", SEPARATOR)
-    return Tokenizer(backend, separator, template if isinstance(template, str) else None, named)
+    stated = settings.get("tokenizer_class")
+    return Tokenizer(
+        backend,
+        separator,
+        template if isinstance(template, str) else None,
+        named,
+        stated if stated in OWN_CLASSES else GENERIC_CLASS,
+    )
 
 
 def from_hub(hub: HubId) -> Path:
@@ -645,10 +673,7 @@ def tokenizer_for(
         return loaded
     if added:
         backend.add_special_tokens([special(token) for token in added])
-    named = dict(loaded.named_tokens)
-    if loaded.pad_is_end:
-        named["pad_token"] = loaded.separator
-    return Tokenizer(backend, end, template, named)
+    return loaded.remade(backend, end, template)
 
 
 def loaded_tokenizer(spec: str) -> Tokenizer | None:

@@ -120,7 +120,10 @@ def write_folder(
     write_json(folder / "generation_config.json", dict(generation))
     if save_tokenizer is not None:
         save_tokenizer(folder)
-        refuse_other_tokenizer(config, folder)
+        settings = folder / "tokenizer_config.json"
+        if (folder / "tokenizer.json").exists():
+            stated = read_json(settings).get("tokenizer_class") if settings.exists() else None
+            refuse_other_tokenizer(config, stated)
     width = DTYPES[dtype][0].itemsize
     groups = shards(places(config), width, shard_bytes)
     names = [WEIGHTS]
@@ -179,8 +182,8 @@ def parse_size(text: str) -> int:
     return size
 
 
-def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
-    """Refuse a folder that transformers would open with other token ids than ours.
+def refuse_other_tokenizer(config: ModelConfig, name: str | None) -> None:
+    """Refuse a tokenizer's class that transformers would open with other token ids than ours.
 
     transformers 5 takes Qwen2's own way of splitting text for every folder of model_type qwen2,
     whatever its tokenizer.json says, and does not tell.
@@ -188,11 +191,7 @@ def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
     Raises:
         InputError: a Qwen2 shape with a tokenizer that is not Qwen2's.
     """
-    if config.family != "qwen2" or not (folder / "tokenizer.json").exists():
-        return
-    path = folder / "tokenizer_config.json"
-    name = read_json(path).get("tokenizer_class") if path.exists() else None
-    if str(name).removesuffix("Fast") != "Qwen2Tokenizer":
+    if config.family == "qwen2" and str(name).removesuffix("Fast") != "Qwen2Tokenizer":
         raise InputError(
             "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
             f"Qwen2's tokenizer only; this one is {name}. For a new model set qkv_bias to false "
