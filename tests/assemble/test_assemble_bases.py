@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,13 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from yunque.assemble.convert import convert
+from yunque.assemble.exams import questions_of, read_exam
 from yunque.assemble.models import load
+from yunque.assemble.origins import Finetuned
 from yunque.assemble.runs import finetune
+from yunque.config import DataConfig, Recipe
+from yunque.data.chat_template import chat_template_of, conversing
+from yunque.data.prepare import open_prepared, prepare
 from yunque.data.tokenizer import load_tokenizer
 from yunque.errors import InputError
 
@@ -75,6 +81,38 @@ def qwen2(folder: Path, **settings: Any) -> Path:
     return folder
 
 
+def llama(folder: Path, **settings: Any) -> Path:
+    """A random Llama model whose tokenizer puts <s> before every text."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=ROWS,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=256,
+        eos_token_id=257,
+        tie_word_embeddings=False,
+        initializer_range=0.5,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    backend = Backend(models.BPE(vocab={c: id for id, c in enumerate(ALPHABET)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    controls = [AddedToken(text, special=True, normalized=False) for text in ("<s>", "</s>")]
+    backend.add_special_tokens(controls)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 256)]
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    named = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"}
+    write_settings(folder, **{**named, "eos_token": "</s>", **settings})
+    return folder
+
+
 @pytest.fixture
 def sums(tmp_path: Path) -> str:
     path = tmp_path / "sums.jsonl"
@@ -117,3 +155,118 @@ def test_what_would_be_kept_with_another_tokenizer_is_refused_at_once(
     with pytest.raises(InputError, match="Qwen2's tokenizer only"):
         finetune(str(base), sums, tmp_path / "run", **OPTIONS, method="full")
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def judge(folder: Path) -> tuple[Any, Any]:
+    """The model and the tokenizer as transformers opens them."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def text_losses(model: Any, ids: list[int]) -> torch.Tensor:
+    """What transformers makes of each token but the first, nats."""
+    rows = torch.tensor([ids])
+    with torch.no_grad():
+        logits = model(rows).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, rows[0, 1:], reduction="none")
+
+
+def test_a_model_reads_the_begin_token_that_its_tokenizer_adds(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    model, tokenizer = judge(base)
+    ours = load(base, device="cpu")
+    text = "Hola que tal"
+    ids = tokenizer(text)["input_ids"]
+    assert ids[0] == 256
+    assert ours.tokenizer.prompt_ids(text) == ids
+    assert ours.tokenizer.prompt_ids("<s>" + text, special=True) == ids  # never twice
+    rows = torch.tensor([ids])
+    made = model.generate(rows, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    found = ours.generate(text, temperature=0.0, max_new_tokens=12).generation.token_ids[0]
+    expected = made[0, len(ids) :].tolist()
+    assert found == (expected[: expected.index(257)] if 257 in expected else expected)
+    losses = text_losses(model, ids)
+    views = ours.explain(text)
+    assert [view.id for view in views] == ids
+    assert [view.loss for view in views[1:]] == pytest.approx(losses.tolist(), abs=1e-4)
+    (tmp_path / "a.txt").write_text(text)
+    score = ours.evaluate(str(tmp_path / "a.txt"))
+    assert (score.tokens, score.bytes) == (len(text), len(text))
+    assert score.loss == pytest.approx(losses.mean().item(), abs=1e-4)
+
+
+def test_documents_of_plain_text_begin_with_it(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    lines = [json.dumps({"text": f"texto {n} de prueba"}) for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    config = DataConfig(tokenizer=str(base))
+    made = prepare([str(tmp_path / "a.jsonl")], config, tmp_path / "out")
+    tokenizer, facts = load_tokenizer(base), made.facts
+    for name, split in open_prepared(tmp_path / "out").splits.items():
+        ids = split.read(0, split.length).tolist()
+        documents = "".join("<s>" if id == 256 else chr(0) if id == 257 else "x" for id in ids)
+        assert (
+            documents.count("<s>") == documents.count(chr(0)) == facts["splits"][name]["documents"]
+        )
+        assert all(part.startswith("<s>x") for part in documents.split(chr(0)) if part)
+        assert facts["splits"][name]["separators"] == 2 * facts["splits"][name]["documents"]
+        assert facts["tokens"][name] == len(ids)
+    text = sum(len(tokenizer.encode(json.loads(line)["text"])) for line in lines)
+    assert sum(facts["tokens"].values()) == text + 2 * len(lines)
+    again = prepare([str(tmp_path / "a.jsonl")], config, tmp_path / "out")
+    assert again.facts["reused"]
+
+
+def test_a_base_without_a_template_is_asked_alike_everywhere(tmp_path: Path, sums: str) -> None:
+    base = llama(tmp_path / "base")
+    ours = load(base, device="cpu")
+    tuned = Finetuned(dataclasses.replace(Recipe(), base=str(base))).tokenizer
+    assert tuned.chat_template == conversing(ours.tokenizer).chat_template
+    messages = [{"role": "user", "content": "¿1 + 1?"}]
+    said = chat_template_of(tuned).run(messages, add_generation_prompt=True)
+    assert said == "<s>User: ¿1 + 1?\nAssistant:"
+    (question, *_) = questions_of(read_exam(Path(sums)), ours.tokenizer)
+    assert question.prompt[:2] == (256, ours.tokenizer.encode("User")[0])
+    assert question.prompt.count(256) == 1
+    record = {"messages": [*messages, {"role": "assistant", "content": "Dos."}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    model, tokenizer = judge(base)
+    before = tokenizer("<s>User: ¿1 + 1?\nAssistant: ", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("<s>User: ¿1 + 1?\nAssistant: Dos.</s>", add_special_tokens=False)["input_ids"]
+    score = ours.evaluate(str(tmp_path / "a.jsonl"))
+    losses = text_losses(model, ids)[-score.tokens :]
+    assert score.tokens in (len(ids) - len(before), len(ids) - len(before) + 1)
+    assert score.loss == pytest.approx(losses.mean().item(), abs=1e-4)
+
+
+def test_of_several_templates_the_default_one_is_taken(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    words = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    several = [{"name": "tools", "template": "x"}, {"name": "default", "template": words}]
+    base = llama(tmp_path / "base", chat_template=several)
+    messages = [{"role": "user", "content": "hi"}]
+    theirs = AutoTokenizer.from_pretrained(base).apply_chat_template(messages, tokenize=False)
+    assert chat_template_of(load_tokenizer(base)).run(messages) == theirs == "[user]hi"
+    write_settings(base, chat_template=several[:1])
+    with pytest.raises(InputError, match="none is named 'default'"):
+        load_tokenizer(base)
+    write_settings(base, chat_template=[3])
+    with pytest.raises(InputError, match="chat_template is a list of nothing"):
+        load_tokenizer(base)
+    write_settings(base, chat_template={"a": 1})
+    with pytest.raises(InputError, match="chat_template is dict"):
+        load_tokenizer(base)
+
+
+def test_an_end_token_that_only_the_model_names_is_taken(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", eos_token=None)
+    found = load_tokenizer(base)
+    assert (found.separator, found.separator_id, found.vocab_size) == ("</s>", 257, 258)
+    for path in ("config.json", "generation_config.json"):
+        content = json.loads((base / path).read_text())
+        (base / path).write_text(json.dumps({**content, "eos_token_id": 7}))
+    # An ordinary letter: left from another model, and no end.
+    assert load_tokenizer(base).separator == "<|endoftext|>"

@@ -196,7 +196,9 @@ def refuse_gguf(model: str | Path, weights_at: Path) -> NoReturn:
 @torch.no_grad()
 def text_logits(source: Model) -> Tensor:
     """The logits of a model over our texts, `(N, V)`."""
-    rows = [source.tokenizer.encode(text)[: source.module.config.context_length] for text in TEXTS]
+    rows = [
+        source.tokenizer.prompt_ids(text)[: source.module.config.context_length] for text in TEXTS
+    ]
     found = [source.module(torch.tensor([row])) for row in rows if row]
     return torch.cat([source.module.head(hidden)[0] for hidden in found])
 
@@ -341,8 +343,7 @@ def own_speaker(
 
     def ids(prompt: Prompt) -> list[int] | None:
         if not prompt.messages:
-            # With what the tokenizer's own files put around a text.
-            return list(tokenizer.backend.encode(prompt.text, add_special_tokens=True).ids)
+            return [*tokenizer.prompt_ids(prompt.text, special=True), *tokenizer.behind_ids]
         if template is None:
             return None
         messages = [{"role": role, "content": content} for role, content in prompt.messages]

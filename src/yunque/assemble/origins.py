@@ -35,7 +35,7 @@ from yunque.assemble.models import (
     weight_dtype,
 )
 from yunque.config import ModelConfig, Recipe
-from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, PLAIN_CHAT_TEMPLATE
+from yunque.data.chat_template import CHAT_TOKENS, conversing
 from yunque.data.prepare import Prepared
 from yunque.data.tokenizer import Tokenizer, add_tokens
 from yunque.errors import InputError, placed
@@ -177,12 +177,8 @@ class Finetuned:
         tokenizer, ends = self.own
         if self.add_tokens:
             tokenizer = add_tokens(tokenizer, self.add_tokens)
-        if tokenizer.chat_template is None:
-            # New tokens only where they were asked for: their rows are ones that no base has
-            # ever learnt.
-            turns = set(CHAT_TOKENS) <= set(self.add_tokens)
-            template = DEFAULT_CHAT_TEMPLATE if turns else PLAIN_CHAT_TEMPLATE
-            tokenizer = tokenizer.with_template(template)
+        # New tokens only where they were asked for: no base has ever learnt their rows.
+        tokenizer = conversing(tokenizer, set(CHAT_TOKENS) <= set(self.add_tokens))
         return tokenizer, frozenset({tokenizer.separator_id, *ends})
 
     @property

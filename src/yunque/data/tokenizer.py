@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from yunque.config import SEPARATOR
+from yunque.config import SEPARATOR, raise_faults, typed
 from yunque.data.blocks import SAFE_CUT, Cuts, Stretch, cut_blocks
 from yunque.data.bulk import Bulk, bulk_of
 from yunque.data.pipelines import cuts_of, kind_of
@@ -49,6 +49,7 @@ __all__ = [
     "load_tokenizer",
     "loaded_tokenizer",
     "parse_spec",
+    "stated_ends",
     "tokenizer_for",
     "train_tokenizer",
 ]
@@ -86,6 +87,8 @@ class Tokenizer:
         unknown_id: the token for text that the vocabulary does not hold, where there is one.
         fingerprint: SHA-256 of the tokenizer.json that `save` writes.
         cuts: where a text may be cut so that the parts have the ids of the whole.
+        begin_ids: the tokens that its own files put before a text: mostly one, mostly none.
+        behind_ids: those that they put behind it.
         pad_is_end: the files name the separator as pad token too. Who masks the loss of padding
             by its id masks that of the end, and the model never stops: the role is left out of
             `named_tokens` and of what `save` writes.
@@ -125,6 +128,7 @@ class Tokenizer:
         self.unknown_id: int | None = (
             model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
         )
+        self.begin_ids, self.behind_ids = around(backend)
         self.kind: str = kind_of(pipeline)
         # A pipeline that puts a space before every text cannot encode the rest of a text that
         # was cut; `_following` can, so that within one text the cuts are still of use.
@@ -145,6 +149,18 @@ class Tokenizer:
         backend = self.backend if special else self._plain
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
         return ids
+
+    def prompt_ids(self, text: str, special: bool = False) -> list[int]:
+        """The ids of a text that a model is to read from its beginning: the begin token, the text.
+
+        The begin token is that of the tokenizer's own files, as `transformers.AutoTokenizer` puts
+        it; a text that begins with it already gets no second one.
+
+        Args:
+            special: as of `encode`.
+        """
+        begin, ids = list(self.begin_ids), self.encode(text, special)
+        return ids if begin and ids[: len(begin)] == begin else begin + ids
 
     def encode_array(self, text: str) -> Ids:
         """The same ids as `encode(text)`, as int64, by a shorter way: for bulk text."""
@@ -396,6 +412,16 @@ class Tokenizer:
         return table
 
 
+def around(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a pipeline puts before and behind every text."""
+    plain, whole = (backend.encode("a", add_special_tokens=flag).ids for flag in (False, True))
+    for start in range(len(whole) - len(plain) + 1) if plain else ():
+        end = start + len(plain)
+        if whole[start:end] == plain:
+            return tuple(whole[:start]), tuple(whole[end:])
+    return (), ()
+
+
 def printable(text: str) -> str:
     """A text in which line ends, control characters and the like are written out."""
     return "".join(
@@ -496,7 +522,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
         settings = read_json(folder / "tokenizer_config.json")
-    template = settings.get("chat_template")
+    template = default_template(settings, folder / "tokenizer_config.json")
     if (folder / "chat_template.jinja").is_file():
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     backend, named = load_backend(path, settings)
@@ -505,15 +531,72 @@ def load_tokenizer(path: Path) -> Tokenizer:
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str):
             named[role] = text
-    separator = named.pop("eos_token", SEPARATOR)
+    separator = named.pop("eos_token", None) or stated_end(folder, backend) or SEPARATOR
     stated = settings.get("tokenizer_class")
     return Tokenizer(
         backend,
         separator,
-        template if isinstance(template, str) else None,
+        template,
         named,
         stated if stated in OWN_CLASSES else GENERIC_CLASS,
     )
+
+
+def default_template(settings: Mapping[str, Any], path: Path) -> str | None:
+    """The chat template of a tokenizer_config.json: of several the one named "default".
+
+    Raises:
+        InputError: several and none of that name, or something else than text.
+    """
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {
+            str(item.get("name")): item.get("template")
+            for item in template
+            if isinstance(item, dict)
+        }
+        if "default" not in named:
+            raise InputError(
+                f"{path}: chat_template is a list of {', '.join(named) or 'nothing'}, and none is "
+                "named 'default'. Keep one, as a text."
+            )
+        template = named["default"]
+    if template is not None and not isinstance(template, str):
+        raise InputError(
+            f"{path}: chat_template is {type(template).__name__}, expected text, or a list of "
+            '{"name": …, "template": …}.'
+        )
+    return template
+
+
+def stated_ends(folder: Path) -> list[int]:
+    """`eos_token_id` of generation_config.json, then of config.json; each may be a list.
+
+    Chat models often end a turn with another token than a document.
+
+    Raises:
+        InputError: it is neither an id nor a list of ids.
+    """
+    found: list[int] = []
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        content = read_json(path) if path.is_file() else {}
+        stated = content.get("eos_token_id") if isinstance(content, dict) else None
+        if stated is None:
+            continue
+        fault, ids = typed(stated, tuple[int, ...])
+        raise_faults([f"{path}: eos_token_id: {fault}"] if fault else [])
+        found += ids
+    return list(dict.fromkeys(found))
+
+
+def stated_end(folder: Path, backend: Backend) -> str | None:
+    """The end token that the model's files name by its id, where the tokenizer's name none.
+
+    Only an added token: an ordinary piece, as an id left from another model may be, would no
+    longer be written in plain text.
+    """
+    added = backend.get_added_tokens_decoder()
+    return next((added[id].content for id in stated_ends(folder) if id in added), None)
 
 
 def from_hub(hub: HubId) -> Path:
