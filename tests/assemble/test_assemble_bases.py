@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_models import saved_foreign
 from test_assemble_finetune import OPTIONS
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
@@ -24,6 +25,7 @@ from yunque.data.chat_template import chat_template_of, conversing
 from yunque.data.prepare import open_prepared, prepare
 from yunque.data.tokenizer import load_tokenizer
 from yunque.errors import InputError
+from yunque.weights.transformers_model import load_transformers
 
 QWEN2 = (  # as its tokenizer.json has it
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -270,3 +272,37 @@ def test_an_end_token_that_only_the_model_names_is_taken(tmp_path: Path) -> None
         (base / path).write_text(json.dumps({**content, "eos_token_id": 7}))
     # An ordinary letter: left from another model, and no end.
     assert load_tokenizer(base).separator == "<|endoftext|>"
+
+
+def test_links_out_of_a_folder_are_refused_whoever_computes_the_model(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("{{ 'SECRET' }}")
+    base = llama(tmp_path / "base")
+    (base / "chat_template.jinja").symlink_to(outside / "secret")
+    with pytest.raises(InputError, match=r"chat_template\.jinja is a link to"):
+        load_tokenizer(base)
+    neox = tmp_path / "neox"
+    saved_foreign("gpt_neox", neox)
+    (neox / "model.safetensors").rename(outside / "weights")
+    (neox / "model.safetensors").symlink_to(outside / "weights")
+    with pytest.raises(InputError, match=r"model\.safetensors is a link to"):
+        load_transformers(neox)
+
+
+def test_the_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    saved_foreign("gpt_neox", published)
+    llama(tmp_path / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (published / name).write_text((tmp_path / "base" / name).read_text())
+    home = tmp_path / "models--owner--name"
+    snapshot = home / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (home / "blobs").mkdir()
+    for number, path in enumerate(sorted(published.iterdir())):
+        blob = home / "blobs" / str(number)
+        path.rename(blob)
+        (snapshot / path.name).symlink_to(blob)
+    assert load_tokenizer(snapshot).begin_ids == (256,)
+    assert load_transformers(snapshot).config.family == "gpt_neox"

@@ -36,7 +36,14 @@ from yunque.data.vocabularies import (
     train_backend,
 )
 from yunque.errors import InputError
-from yunque.files import make_folder, read_json, storage_error, write_json, write_text
+from yunque.files import (
+    make_folder,
+    read_json,
+    refuse_strange_files,
+    storage_error,
+    write_json,
+    write_text,
+)
 from yunque.hub import HubId, fetch, hub_id
 
 __all__ = [
@@ -512,13 +519,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
     the end token that the files name, else `<|endoftext|>`.
 
     Raises:
-        InputError: nothing of that kind there, or the files are broken.
+        InputError: nothing of that kind there, links out of the folder, or the files are broken.
         StorageError: they cannot be read.
     """
     hub = None if path.exists() else hub_id(str(path))
     if hub:
         path = from_hub(hub)
     folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        refuse_strange_files(path)
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
         settings = read_json(folder / "tokenizer_config.json")
