@@ -1,6 +1,7 @@
 # make demo    set up what is missing and train the small maths tutor
 # make test    set up what is missing and run the tests (at most 10 minutes on 2 cores)
-# make faults  kill, fill, flip and cut: `make faults SEED=7` repeats what a seed drew
+# make faults  kill, fill, flip and cut: `make faults SEED=7` repeats what a seed drew,
+#              `make faults SHARE=0.1` does a tenth of it
 # make proofs  the longer proofs; make check: style and types; make pictures: README's pictures
 
 PYTHON ?= python3
@@ -21,9 +22,10 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 SEED ?= $(shell date +%s)
+SHARE ?= 1
 
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --faults --seed=$(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --faults=$(SHARE) --seed=$(SEED)
 
 proofs: $(STAMP)
 	$(BIN)/python -m pytest -m slow

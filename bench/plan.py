@@ -1,11 +1,14 @@
 """Forecasts against outcomes: short runs of many shapes, each in a process of its own.
 
-    python bench/plan.py [--only pretrain] [--limit 10] [--out bench/results/plan.md]
+    python bench/plan.py memory rows.jsonl     # every case, two updates; other work may go on
+    python bench/plan.py time rows.jsonl       # cases of short updates; nothing else may run
+    python bench/plan.py table rows.jsonl      # forecasts of today's arithmetic beside them
 
-Every run trains a few updates of a random model on random text through the command itself. Beside
-the forecast stands "parameters x 4", accelerate's estimate for training with Adam: four times the
-float32 weights. The machine is measured at the beginning; outcomes are not learnt from while the
-table is made, and the last lines say what learning from the first five would have done.
+Every run trains a few updates of a random model on random text through the command itself and adds
+a line to the file; a case that is there already is not run again. Beside the forecast stands
+"parameters x 4", accelerate's estimate for training with Adam: four times the float32 weights.
+Outcomes are not learnt from while the table is made; its last lines say what learning from the
+first runs would have done.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import math
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,17 +29,28 @@ from pathlib import Path
 from typing import Any
 
 from yunque.assemble.calibration import calibrate
-from yunque.assemble.planning import job_of, planned_recipe, precision_on
-from yunque.config import MachineConfig, ModelConfig, Recipe, to_toml
+from yunque.assemble.planning import PEFT_BYTES, job_of, planned_recipe, precision_on
+from yunque.config import (
+    AdaptConfig,
+    MachineConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    TrainConfig,
+    to_toml,
+)
 from yunque.data.tokenizer import train_tokenizer
 from yunque.forecast.history import Correction, Outcome, correction
 from yunque.forecast.machine import Machine
-from yunque.forecast.plan import Plan, plan_run
+from yunque.forecast.plan import NORMAL_90, plan_run
 from yunque.forecast.shape import count_parameters
+from yunque.forecast.work import Workload
 from yunque.model.decoder import Decoder
 from yunque.weights.folder import save_folder
 
-UPDATES = 6
+MEMORY_UPDATES, TIME_UPDATES = 2, 6
+LONGEST_UPDATE = 1.6
+"""Seconds by forecast; what takes longer is left out of the timed part."""
 SHAPES = {
     # name: layers, width, heads, vocabulary, GPT-2's layers or the modern ones
     "1m": (4, 128, 4, 1_000, False),
@@ -60,6 +75,8 @@ def shape_of(name: str, context: int) -> ModelConfig:
         num_layers=layers,
         num_heads=heads,
         hidden_size=width,
+        # bitsandbytes packs 4 bits on a CPU only by multiples of 64.
+        intermediate_size=0 if old else -(-8 * width // 3 // 64) * 64,
         positions="learned" if old else "rotary",
         norm="layernorm" if old else "rmsnorm",
         mlp="gelu" if old else "swiglu",
@@ -138,6 +155,19 @@ def cases() -> Iterator[Case]:
     for shape, batch, length in [("124m", 2, 256), ("350m", 1, 256)]:
         yield Case("qlora", shape, batch, length, checkpointing)
     yield Case("qlora", "124m", 2, 128, ("--quantize-bits", "8"))
+    for method, shape, batch, length in [
+        ("pretrain", "12m", 8, 128),
+        ("pretrain", "60m", 2, 128),
+        ("full", "124m", 1, 128),
+        ("lora", "30m", 4, 256),
+    ]:
+        yield Case(method, shape, batch, length, ("--optimizer", "adamw8bit"))
+    for method, shape, batch, length in [
+        ("pretrain", "6m", 4, 128),
+        ("pretrain", "30m", 2, 128),
+        ("lora", "60m", 2, 128),
+    ]:
+        yield Case(method, shape, batch, length, ("--precision", "bf16"))
 
 
 def text_of(folder: Path) -> Path:
@@ -160,8 +190,8 @@ def base_of(case: Case, folder: Path) -> Path:
     return path
 
 
-def run(case: Case, folder: Path) -> tuple[float, float, float, Path]:
-    """(median seconds of an update, peak bytes, bytes before the model, the run's folder)."""
+def run(case: Case, folder: Path, updates: int) -> dict[str, Any]:
+    """Train a few updates; the row of the file: outcome, and the job that it was."""
     out = Path(tempfile.mkdtemp(dir=folder)) / "run"
     command = [sys.executable, "-m", "yunque.cli"]
     if case.method == "pretrain":
@@ -172,20 +202,34 @@ def run(case: Case, folder: Path) -> tuple[float, float, float, Path]:
     else:
         command += ["finetune", str(base_of(case, folder)), str(text_of(folder))]
         command += ["--method", case.method, "--max-length", str(case.length), "--epochs", "0"]
-    command += ["--out", str(out), "--batch-size", str(case.batch), "--steps", str(UPDATES)]
+    command += ["--out", str(out), "--batch-size", str(case.batch), "--steps", str(updates)]
     command += ["--eval-every", "1000", "--eval-tokens", str(case.batch * case.length)]
     command += ["--sample-tokens", "0", "--quiet", *case.flags]
+    if updates == MEMORY_UPDATES:
+        command += ["--keep-checkpoints", "1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["event"] == "step"]
     start = next(row for row in rows if row["event"] == "start")
-    seconds = [case.batch * case.length / row["tokens_per_second"] for row in steps[1:]]
-    return (
-        statistics.median(seconds),
-        steps[-1]["memory_bytes"],
-        start["forecast"]["base_bytes"],
-        out,
-    )
+    asked = planned_recipe(str(out))
+    here = Machine("", "cpu", 0, {}, 0, 0.0, measured=False)
+    job, _ = job_of(asked, precision_on(here, asked.machine))
+    shutil.rmtree(out.parent)
+    return {
+        "case": label(case),
+        "method": case.method,
+        "updates": updates,
+        "seconds": [case.batch * case.length / row["tokens_per_second"] for row in steps[1:]],
+        "memory": max(row["memory_bytes"] for row in rows if row.get("memory_bytes")),
+        "base": start["forecast"]["base_bytes"],
+        "job": dataclasses.asdict(job),
+    }
+
+
+def label(case: Case) -> str:
+    """A case in words."""
+    flags = " ".join(flag.removeprefix("--") for flag in case.flags)
+    return f"{case.method} {case.shape} {case.batch} x {case.length} {flags}".strip()
 
 
 def given(shape: ModelConfig) -> dict[str, Any]:
@@ -195,92 +239,123 @@ def given(shape: ModelConfig) -> dict[str, Any]:
     return values
 
 
-def forecast(machine: Machine, out: Path, base: float) -> Plan:
-    """The forecast from the run's own recipe, uncorrected."""
-    recipe = planned_recipe(str(out))
-    job, _ = job_of(recipe, precision_on(machine, recipe.machine))
-    return plan_run(job, dataclasses.replace(machine, base_memory=int(base)), Correction())
+def job_from(row: dict[str, Any]) -> Workload:
+    """The job of a row of the file."""
+    kinds = {"shape": ModelConfig, "train": TrainConfig, "optim": OptimConfig, "adapt": AdaptConfig}
+    made = {name: kind(**row["job"][name]) for name, kind in kinds.items()}
+    return Workload(**{**row["job"], **made})
 
 
 def main() -> None:
-    """Measure the machine, make the runs, print the table."""
+    """Make the runs that are not there yet, or print the table of those that are."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="one method")
-    parser.add_argument("--limit", type=int, default=1000)
-    parser.add_argument("--skip", type=int, default=0)
-    parser.add_argument("--out", default="", help="file for the rows, as JSON lines")
+    parser.add_argument("what", choices=("memory", "time", "table"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--only", default="", help="cases whose words hold this")
+    parser.add_argument("--largest", default="1b", help="the largest shape")
     options = parser.parse_args()
-    machine = calibrate(MachineConfig(), lambda done, count: None)
-    print(f"{machine.name}, {machine.threads} threads, {os.cpu_count()} cores")
-    print(json.dumps({k: f"{v:.3g}" for k, v in dataclasses.asdict(machine.rates["fp32"]).items()}))
+    rows = []
+    if options.file.exists():
+        rows = [json.loads(line) for line in options.file.read_text().splitlines()]
+    if options.what == "table":
+        show(rows)
+        return
+    updates = MEMORY_UPDATES if options.what == "memory" else TIME_UPDATES
+    done = {row["case"] for row in rows if row.get("updates") == updates}
+    sizes = list(SHAPES)
+    with tempfile.TemporaryDirectory() as name, options.file.open("a") as file:
+        machine = calibrate(MachineConfig(), lambda done, count: None)
+        print(f"{machine.name}, {machine.threads} threads, {os.cpu_count()} cores", file=sys.stderr)
+        kept = {"machine": machine.to_json(), "what": options.what}
+        file.write(json.dumps(kept) + "\n")
+        for case in cases():
+            large = sizes.index(case.shape) > sizes.index(options.largest)
+            if large or label(case) in done or options.only not in label(case):
+                continue
+            if options.what == "time" and seconds_of(case, machine) > LONGEST_UPDATE:
+                continue
+            file.write(json.dumps(run(case, Path(name), updates)) + "\n")
+            file.flush()
+            print(label(case), file=sys.stderr, flush=True)
+
+
+def seconds_of(case: Case, machine: Machine) -> float:
+    """An update of a case by forecast, as far as its size tells."""
+    job = Workload(
+        shape_of(case.shape, case.length).resolved(0),
+        TrainConfig(batch_size=case.batch),
+        OptimConfig(),
+        case.method,
+        AdaptConfig(),
+        case.length,
+    )
+    return plan_run(job, machine, Correction()).update_seconds.value
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table, and errors in sum."""
+    machines = {row["what"]: Machine.from_json(row["machine"]) for row in rows if "machine" in row}
     print("| run | memory, MB | forecast | error | x 4 | s/update | forecast | error |")
     print("|---|---|---|---|---|---|---|---|")
-    outcomes, table = [], []
-    chosen = [case for case in cases() if options.only in ("", case.method)]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for case in chosen[options.skip :][: options.limit]:
-            seconds, memory, base, out = run(case, folder)
-            plan = forecast(machine, out, base)
-            subprocess.run(["rm", "-r", str(out.parent)], check=True)
-            times_4 = 16 * count_parameters(plan.job.shape).total
-            errors = [
-                math.log(plan.peak.value / memory),
-                math.log(plan.update_seconds.value / seconds),
-                math.log(times_4 / memory),
-            ]
-            table.append(errors)
-            outcomes.append(
-                Outcome(
-                    machine.name,
-                    case.method,
-                    plan.update_seconds.value,
-                    seconds,
-                    plan.peak.value - base,
-                    memory - base,
-                )
+    errors: dict[str, list[float]] = {"memory": [], "time": [], "parameters x 4": []}
+    outcomes, inside, burst = [], 0, 0
+    for row in (row for row in rows if "case" in row):
+        timed = row["updates"] == TIME_UPDATES
+        machine = machines["time" if timed else "memory"]
+        if row["method"] in ("lora", "qlora"):
+            taken = machine.base_memory + PEFT_BYTES
+            machine = dataclasses.replace(machine, base_memory=taken)
+        plan = plan_run(job_from(row), machine, Correction())
+        seconds, memory = statistics.median(row["seconds"]), row["memory"]
+        times_4 = 16 * count_parameters(plan.job.shape).total
+        off = math.log(plan.peak.value / memory)
+        late = math.log(plan.update_seconds.value / seconds)
+        if timed:
+            errors["time"].append(late)
+            known = Outcome(
+                machine.name,
+                row["method"],
+                plan.update_seconds.value,
+                seconds,
+                plan.peak.value - machine.base_memory,
+                memory - machine.base_memory,
             )
-            label = (
-                f"{case.method} {case.shape} {case.batch} x {case.length} {' '.join(case.flags)}"
-            )
-            print(
-                f"| {label} | {memory / 1e6:,.0f} | {plan.peak.value / 1e6:,.0f} "
-                f"| {math.expm1(errors[0]):+.1%} | {times_4 / 1e6:,.0f} | {seconds:.3f} "
-                f"| {plan.update_seconds.value:.3f} | {math.expm1(errors[1]):+.1%} |",
-                flush=True,
-            )
-            if options.out:
-                row = {"case": dataclasses.asdict(case), "seconds": seconds, "memory": memory}
-                row |= {"base": base, "parts": dict(plan.memory.parts())}
-                with Path(options.out).open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-    summary(machine, outcomes, table)
+            outcomes.append(known)
+        else:
+            errors["memory"].append(off)
+            errors["parameters x 4"].append(math.log(times_4 / memory))
+            inside += plan.peak.low <= memory <= plan.peak.high
+            # A budget that the forecast just fits into: did the run?
+            burst += memory > plan.peak.high
+        told = f"{seconds:.3f} | {plan.update_seconds.value:.3f} | {math.expm1(late):+.1%}"
+        print(
+            f"| {row['case']} | {memory / 1e6:,.0f} | {plan.peak.value / 1e6:,.0f} "
+            f"| {math.expm1(off):+.1%} | {times_4 / 1e6:,.0f} | {told if timed else '| |'} |"
+        )
+    for what, found in errors.items():
+        sizes = [abs(math.expm1(error)) for error in found]
+        if sizes:
+            mean, most = statistics.mean(sizes), max(sizes)
+            print(f"{what}: {len(sizes)} runs, mean {mean:.1%}, largest {most:.1%}")
+    if errors["memory"]:
+        print(f"memory: {inside} inside the interval, {burst} above its high end ('fits')")
+    if len(outcomes) >= 25:
+        learnt(outcomes, machines["time"])
 
 
-def summary(machine: Machine, outcomes: list[Outcome], table: list[list[float]]) -> None:
-    """Errors of all runs, and what learning from the first five does to those after them."""
-    for index, what in enumerate(("memory", "time", "parameters x 4")):
-        sizes = [abs(math.expm1(errors[index])) for errors in table]
-        print(f"{what}: mean {statistics.mean(sizes):.1%}, largest {max(sizes):.1%}")
-    if len(outcomes) < 10:
-        return
+def learnt(outcomes: list[Outcome], machine: Machine) -> None:
+    """What learning from the first runs does to those after them."""
     # The order in which a user would run them is none in particular.
     mixed = random.Random(1).sample(outcomes, len(outcomes))
     for count in (0, 1, 5, 20):
-        time_errors, memory_errors, inside = [], [], [0, 0]
+        errors, inside = [], 0
         for one in mixed[20:]:
             past = correction(mixed[:count], one.machine, one.method, machine.spread)
-            time_error = math.log(one.forecast_seconds * past.time_factor / one.seconds)
-            memory_error = math.log(one.forecast_memory * past.memory_factor / one.memory)
-            time_errors.append(abs(math.expm1(time_error)))
-            memory_errors.append(abs(math.expm1(memory_error)))
-            inside[0] += abs(time_error) <= 1.645 * (past.time_spread or machine.spread)
-            inside[1] += abs(memory_error) <= 1.645 * past.memory_spread
-        print(
-            f"after {count} runs: time {statistics.mean(time_errors):.1%} "
-            f"({inside[0]} of {len(time_errors)} inside the interval), memory above the program's "
-            f"own {statistics.mean(memory_errors):.1%} ({inside[1]} inside)"
-        )
+            error = math.log(one.forecast_seconds * past.time_factor / one.seconds)
+            errors.append(abs(math.expm1(error)))
+            inside += abs(error) <= NORMAL_90 * (past.time_spread or machine.spread)
+        mean = statistics.mean(errors)
+        print(f"time after {count} runs: {mean:.1%} ({inside} of {len(errors)} inside)")
 
 
 if __name__ == "__main__":

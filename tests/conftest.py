@@ -19,20 +19,31 @@ sys.path.insert(0, str(Path(__file__).parent / "faults"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", action="store_true", help="every fault as often as promised")
+    parser.addoption(
+        "--faults",
+        nargs="?",
+        const=1.0,
+        default=0.0,
+        type=float,
+        metavar="SHARE",
+        help="every fault as often as promised, or so large a share of that",
+    )
     parser.addoption("--seed", default="1", help="seed of the faults that are drawn by chance")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The figures of the fault tests, from this run itself."""
-    done = [
-        f"{text}"
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, text in getattr(report, "user_properties", ())
-        if name == "figures" and report.when == "call" and report.passed
-    ]
-    if done:
-        terminalreporter.section(f"faults, seed {config.getoption('--seed')}")
-        for line in sorted(done):
-            terminalreporter.write_line(line)
+    """The figures of the fault tests, from this run itself, and what each of them took."""
+    done = []
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            told = dict(getattr(report, "user_properties", ()))
+            if "figures" in told and report.when == "call" and report.passed:
+                seconds = f"{report.duration:7.1f} s {told['processor']:7.1f} s"
+                done.append((told["figures"], seconds, report.duration))
+    if not done:
+        return
+    terminalreporter.section(f"faults, seed {config.getoption('--seed')}")
+    terminalreporter.write_line("  clock   processor")
+    for text, seconds, _ in sorted(done):
+        terminalreporter.write_line(f"{seconds}  {text}")
+    terminalreporter.write_line(f"{sum(took for *_, took in done):7.1f} s in all")

@@ -93,3 +93,13 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     if known == "False":
         pytest.skip("another C library")
     assert int(faults) < 1000
+
+
+def test_the_peak_is_that_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    held = bytearray(b"x") * 900_000_000  # Linux hands the peak of the starter on, over exec
+    code = (
+        "import torch; from yunque.runtime import Runtime; "
+        "print(Runtime(torch.device('cpu'), 'fp32').memory_bytes())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 10_000_000 < int(told.stdout) < len(held) - 100_000_000

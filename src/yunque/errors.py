@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 SECRETS = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
+    # One slash too: a path made of an address has lost the other.
+    (re.compile(r"(\b[a-z][a-z0-9+.-]+://?)[^/\s@]+@", re.IGNORECASE), r"\1***@"),
     (
         re.compile(
             r"([?&;][^=&\s]*(?:token|key|secret|signature|sig|password|credential)[^=&\s]*=)[^&\s'\"]+",
@@ -56,6 +57,10 @@ class OutOfMemory(YunqueError):
     """The memory does not hold what was asked for, in the least way there is. Exit code 71."""
 
     exit_code = 71
+
+
+class ProcessLost(YunqueError):
+    """Another process of the same run is gone. Exit code 1."""
 
 
 class ExportError(YunqueError):

@@ -114,16 +114,18 @@ def make_folder(folder: Path) -> Path:
         StorageError: it cannot be created, or a file stands in its place.
     """
     missing = []
-    for one in (folder, *folder.parents):
-        if one.is_dir():
-            break
-        missing.append(one)
     try:
+        for one in (folder, *folder.parents):
+            if one.is_dir():
+                break
+            missing.append(one)
         for one in reversed(missing):
             perform("mkdir", one, lambda one=one: one.mkdir(exist_ok=True))
             sync_folder(one.parent)  # else what is later written into it could vanish with it
     except FileExistsError:
         raise StorageError(f"{folder}: a file stands where a folder is needed.") from None
+    except ValueError as error:  # a NUL in the name
+        raise StorageError(f"{str(folder)!r}: no disk takes this name ({error}).") from None
     except OSError as error:
         raise storage_error(error, folder, "create the folder") from None
     return folder

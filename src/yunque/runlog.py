@@ -10,7 +10,9 @@ losses of n-gram models on the validation tokens, counted on ngram_tokens traini
 | exam | right total kinds; lost gained p_value verdict: against the exam of step 0 |
 | checkpoint | path |
 | warning | id text |
-| stop | reason; where samples were written, how much of them stands in the training data: \
+| stop | reason; loss_spike_step, loss_spike_read … and the same of gradient_spike: what the \
+update of that spike had read and the losses on it at the end; where samples were written, how \
+much of them stands in the training data: \
 copied_tokens of copied_of, copied_samples of samples, copied_longest …; the same of held-out text |
 
 `step` is the number of optimizer updates done; `train_loss` of a step row is the loss of the

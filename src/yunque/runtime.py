@@ -204,9 +204,15 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+            return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+        except (OSError, IndexError, ValueError):
+            pass  # no Linux
+        try:
             import resource
         except ImportError:  # Windows has no such call
             return None
+        # On Linux this would begin with the peak of whatever process started this one.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if os.uname().sysname == "Darwin" else peak * 1024
 
@@ -337,6 +343,16 @@ def lacks_memory(error: BaseException) -> bool:
         return True
     told = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+
+
+def lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of the group no longer answers.
+
+    Gloo raises a RuntimeError like any other; only its text tells.
+    """
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo/" in str(error)
 
 
 class Interrupt:

@@ -14,8 +14,8 @@ import pytest
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """(few, many) → how often a fault is tried in this run."""
-    full = bool(request.config.getoption("--faults"))
-    return lambda few, full_number: full_number if full else few
+    share = float(request.config.getoption("--faults"))
+    return lambda few, promised: max(few, round(promised * share))
 
 
 @pytest.fixture
@@ -24,10 +24,21 @@ def chance(request: pytest.FixtureRequest) -> Random:
     return Random(f"{request.config.getoption('--seed')} {request.node.name}")
 
 
+def processor_seconds() -> float:
+    """Processor time of this process and of the children that it waited for."""
+    return sum(os.times()[:4])
+
+
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Say what a test has counted; printed at the end of the run."""
-    return lambda text: record_property("figures", text)
+    """Say what a test has counted; printed at the end of the run with what it took."""
+    began = processor_seconds()
+
+    def say(text: str) -> None:
+        record_property("figures", text)
+        record_property("processor", processor_seconds() - began)
+
+    return say
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import resource
 import shutil
@@ -374,3 +375,15 @@ def is_good(run: Path, step: int) -> bool:
     except InputError:
         return False
     return True
+
+
+def test_f32_a_format_of_another_version_is_told(run: Path) -> None:
+    path = checkpoint.path_of(run, 2) / "manifest.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values.pop("sha256")
+    for version in (checkpoint.FORMAT - 1, checkpoint.FORMAT + 1, "2", None):
+        path.write_bytes(checkpoint.sealed({**values, "format": version}))
+        newest, (refused,) = checkpoint.newest_valid(run)
+        assert newest == checkpoint.path_of(run, 1)
+        for told in (f"format {version!r}", f"reads format {checkpoint.FORMAT}", str(path.parent)):
+            assert told in refused

@@ -282,32 +282,6 @@ def shard_bytes(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
-def test_f26_a_folder_that_cannot_be_written_is_told_before_step_1(tmp_path: Path) -> None:
-    text, shut = write_text(tmp_path), tmp_path / "shut"
-    shut.mkdir(mode=0o555)
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder).startswith("/tmp/pytest"):
-            folder.chmod(0o755)
-    words = ["pretrain", str(text), "--out", str(shut / "run"), "--quiet", *flags(SMALL)]
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    probe = [*as_nobody, sys.executable, "-c", "import torch"]
-    if subprocess.run(probe, capture_output=True, cwd="/").returncode:
-        pytest.skip("this Python cannot be read by another user")
-    done = subprocess.run(
-        [*as_nobody, sys.executable, "-m", "yunque.cli", *words],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env={**os.environ, "HOME": "/"},
-    )
-    assert done.returncode == 74, done.stderr
-    assert f"{shut / 'run'}: cannot create the folder: Permission denied" in done.stderr
-    assert list(shut.iterdir()) == []
-
-
 def test_f27_clocks_that_jump_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chance: Random
 ) -> None:

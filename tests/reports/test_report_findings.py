@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_checker import check
 from report_runs import write_run
 from shared_data import shared
 
@@ -270,3 +271,41 @@ def test_curve_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
     log = read(write_run(tmp_path / "run", steps=40, nan=7))
     assert 7 not in curve(log.steps, "train_loss").steps
     assert len(curve(log.steps, "train_loss").values) == 39
+
+
+def test_a_tiny_validation_set_is_told(tmp_path: Path) -> None:
+    """5.3 examples a second for 1.5 s are 8; of 64 nothing is said, nor of 5,000 tokens."""
+    rows: list[dict[str, Any]] = []
+    for step in range(1, 61):
+        rows.append({"step": step, "loss": 3 - step / 40})
+        if step % 6 == 0:
+            held = {"eval_runtime": 1.5, "eval_samples_per_second": 5.3}
+            rows.append({"step": step, "eval_loss": 3 - step / 50, **held})
+    file = tmp_path / "trainer_state.json"
+    file.write_text(json.dumps({"global_step": 60, "log_history": rows}))
+    made = report(file)
+    found = made.analysis.finding("validation_doubtful")
+    assert found is not None
+    assert (found.severity, found.numbers) == ("info", {"held_out": 8})
+    assert check(file, made.json)[0] == []
+    file.write_text(file.read_text().replace('"eval_samples_per_second": 5.3', '"e": 43'))
+    assert report(file).analysis.finding("validation_doubtful") is None
+    run = write_run(tmp_path / "large", tokens={"train": 9000, "val": 5000})
+    assert report(run).analysis.finding("validation_doubtful") is None
+    small = report(write_run(tmp_path / "small", tokens={"train": 9000, "val": 999}))
+    found = small.analysis.finding("validation_doubtful")
+    assert found is not None
+    assert found.numbers == {"held_out_tokens": 999}
+
+
+def test_copies_in_the_validation_set_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    row = {"event": "warning", "step": 0, "epoch": 0.0, "tokens_seen": 0, "seconds": 0.0}
+    row |= {"id": "data.near_copies", "text": "…", "numbers": {"count": 3, "total": 12}}
+    file = run / "log.jsonl"
+    file.write_text(file.read_text() + json.dumps(row) + "\n")
+    made = report(run)
+    found = made.analysis.finding("validation_doubtful")
+    assert found is not None
+    assert (found.severity, found.numbers) == ("warning", {"copied": 3, "total": 12})
+    assert check(file, made.json)[0] == []

@@ -35,15 +35,15 @@ def held(seeds: range, capsys: pytest.CaptureFixture[str]) -> tuple[int, int, in
 
 def test_a_few_runs_that_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     right, told, runs = held(range(24), capsys)
-    assert told >= 0.7 * runs
-    assert right >= told - 2
+    assert told >= runs // 4
+    assert right >= told - 1
 
 
 @pytest.mark.slow
 def test_many_runs_that_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     right, told, runs = held(range(3000, 3300), capsys)
-    assert told >= 0.7 * runs
-    assert right >= 0.87 * told
+    assert told >= 0.5 * runs
+    assert 0.85 * told <= right <= 0.95 * told
 
 
 def test_a_power_of_the_step_is_found_again() -> None:

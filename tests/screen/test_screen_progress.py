@@ -126,3 +126,34 @@ def test_the_untrained_loss_does_not_set_the_top() -> None:
 def test_the_curve_has_the_size_asked_for(columns: int) -> None:
     cells = curve.draw([(5, 1.0)], [(5, 1.0)], columns, 3)
     assert [len(line) for line in cells] == [columns] * 3
+
+
+def test_before_steps_are_seen_the_forecast_says_what_is_left() -> None:
+    """0.5 s a step and 10 evaluations of 2 s: 100 steps take 70 s, and half of them 35."""
+    pace = Pace()
+    pace.expect(0.5, 2.0, 10)
+    assert pace.seconds_left(100) == pytest.approx(100 * 0.5 + 10 * 2.0)
+    pace.step(50, 30.0)
+    assert pace.seconds_left(100) == pytest.approx(50 * 0.5 + 5 * 2.0)
+
+
+def test_the_forecast_counts_less_with_every_step_and_then_not_at_all() -> None:
+    pace = Pace()
+    pace.expect(0.5, 0.0, 10)
+    pace.step(1, 1.0)
+    for step in range(2, 7):  # five of twenty
+        pace.step(step, float(step))
+    assert pace.seconds_left(100) == pytest.approx(94 * (0.75 * 0.5 + 0.25 * 1.0))
+    for step in range(7, 31):
+        pace.step(step, float(step))
+    assert pace.seconds_left(100) == pytest.approx(70.0)
+
+
+def test_a_run_hands_its_forecast_to_the_time_left() -> None:
+    progress = Progress()
+    told = {"update_seconds": 0.25, "evaluation_seconds": 1.0, "evaluations": 2}
+    progress.start({"steps": 40, "forecast": told})
+    assert progress.pace.seconds_left(40) == pytest.approx(40 * 0.25 + 2)
+    unknown = Progress()
+    unknown.start({"steps": 40, "forecast": {"update_seconds": None}})
+    assert unknown.pace.seconds_left(40) is None

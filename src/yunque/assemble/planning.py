@@ -21,13 +21,20 @@ from yunque.errors import InputError
 from yunque.files import read_json
 from yunque.forecast import store
 from yunque.forecast.fit import Fit, fit
-from yunque.forecast.history import Correction, Outcome, correction
+from yunque.forecast.history import (
+    GUESSED_MEMORY_SPREAD,
+    MEMORY_SPREAD,
+    Correction,
+    Outcome,
+    correction,
+)
 from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
 from yunque.forecast.plan import Plan, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
 from yunque.forecast.shape import generic_shape
 from yunque.forecast.work import Workload
+from yunque.hub import fetch, hub_id
 from yunque.screen import Screen, SilentScreen
 from yunque.words import say
 
@@ -40,7 +47,14 @@ SUBWORD_TOKENS_A_BYTE = 0.28
 """Of byte-level BPE with some thousand entries on European text: docs/lab-notes.md, by file."""
 VOCABULARY = {"char": 120, "byte": 258, "word": 20_000}
 COMPRESSED, COMPRESSION = (".gz", ".zst", ".bz2", ".xz", ".parquet"), 3.0
+COUNTED_BYTES = 20_000_000
+"""Files of records up to this size are read for a forecast: a second or less."""
 STREAM, BUCKET = 1024, 64
+LATER_BYTES = 16_000_000
+"""What the program itself takes on a CPU between its first update and the last: the code of
+kernels, the log, saving. Measured (docs/lab-notes.md)."""
+PEFT_BYTES = 97_000_000
+"""What PEFT and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
 LEAST_STEPS = 5
 """Updates of a run from which a forecast is corrected."""
 
@@ -129,6 +143,9 @@ def plan(
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
     job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
+    if job.adapted and machine.kind == "cpu":
+        taken = machine.base_memory + PEFT_BYTES
+        machine = dataclasses.replace(machine, base_memory=taken)
     chosen = None
     if whole.machine.memory:
         from yunque.weights.folder import parse_size
@@ -137,7 +154,8 @@ def plan(
         budget = machine.memory if asked == "auto" else parse_size(asked)
         chosen = fit(job, budget, machine.base_memory)
         job = chosen.job
-    past = correction(store.outcomes(), machine.name, job.method, machine.spread)
+    room = MEMORY_SPREAD if machine.measured else GUESSED_MEMORY_SPREAD
+    past = correction(store.outcomes(), machine.name, job.method, machine.spread, room)
     made = plan_run(job, machine, past, token_bytes(job, data))
     return Planned(made, data, tuple(remarks(job, data)), chosen)
 
@@ -208,6 +226,8 @@ def job_of(recipe: Recipe, precision: str) -> tuple[Workload, Data]:
         length = min(shape.context_length, -(-longest // BUCKET) * BUCKET)
     stride = recipe.data.stride or length
     rows = math.ceil(known.train_tokens / stride)
+    if known.documents and recipe.data.packing == "off":
+        rows = max(rows, known.documents)
     steps = recipe.train.steps
     if not steps and recipe.train.epochs and rows:
         steps = max(1, math.ceil(recipe.train.epochs * rows / recipe.train.batch_size))
@@ -222,6 +242,7 @@ def job_of(recipe: Recipe, precision: str) -> tuple[Workload, Data]:
         steps=steps or DEFAULT_STEPS,
         epoch_rows=rows,
         val_rows=math.ceil(known.val_tokens / length),
+        validated=known.validation,
     )
     return job, known
 
@@ -243,7 +264,8 @@ def forecast_run(job: Workload, machine: MachineConfig, where: Runtime, base_mem
             watts=0.0,
             measured=False,
         )
-    found = dataclasses.replace(found, base_memory=base_memory)
+    later = LATER_BYTES if where.device.type == "cpu" else 0
+    found = dataclasses.replace(found, base_memory=base_memory + later)
     past = correction(store.outcomes(), found.name, job.method, found.spread)
     return plan_run(job, found, past)
 
@@ -252,9 +274,12 @@ def told(plan: Plan) -> dict[str, Any]:
     """A forecast as it stands in the first row of a run's log; null where it is not known."""
     timed = plan.machine.measured
     return {
-        "seconds": round(plan.seconds.value, 1) if timed else None,
-        "low_seconds": round(plan.seconds.low, 1) if timed else None,
-        "high_seconds": round(plan.seconds.high, 1) if timed else None,
+        "seconds": round(plan.seconds.value, 3) if timed else None,
+        "low_seconds": round(plan.seconds.low, 3) if timed else None,
+        "high_seconds": round(plan.seconds.high, 3) if timed else None,
+        "update_seconds": plan.update_seconds.value if timed else None,
+        "evaluation_seconds": plan.evaluation_seconds if timed else None,
+        "evaluations": plan.evaluations,
         "memory_bytes": round(plan.peak.value),
         "disk_bytes": plan.disk,
         "base_bytes": plan.machine.base_memory,
@@ -295,12 +320,14 @@ def base_shape(base: str) -> ModelConfig:
     Raises:
         InputError: no configuration there, or one whose shape cannot be told.
     """
-    from yunque.assemble.models import model_path
     from yunque.model.presets import PRESETS
 
     if base in PRESETS and not Path(base).exists():
         return PRESETS[base]
-    path = model_path(base)
+    from yunque.assemble.models import model_path  # brings PyTorch, as the families' tables do
+
+    hub = None if Path(base).exists() else hub_id(base)
+    path = fetch(hub, ["config.json"]) if hub else model_path(base)
     if path.is_file():
         from yunque.weights.gguf_file import open_gguf
         from yunque.weights.gguf_shape import shape_of
@@ -344,13 +371,18 @@ def data_of(recipe: Recipe) -> tuple[Data, int]:
             validation=val > 0,
         )
         return data, len(tokens)
-    size_on_disk = sum(bytes_of(Path(source).expanduser()) for source in recipe.sources)
     each = TOKENS_A_BYTE.get(kind, SUBWORD_TOKENS_A_BYTE)
-    tokens = round(size_on_disk * each)
+    sources = [Path(source).expanduser() for source in recipe.sources]
+    records = [size for source in sources for size in record_sizes(source)]
+    size_on_disk = sum(bytes_of(source) for source in sources if not counted(source))
+    tokens = round((size_on_disk + sum(records)) * each)
     val = round(tokens * recipe.data.val)
+    kept = 1 - recipe.data.val - recipe.data.test
     data = Data(
         train_tokens=tokens - val - round(tokens * recipe.data.test),
         val_tokens=val,
+        documents=0 if size_on_disk else round(len(records) * kept),
+        longest=0 if size_on_disk else round(max(records, default=0) * each),
         guessed=tokens > 0,
         validation=held_out,
     )
@@ -363,6 +395,22 @@ def is_prepared(folder: Path) -> bool:
         return False
     record = read_json(folder / "data.json")
     return isinstance(record, dict) and record.get("state") == "complete"
+
+
+def counted(path: Path) -> bool:
+    """Whether the records of a file are few enough to be read for a forecast."""
+    records = path.suffix in (".json", ".jsonl", ".csv", ".tsv") and path.is_file()
+    return records and path.stat().st_size <= COUNTED_BYTES
+
+
+def record_sizes(path: Path) -> list[int]:
+    """Bytes of the texts of every record of a file that is small enough; else none."""
+    if not counted(path):
+        return []
+    from yunque.data.reader import text_size
+    from yunque.data.records import read_records
+
+    return [text_size(record.fields) for record in read_records(path, on_bad=lambda bad: None)]
 
 
 def bytes_of(path: Path) -> float:

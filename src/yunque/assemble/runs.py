@@ -48,14 +48,14 @@ from yunque.config import (
     to_tree,
     validate,
 )
-from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying
+from yunque.data.batches import Batches, EvaluationWindows, WindowCounts, carrying, windows_at
 from yunque.data.checks import Check, check_data, check_sizes
 from yunque.data.copies import SEARCHED_TOKENS, STRETCH_BYTES, copies, pieces
 from yunque.data.general import GENERAL_TEXTS
 from yunque.data.ledger import Account, token_accounts
 from yunque.data.packing import PackedBatches, PackedCounts, PackedEvaluation, Packing
 from yunque.data.prepare import Prepared, is_prepared, open_prepared
-from yunque.errors import InputError, OutOfMemory, StorageError, YunqueError
+from yunque.errors import InputError, OutOfMemory, ProcessLost, StorageError, YunqueError
 from yunque.forecast.fit import Fit, fit, methods_that_fit
 from yunque.forecast.lines import before_line, fit_lines
 from yunque.forecast.machine import CUDA_CONTEXT
@@ -64,7 +64,9 @@ from yunque.forecast.plan import Plan
 from yunque.forecast.work import Workload
 from yunque.generate.decode import generate
 from yunque.model.protocol import LanguageModel
+from yunque.reports.read import read as read_log
 from yunque.reports.report import report, write
+from yunque.reports.spikes import spike_steps
 from yunque.runlog import FORMAT, NAME, RunLog, read
 from yunque.runtime import Interrupt, Runtime
 from yunque.screen import Screen, SilentScreen
@@ -465,7 +467,8 @@ class Run:
             for warning in warnings:
                 self.screen.warning(warning.text(self.lang))
                 if log_bytes == 0:
-                    row = {"id": warning.key, "text": warning.text("en")}
+                    counts = {k: n for k, n in warning.numbers.items() if isinstance(n, int)}
+                    row = {"id": warning.key, "text": warning.text("en"), "numbers": counts}
                     log.write("warning", step=0, epoch=0.0, tokens_seen=0, seconds=0.0, **row)
 
             if told_level:
@@ -520,7 +523,7 @@ class Run:
                 scaler=scaler,
                 average=average,
                 rows=self.batches.batch,
-                places=self.batches.places,
+                places=self.places,
                 measure=lambda rows: self.measure(model, rows),
                 evaluation_rows=1 if self.exact else min(EVALUATION_ROWS, self.micro_batch),
                 sample=self.sampler(model),
@@ -544,7 +547,8 @@ class Run:
             if reason != "non_finite" or not checkpoint.not_finite(trained(model)):
                 self.keep(model, "last")
             copied = self.copied(log_path) if main and reason != "interrupted" else {}
-            log.write("stop", **self.row(state), reason=reason, **copied)
+            spikes = self.spikes(model, log_path) if main else {}
+            log.write("stop", **self.row(state), reason=reason, **copied, **spikes)
         result = self.result(state, reason, interrupt.signal)
         if self.runtime.main:
             page = report(folder, self.lang)
@@ -618,17 +622,21 @@ class Run:
 
     @contextlib.contextmanager
     def telling_where_to_go_on(self) -> Iterator[None]:
-        """Put the last checkpoint behind the message of a disk or a memory that failed."""
+        """Put the last checkpoint behind the message of what failed: a disk, the memory, another
+        process."""
         try:
             yield
         except (StorageError, OutOfMemory, MemoryError, RuntimeError) as error:
-            if not isinstance(error, YunqueError) and not runtime.lacks_memory(error):
+            lost = self.runtime.world > 1 and runtime.lost_process(error)
+            if not isinstance(error, YunqueError) and not lost and not runtime.lacks_memory(error):
                 raise
             steps = checkpoint.all_steps(self.folder)
             last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
             where = f"{last}: `yunque resume {self.folder}`."
             if isinstance(error, StorageError):
                 raise StorageError(f"{error} {where}") from None
+            if lost:
+                raise ProcessLost(f"another process of the run is gone. {where}") from None
             said = str(error) if isinstance(error, YunqueError) else "the memory ran out."
             raise OutOfMemory(f"{said} {where}") from None
 
@@ -682,6 +690,7 @@ class Run:
             steps=self.steps,
             epoch_rows=self.batches.windows,
             val_rows=math.ceil(self.val.length / recipe.data.max_length) if self.val else 0,
+            validated=self.val is not None,
         )
 
     def forecast(self) -> Plan:
@@ -1012,6 +1021,40 @@ class Run:
                 "held_out_longest": other.longest,
             }
         return figures
+
+    def places(self, step: int) -> list[str]:
+        """Where each row of update `step` (0-based) stands in the training data."""
+        rows = self.batches.stretches(step)
+        return ["; ".join(self.data.place(*stretch) for stretch in row) for row in rows]
+
+    def spikes(self, model: LanguageModel, log: Path) -> dict[str, Any]:
+        """What the updates of the highest spikes in the log had read, for its last row.
+
+        The stretches of the training data stand in the order of the loss that the model as it is
+        has on them, the highest first: what is odd in a batch is still odd at the end.
+        """
+        found: dict[str, Any] = {}
+        for id, step in spike_steps(read_log(log)).items():
+            judged = []
+            for start, count in [s for row in self.batches.stretches(step - 1) for s in row]:
+                batch = windows_at(self.data.splits["train"], np.array([start]), count - 1)
+                carries = bool((batch.targets != MASKED).any())
+                with self.runtime.autocast():
+                    loss = evaluate.score(model, [batch]).loss if carries else 0.0
+                judged.append((loss, start, count))
+            if len(judged) > 1 and all(math.isfinite(loss) for loss, *_ in judged):
+                judged.sort(key=lambda one: -one[0])
+                found[f"{id}_worst"] = judged[0][0]
+                found[f"{id}_middle"] = judged[len(judged) // 2][0]
+            (_, start, count), places = judged[0], [self.data.place(*s) for _, *s in judged]
+            found |= {
+                f"{id}_step": step,
+                f"{id}_read": len(judged),
+                f"{id}_first": start + 1,
+                f"{id}_source": self.data.source(start, count),
+                f"{id}_rows": places,
+            }
+        return found
 
     def first_question(self) -> list[int]:
         """The first held-out conversation up to where its answer begins."""

@@ -255,10 +255,10 @@ class Batches:
             self.tokens, self.starts(step * self.batch_size + first, rows), self.context_length
         )
 
-    def places(self, step: int) -> list[str]:
-        """Where each row of update `step` (0-based) stands in the file."""
+    def stretches(self, step: int) -> list[list[tuple[int, int]]]:
+        """(first token, tokens) of what each row of update `step` (0-based) reads: one stretch."""
         starts = self.starts(step * self.batch_size, self.batch_size)
-        return [self.tokens.place(start, self.context_length + 1) for start in starts.tolist()]
+        return [[(start, self.context_length + 1)] for start in starts.tolist()]
 
     def counts(self, epoch: int = 0) -> WindowCounts:
         """Where the tokens of the split go in an epoch; reads the loss mask once.

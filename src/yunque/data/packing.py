@@ -242,13 +242,13 @@ class PackedBatches:
             raise IndexError(f"rows {first} to {first + rows} of {self.batch_size}")
         return self.packing.batch(*self._rows(step * self.batch_size + first, rows))
 
-    def places(self, step: int) -> list[str]:
-        """Where the documents of each row of update `step` (0-based) stand in the file."""
-        texts: list[list[str]] = [[] for _ in range(self.batch_size)]
+    def stretches(self, step: int) -> list[list[tuple[int, int]]]:
+        """(first token, tokens) of every piece in each row of update `step` (0-based)."""
+        found: list[list[tuple[int, int]]] = [[] for _ in range(self.batch_size)]
         rows = self._rows(step * self.batch_size, self.batch_size)
         for row, start, length in self.packing.pieces(*rows):
-            texts[row].append(self.tokens.place(start, length + 1))
-        return ["; ".join(row) for row in texts]
+            found[row].append((start, length + 1))
+        return found
 
     def _rows(self, sample: int, count: int) -> tuple[Ints, Words]:
         """Number and key of the rows `sample` … of the endless sequence of epochs, (count,)."""

@@ -6,6 +6,7 @@ so memory does not grow with them: 33 bytes a document are kept, nothing else.
     OUT/ train.bin val.bin test.bin        token ids, uint16 or uint32, little-endian
          train.mask.bin …                  where a loss mask is: a byte a token, 1 = carries loss
          train.documents.bin …             where documents are kept apart: uint64, the end of each
+         train.origins.bin                 file and line of every block: see `origins`
          tokenizer.json tokenizer_config.json
          data.json                         facts, ledger and fingerprint; written first as
                                            "building" and last as "complete"
@@ -37,6 +38,7 @@ from yunque.data.duplicates import DocumentKeys, LineOverlap
 from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
 from yunque.data.ngrams import of_splits
+from yunque.data.origins import Origins, origin_bytes
 from yunque.data.rendered import encode_rendered, encode_rendered_many
 from yunque.data.split import (
     DUPLICATE,
@@ -68,7 +70,7 @@ from yunque.words import both
 
 KIND = "yunque tokens"
 FORMAT = 2
-PARTS_OF_A_SPLIT = (".bin", ".mask.bin", ".documents.bin")
+PARTS_OF_A_SPLIT = (".bin", ".mask.bin", ".documents.bin", ".origins.bin")
 OWN_NAMES = (
     *(f"{name}{part}" for name in SPLITS for part in PARTS_OF_A_SPLIT),
     "tokenizer.json",
@@ -109,6 +111,25 @@ class Prepared:
     tokenizer: Tokenizer
     splits: dict[str, TokenFile]
     facts: dict[str, Any]
+
+    def place(self, start: int, count: int) -> str:
+        """Where a stretch of the training tokens stands: tokens, document, file and line."""
+        tokens = self.splits["train"]
+        text, source = tokens.place(start, count), self.source(start, count)
+        return f"{text} ({source})" if source else text
+
+    def source(self, start: int, count: int) -> str:
+        """File and line of a stretch of the training tokens, at its beginning and where it ends.
+
+        Empty where they are not known: made conversations have no file.
+        """
+        tokens, path = self.splits["train"], self.folder / "train.origins.bin"
+        if not path.exists() or not self.facts["sources"]:
+            return ""
+        origins = Origins(path, self.facts["sources"], tokens, self.tokenizer)
+        ends = (start % tokens.length, (start + count - 1) % tokens.length)
+        first, last = map(origins.line, ends)
+        return first if first == last else f"{first} – {last}"
 
 
 @dataclass
@@ -707,10 +728,12 @@ class TokenWriter:
         self._faulty: list[str] = []
         self._separator = packed(np.array([tokenizer.separator_id]), dtype)
         self._begin = packed(np.array(tokenizer.begin_ids, dtype=np.int64), dtype)
-        self._inside = False  # a document that goes on in the next block
+        self._open = False  # a document goes on in the next block
         self._stack = contextlib.ExitStack()
         self._files: dict[str, IO[bytes]] = {}
         self._ends: dict[str, int] = {}  # of the last document written, by split
+        self._inside = (0, 0)  # source and line of the document that goes on
+        self._breaks = 0  # line ends in it so far
 
     def __enter__(self) -> TokenWriter:
         self._stack.__enter__()
@@ -733,13 +756,18 @@ class TokenWriter:
         ends = block.ends and self.layout.separate and block.rendered is None
         counted = self.counts.setdefault(block.split, dict.fromkeys(COUNTED, 0))
         of_source = self.by_source.setdefault(block.source, {"tokens": 0, "with_loss": 0})
+        if (block.source, block.line) != self._inside:
+            self._inside, self._breaks = (block.source, block.line), 0
+        breaks = self._breaks
+        self._breaks = 0 if block.ends else breaks + block.text.count("\n")
+        first = counted["tokens"]
         masked = 0
         if mask is not None and self.layout.mask:
             masked = len(ids) - int(mask.sum())
         begins = 0
-        if self.layout.separate and block.rendered is None and not self._inside:
+        if self.layout.separate and block.rendered is None and not self._open:
             begins = len(self.tokenizer.begin_ids)
-        self._inside = not block.ends
+        self._open = not block.ends
         tokens = begins + len(ids) + ends
         counted["documents"] += block.ends
         counted["characters"] += len(block.text)
@@ -758,6 +786,9 @@ class TokenWriter:
             of_source["with_loss"] += tokens - masked
             for id in [id for id in self.unmet if (ids == id).any()]:
                 del self.unmet[id]
+            if tokens:
+                code = block.source << LINE_BITS | block.line
+                self._file("train.origins.bin").write(origin_bytes(first, code, breaks))
         if begins:
             self._file(f"{block.split}.bin").write(self._begin)
         self._file(f"{block.split}.bin").write(packed(ids, self.dtype))

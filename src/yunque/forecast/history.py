@@ -16,6 +16,9 @@ PRIOR = 1.0
 MEMORY_SPREAD = 0.05
 """Standard deviation of the logarithm of outcome / forecast of the peak memory, before there are
 outcomes (docs/lab-notes.md)."""
+GUESSED_MEMORY_SPREAD = 0.12
+"""The same on a machine that is known by its published figures only: its allocator and kernels
+are not measured."""
 LEAST_SPREAD = 0.02
 
 
@@ -47,18 +50,24 @@ class Correction:
     count: int = 0
 
 
-def correction(outcomes: Sequence[Outcome], machine: str, method: str, spread: float) -> Correction:
+def correction(
+    outcomes: Sequence[Outcome],
+    machine: str,
+    method: str,
+    spread: float,
+    memory_spread: float = MEMORY_SPREAD,
+) -> Correction:
     """The correction for a run of `method` on `machine`.
 
     The factor is the geometric mean of outcome / forecast, those of the same method counting
     twice, drawn towards 1 as if one more run had come out exactly as forecast.
 
     Args:
-        spread: of a time forecast on this machine without any outcome.
+        spread, memory_spread: of forecasts of time and memory on this machine without any outcome.
     """
     here = [one for one in outcomes if one.machine == machine][-KEPT:]
     if not here:
-        return Correction(time_spread=spread)
+        return Correction(time_spread=spread, memory_spread=memory_spread)
     weights = [1.0 if one.method == method else OTHER_METHOD for one in here]
 
     def drawn(ratios: list[float], prior_spread: float) -> tuple[float, float]:
@@ -71,10 +80,10 @@ def correction(outcomes: Sequence[Outcome], machine: str, method: str, spread: f
         return math.exp(mean), max(LEAST_SPREAD, math.sqrt(var))
 
     time_factor, time_spread = drawn([o.seconds / o.forecast_seconds for o in here], spread)
-    memory_factor, memory_spread = drawn(
-        [o.memory / o.forecast_memory for o in here], MEMORY_SPREAD
+    memory_factor, memory_around = drawn(
+        [o.memory / o.forecast_memory for o in here], memory_spread
     )
-    return Correction(time_factor, memory_factor, time_spread, memory_spread, len(here))
+    return Correction(time_factor, memory_factor, time_spread, memory_around, len(here))
 
 
 def from_json(rows: Any) -> list[Outcome]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from yunque.forecast.fit import Fit
-from yunque.forecast.plan import Plan
-from yunque.forecast.remarks import Data, Remark, same_computation
+from yunque.forecast.plan import Change, Plan
+from yunque.forecast.remarks import Data, Remark, repeated, same_computation
 from yunque.forecast.shape import count_parameters
 from yunque.words import say
 from yunque.words.writing import duration, gigabytes, number
@@ -48,7 +49,9 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
             "plan.disk",
             lang,
             disk=gigabytes(plan.disk, lang),
-            energy=number(plan.kilowatt_hours, lang, 3 if plan.kilowatt_hours < 1 else 1),
+            energy=energy(plan.kilowatt_hours.value, lang),
+            low=energy(plan.kilowatt_hours.low, lang),
+            high=energy(plan.kilowatt_hours.high, lang),
         ),
     ]
     machine = plan.machine
@@ -64,24 +67,14 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
         lines.append(say("plan.unknown_data", lang))
     elif data.guessed:
         lines.append(say("plan.guessed_data", lang, tokens=data.train_tokens))
-    lines += ["", say("plan.table_parts", lang)]
-    lines += table(
-        (say(f"plan.part_{name}", lang), gigabytes(size, lang))
-        for name, size in plan.memory.parts().items()
-        if size
-    )
-    lines += ["", say("plan.table_moments", lang)]
-    lines += table(
-        (say(f"plan.moment_{name}", lang), gigabytes(size, lang))
-        for name, size in plan.moments.items()
-    )
+    lines += ["", *memory_table(plan, lang)]
     lines.append(say("plan.largest", lang, rows=plan.largest_micro_batch, length=plan.longest_row))
     if plan.changes:
         lines += ["", say("plan.table_changes", lang)]
         lines += table(
             (
                 say(f"plan.change_{change.id}", lang, **change.numbers),
-                f"{gigabytes(change.memory, lang)}, {short_time(change.seconds, lang)}",
+                effect(change, lang),
             )
             for change in plan.changes
         )
@@ -89,6 +82,13 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
     lines += [f"  {doubt.text(lang)}" for doubt in doubts]
     if not doubts:
         lines.append("  " + say("plan.no_doubts", lang))
+    again = repeated(job)
+    if again is not None:
+        numbers = dataclasses.asdict(again)
+        lines.append("  " + say("plan.repeated", lang, **numbers))
+        lines.append("  " + say("plan.repeated_fewer", lang, **numbers))
+        if not again.in_range:
+            lines.append("  " + say("plan.repeated_range", lang))
     better = same_computation(job)
     if better is not None and not 0.5 <= better.now_parameters / better.parameters <= 2:
         lines.append(
@@ -105,6 +105,47 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
         if not better.in_range:
             lines.append("  " + say("plan.out_of_range", lang))
     return lines
+
+
+def memory_table(plan: Plan, lang: str) -> list[str]:
+    """Parts as rows, kinds of work as columns, in MB; below them the sums with their intervals."""
+    head = [say(f"plan.moment_{name}", lang) for name in plan.moments]
+    parts = {name: memory.parts() for name, memory in plan.moment_parts.items()}
+    rows = [
+        (say(f"plan.part_{part}", lang), [parts[name][part] for name in parts])
+        for part in plan.memory.parts()
+        if any(parts[name][part] for name in parts)
+    ]
+    peaks = plan.moments.values()
+    rows.append((say("plan.part_all", lang), [round(peak.value) for peak in peaks]))
+    rows.append((say("plan.part_low", lang), [round(peak.low) for peak in peaks]))
+    rows.append((say("plan.part_high", lang), [round(peak.high) for peak in peaks]))
+    title = say("plan.table_parts", lang)
+    wide = max(len(title), *(len(name) + 2 for name, _ in rows))
+    lines = [f"{title:<{wide}}" + "".join(f"{name:>12}" for name in head)]
+    for name, sizes in rows:
+        shown = (
+            number(size / 1e6, lang, 1 if size < 1e7 else 0) if size else "-" for size in sizes
+        )
+        lines.append(f"{'  ' + name:<{wide}}" + "".join(f"{text:>12}" for text in shown))
+    return lines
+
+
+def energy(kilowatt_hours: float, lang: str) -> str:
+    """Kilowatt hours; below one with three decimals."""
+    return number(kilowatt_hours, lang, 3 if kilowatt_hours < 1 else 1)
+
+
+def effect(change: Change, lang: str) -> str:
+    """What a change gives in memory and costs in time."""
+    cost = 100 * (change.times - 1)
+    return say(
+        "plan.effect",
+        lang,
+        gain=gigabytes(change.gain, lang),
+        memory=gigabytes(change.memory, lang),
+        cost=f"{'+' if cost >= 0 else '−'}{number(abs(cost), lang)} %",
+    )
 
 
 def fits_line(plan: Plan, lang: str) -> str:

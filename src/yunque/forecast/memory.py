@@ -22,9 +22,33 @@ LOGITS = 1 << 23
 """Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
-HEAP_HOLES, CHECKPOINTED_HOLES = 0.3, 2.0
-"""On a CPU: what the C library's heap leaves unused between tensors, as a share of what an update
-makes and frees. Measured (docs/lab-notes.md): 0.2 to 0.5, and with gradient checkpointing 2."""
+
+
+@dataclass(frozen=True)
+class Heap:
+    """How many times over the C library's heap takes what an update makes and frees.
+
+    Freed pieces are only partly used again by tensors of other sizes, so that what different
+    moments need adds up in part. By least squares of relative errors over the runs of
+    bench/plan.py (docs/lab-notes.md). Tensors on a GPU have an allocator that rounds little.
+    """
+
+    activations: float
+    gated: float
+    """More, of the activations of blocks with a gated feed-forward."""
+    adapted: float
+    """More, of the activations of a model with an adapter: its sums are made beside the layers'."""
+    gradients: float
+    """Of the gradients where a single pass makes them."""
+    held: float
+    """Of those that further passes are added to."""
+    inside: float
+    """Of what is made for a moment inside a block."""
+    repeated: float
+    """Of a block that gradient checkpointing computes once more, and of what is made in it."""
+
+
+HEAP = Heap(1.049, 0.222, 0.893, 0.735, 1.673, 1.879, 2.924)
 STATE_BYTES: Mapping[str, int] = {
     "adamw": 8,
     "muon": 8,
@@ -253,8 +277,15 @@ def passing(job: Workload) -> Memory:
         Memory(gradients=gradients, working=optimizer_working(job)),
     ]
     peak = max(moments, key=lambda memory: memory.total)
-    share = CHECKPOINTED_HOLES if job.train.gradient_checkpointing else HEAP_HOLES
-    return dataclasses.replace(peak, holes=int(share * peak.total) if job.device == "cpu" else 0)
+    if job.device != "cpu":
+        return peak
+    made = activations + ends
+    taken = HEAP.activations * (made + 8 * chunk + head) + HEAP.held * held
+    taken += HEAP.gated * made if shape.mlp == "swiglu" else 0.0
+    taken += HEAP.adapted * made if job.adapted else 0.0
+    taken += HEAP.gradients * (gradients - held)
+    taken += inside * (HEAP.repeated if job.train.gradient_checkpointing else HEAP.inside)
+    return dataclasses.replace(peak, holes=max(0, round(taken) - peak.total))
 
 
 def optimizer_working(job: Workload) -> int:

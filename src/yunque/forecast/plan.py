@@ -24,8 +24,6 @@ from yunque.forecast.work import Workload, evaluation_work, update_work
 
 NORMAL_90 = 1.645
 """Standard deviations on either side that hold 90 % of a normal distribution."""
-SAVING_BYTES_A_SECOND = 4e8
-"""Hashing and writing a checkpoint: a guess for a plain disk, small beside the updates."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,12 @@ class Change:
     job: Workload
     memory: int
     """Bytes at the peak, after the change."""
+    gain: int
+    """Bytes less than without the change."""
     seconds: float
     """Of the whole run, after the change."""
+    times: float
+    """The time of the whole run as a multiple of that without the change."""
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -67,18 +69,20 @@ class Plan:
     """By part, at the peak of training or evaluation, before the correction by past outcomes."""
     peak: Interval
     """Bytes."""
-    moments: Mapping[str, float]
+    moments: Mapping[str, Interval]
     """Peak of each kind of work: training, evaluation, generation, saving; bytes."""
+    moment_parts: Mapping[str, Memory]
+    """Each of them by part, before the correction."""
     update_seconds: Interval
     evaluation_seconds: float
     evaluations: int
     seconds: Interval
     """The whole run, as long as nothing stops it early."""
     disk: int
-    kilowatt_hours: float
+    kilowatt_hours: Interval
     changes: tuple[Change, ...]
     largest_micro_batch: int
-    """Sequences that fit at once; 0: not even one does."""
+    """Sequences that fit at once, a divisor of the batch; 0: not even one does."""
     longest_row: int
     """Tokens of a row that fit at this micro-batch, at most the context; 0: not even 16."""
     outcomes: int
@@ -105,7 +109,10 @@ class Plan:
             },
             "memory_bytes": dataclasses.asdict(self.peak),
             "memory_parts": dict(self.memory.parts()),
-            "memory_moments": dict(self.moments),
+            "memory_moments": {
+                name: {**dataclasses.asdict(peak), "parts": dict(self.moment_parts[name].parts())}
+                for name, peak in self.moments.items()
+            },
             "fits": self.fits,
             "update_seconds": dataclasses.asdict(self.update_seconds),
             "evaluation_seconds": self.evaluation_seconds,
@@ -113,14 +120,16 @@ class Plan:
             "steps": self.job.steps,
             "seconds": dataclasses.asdict(self.seconds),
             "disk_bytes": self.disk,
-            "kilowatt_hours": self.kilowatt_hours,
+            "kilowatt_hours": dataclasses.asdict(self.kilowatt_hours),
             "largest_micro_batch": self.largest_micro_batch,
             "longest_row": self.longest_row,
             "changes": [
                 {
                     "id": change.id,
                     "memory_bytes": change.memory,
+                    "gain_bytes": change.gain,
                     "seconds": change.seconds,
+                    "times": change.times,
                     **change.numbers,
                 }
                 for change in self.changes
@@ -145,39 +154,54 @@ def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int
         return other.steps * each + count * evaluation
 
     held = together(stored(job), Memory(base=base))
-    moments = {
-        "training": corrected(together(held, passing(job)), past),
-        "evaluation": corrected(together(held, evaluating(job)), past),
-        "generation": corrected(together(held, generating(job)), past),
+    parts = {
+        "training": together(held, passing(job)),
+        "evaluation": together(held, evaluating(job)),
+        "generation": together(held, generating(job)),
         # Tensors are written as they lie in memory.
-        "saving": corrected(held, past),
+        "saving": held,
     }
+    # Bytes that a likeliest value may have so that its interval fits.
+    most = (machine.memory or math.inf) / math.exp(NORMAL_90 * past.memory_spread)
     each, evaluation, count = times(job, machine, past)
     spread = past.time_spread or machine.spread
-    whole = seconds_of(job)
+    whole, peak = seconds_of(job), peak_of(job)
     return Plan(
         job=job,
         machine=machine,
         memory=peak_memory(job, base),
-        peak=Interval.around(peak_of(job), past.memory_spread),
-        moments=moments,
+        peak=Interval.around(peak, past.memory_spread),
+        moments={
+            name: Interval.around(corrected(memory, past), past.memory_spread)
+            for name, memory in parts.items()
+        },
+        moment_parts=parts,
         update_seconds=Interval.around(each, spread),
         evaluation_seconds=evaluation,
         evaluations=count,
         seconds=Interval.around(whole, spread),
         disk=disk_bytes(job, token_bytes),
-        kilowatt_hours=machine.watts * whole / 3.6e6,
+        kilowatt_hours=Interval.around(machine.watts * whole / 3.6e6, spread),
         changes=tuple(
-            Change(name, other, round(peak_of(other)), seconds_of(other), numbers)
+            Change(
+                name,
+                other,
+                memory=round(needed),
+                gain=round(peak - needed),
+                seconds=seconds_of(other),
+                times=seconds_of(other) / whole if whole else 1.0,
+                numbers=numbers,
+            )
             for name, other, numbers in smaller(job)
+            if (needed := peak_of(other)) < peak
         ),
         largest_micro_batch=largest(
-            range(1, job.train.batch_size + 1),
-            lambda n: peak_of(with_micro_batch(job, n)) <= limit(machine, past),
+            [n for n in range(1, job.train.batch_size + 1) if job.train.batch_size % n == 0],
+            lambda n: peak_of(with_micro_batch(job, n)) <= most,
         ),
         longest_row=largest(
             range(16, job.shape.context_length + 1, 16),
-            lambda n: peak_of(dataclasses.replace(job, length=n)) <= limit(machine, past),
+            lambda n: peak_of(dataclasses.replace(job, length=n)) <= most,
         ),
         outcomes=past.count,
     )
@@ -186,12 +210,6 @@ def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int
 def corrected(memory: Memory, past: Correction) -> float:
     """Bytes, after the correction; what is taken before the first tensor is known as it is."""
     return memory.base + past.memory_factor * (memory.total - memory.base)
-
-
-def limit(machine: Machine, past: Correction) -> float:
-    """Bytes that a likeliest value may have so that its interval fits."""
-    bound = machine.memory or math.inf
-    return bound / math.exp(NORMAL_90 * past.memory_spread)
 
 
 def times(job: Workload, machine: Machine, past: Correction) -> tuple[float, float, int]:
@@ -220,6 +238,9 @@ def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
     if job.row_length > 64:
         length = job.row_length // 2
         yield "length", dataclasses.replace(job, length=length), {"length": length}
+    if job.optim.optimizer == "adamw":
+        optim = dataclasses.replace(job.optim, optimizer="adamw8bit")
+        yield "optimizer", dataclasses.replace(job, optim=optim), {}
     if job.method == "full":
         yield "lora", dataclasses.replace(job, method="lora"), {}
     if job.method in ("full", "lora"):

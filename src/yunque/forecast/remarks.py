@@ -5,6 +5,7 @@ Every threshold is a published figure or one of docs/lab-notes.md, named beside 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from yunque.words import say
 REPEATED, WORTHLESS = 4, 40
 """Passes up to which repeated text is nearly as good as new, and past which it gives nothing.
 Source: Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", sections 5 and 6."""
+DECAY, REPEAT_SMALLEST, REPEAT_LARGEST = 15.39, 7e6, 9e9
+"""Repetitions over which a token loses 1 - 1/e of its worth, and the sizes for which that was
+measured. Source: the same, equation 5 and section 3."""
 FINETUNE_PASSES, FEW_EXAMPLES = 20, 200
 FEW_TOKENS_AN_UPDATE = 512
 """Below it the gradient is mostly noise at any size (McCandlish et al. 2018; the small recipes in
@@ -134,4 +138,41 @@ def same_computation(job: Workload) -> Better | None:
         now_parameters=now,
         now_tokens=tokens,
         in_range=min(best, now) >= LAW_SMALLEST and max(best, now) <= LAW_LARGEST,
+    )
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What passes over the same text are worth, in tokens of new text."""
+
+    passes: float
+    seen: int
+    """Tokens computed, every pass counted."""
+    worth: int
+    fewer: float
+    """Passes of a quarter of the computation."""
+    worth_fewer: int
+    in_range: bool
+
+
+def repeated(job: Workload) -> Repeated | None:
+    """What the passes of this pretraining are worth; None where the text is hardly repeated."""
+    if job.method != "pretrain" or not job.epoch_rows:
+        return None
+    unique = job.epoch_rows * job.row_length
+    passes = job.steps * job.train.batch_size / job.epoch_rows
+    if passes <= REPEATED:
+        return None
+
+    def worth(count: float) -> float:
+        again = max(0.0, count - 1)
+        return unique * (min(count, 1.0) + DECAY * (1 - math.exp(-again / DECAY)))
+
+    return Repeated(
+        passes=passes,
+        seen=round(passes * unique),
+        worth=round(worth(passes)),
+        fewer=passes / 4,
+        worth_fewer=round(worth(passes / 4)),
+        in_range=REPEAT_SMALLEST <= count_parameters(job.shape).total <= REPEAT_LARGEST,
     )

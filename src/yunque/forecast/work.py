@@ -37,6 +37,8 @@ class Workload:
     """Rows of one pass over the training data. 0: not known."""
     val_rows: int = 0
     """Rows of one pass over the validation data. 0: none, or not known."""
+    validated: bool = True
+    """Whether anything is held out; else an evaluation reads training data only."""
     learnt: float = 1.0
     """Share of the tokens that carry loss."""
     packed: bool = False
@@ -232,9 +234,11 @@ def orthogonalisation(job: Workload) -> Work:
 
 
 def evaluation_work(job: Workload) -> Work:
-    """One evaluation: as many rows of the training as of the validation set, forward only."""
-    limit = job.train.eval_tokens
-    rows = job.val_rows or max(1, limit // job.row_length)
-    if limit:
-        rows = min(rows, max(1, limit // job.row_length))
+    """One evaluation, forward only: as many rows of the training as of the validation set."""
+    most = max(1, (job.train.eval_tokens or TrainConfig().eval_tokens) // job.row_length)
+    if not job.validated:
+        return pass_work(job, min(most, job.epoch_rows or most), backward=False)
+    rows = job.val_rows or most
+    if job.train.eval_tokens:
+        rows = min(rows, most)
     return pass_work(job, 2 * rows, backward=False)

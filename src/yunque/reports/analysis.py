@@ -18,6 +18,7 @@ from yunque.reports.consistency import (
     metric_disagrees_with_loss,
     not_a_loss_objective,
     resumed_run,
+    validation_doubtful,
 )
 from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
 from yunque.reports.exams import (
@@ -108,12 +109,13 @@ def analyse(log: Log) -> Analysis:
         still_improving(val, train, facts) if calm else None,
         still,
         no_validation(log, train),
+        validation_doubtful(log, val),
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),
         abnormal_start_loss(log, train),
-        loss_spike(train, onset),
-        gradient_spike(norms),
+        loss_spike(log, train, onset),
+        gradient_spike(log, norms),
         schedule(log, rates, norms),
         epoch_staircase(train) if not silent else None,
         None if silent or onset is not None else losses_not_comparable(train, val),
@@ -182,15 +184,18 @@ def not_a_training_log(facts: dict[str, Any]) -> Analysis:
     return Analysis(empty, verdict, [], None, [finding], [])
 
 
+def staged_curve(train: Curve, val: Curve, diverged: bool, overfitted: bool) -> Curve:
+    """The loss whose fall the stages share: of validation where it was measured from early on."""
+    early = len(val.values) >= 6 and val.steps[0] <= 0.05 * val.steps[-1]
+    return val if overfitted or (early and not diverged) else train
+
+
 def stages_of(
     train: Curve, val: Curve, onset: int | None, over: Finding | None
 ) -> list[dict[str, Any]]:
     """The run in stages: fast (to 90 % of the improvement), refinement (to 99 % of it, or to
     within the noise), plateau; then overfitting or divergence where they were found."""
-    early = len(val.values) >= 6 and val.steps[0] <= 0.05 * val.steps[-1]
-    c = val if early and onset is None else train
-    if over is not None:
-        c = val
+    c = staged_curve(train, val, onset is not None, over is not None)
     if len(c.values) < 4:
         return []
     end = len(c.values) - 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from yunque.reports.curve import Curve, curve
 from yunque.reports.findings import Finding, Text, evidence, joined, make
-from yunque.reports.log import Log, Record
+from yunque.reports.log import Log, Record, whole
 from yunque.words.report import tell
 
 LARGEST_VOCABULARY = 300_000
@@ -17,8 +19,49 @@ LARGEST_VOCABULARY = 300_000
 LEAST_FLOPS = 1e9
 """Of one example: 6 · parameters · tokens (Kaplan et al. 2020, arXiv:2001.08361, section 2.1) of
 a model of a million parameters on 160 tokens."""
+FEW_EXAMPLES = 30
+"""Held-out examples below which their mean hangs on single ones: it is uncertain by more than a
+sixth (1/sqrt(30)) of what parts one example from another."""
+FEW_TOKENS = 1000
+"""The same in tokens, where a log tells these: 30 short sentences."""
+PACKED = 0.7
+"""Of the parameters that a model's name promises. A 4-bit layer keeps two weights in a byte: a
+count of its bytes finds half of them, and a base with its embeddings 52 to 60 %."""
 HIGHER = ("accuracy", "acc", "f1", "rouge", "bleu", "exact", "em", "score", "chrf", "meteor")
 LOWER = ("wer", "cer", "error")
+
+
+def validation_doubtful(log: Log, val: Curve) -> Finding | None:
+    """The held-out set is tiny, or holds copies of training documents."""
+    if not len(val.values):
+        return None
+    cases: list[tuple[str, dict[str, Any]]] = []
+    proof: list[dict[str, Any]] = []
+    for row in log.warnings:
+        counts = row.values.get("numbers")
+        if row.values.get("id") == "data.near_copies" and isinstance(counts, Mapping):
+            copied, total = whole(counts.get("count")), whole(counts.get("total"))
+            if copied and total:
+                cases.append(("copies", {"copied": copied, "total": total}))
+                proof += evidence((row, "id"))
+    first, tokens = val.rows[0], log.settings.get("tokens")
+    held = whole(tokens.get("val")) if isinstance(tokens, Mapping) else None
+    prefix = first.names.get("val_loss", "").removesuffix("loss")  # eval_, eval_SET_
+    names = [f"{prefix}samples_per_second", f"{prefix}runtime"]
+    rate, seconds = map(first.number, names)
+    if held and held < FEW_TOKENS and log.start is not None:
+        cases.append(("tokens", {"held_out_tokens": held}))
+        proof += evidence((log.start, "tokens"))
+    elif rate and seconds and 0.5 <= rate * seconds < FEW_EXAMPLES - 0.5:
+        cases.append(("examples", {"held_out": round(rate * seconds)}))
+        proof += evidence(*[(first, name) for name in names])
+    if not cases:
+        return None
+    numbers = {key: value for _, found in cases for key, value in found.items()}
+    text = joined([tell(f"report.validation_doubtful.{case}", **numbers) for case, _ in cases])
+    severity = "warning" if cases[0][0] == "copies" else "info"
+    advice = tell("report.validation_doubtful.advice")
+    return Finding("validation_doubtful", severity, numbers, proof, text, advice)
 
 
 def mean_is_not_last_loss(log: Log, train: Curve) -> Finding | None:
@@ -82,6 +125,23 @@ def log_inconsistent(log: Log, facts: dict[str, Any]) -> Finding | None:
         numbers.update(found)
         proof.extend(e for e in evidence(*rows) if e not in proof)
 
+    sizes, model = log.settings.get("sizes"), log.settings.get("model_name")
+    if isinstance(sizes, Record):
+        every, trained = sizes.number("all_params"), sizes.number("trainable_params")
+        percent, name = sizes.number("trainable_percent"), ""
+        if isinstance(model, Record):
+            name = str(model.values["model"])
+        named = 1e9 * float(re.split(r"[-_]", name)[-1][:-1]) if name else 0.0
+        rows = [(sizes, "all_params")]
+        if every and named and every < PACKED * named:
+            add("packed", rows, all_params=round(every), model=name, packed=every / named)
+        elif (
+            every and trained and percent and abs(100 * trained / every - percent) > 0.01 * percent
+        ):
+            share = 100 * trained / every
+            add(
+                "share", [*rows, (sizes, "trainable_percent")], percent=percent, share_percent=share
+            )
     epochs, steps, summary = facts["epochs"], facts["steps"], log.summary
     last = max((*log.steps, *log.evals), key=lambda row: row.step, default=None)
     ended = log.asked_steps is None or (steps or 0) >= log.asked_steps
@@ -114,6 +174,9 @@ def log_inconsistent(log: Log, facts: dict[str, Any]) -> Finding | None:
         if pace and steps and abs(pace * seconds - steps) > 0.02 * steps + 0.0006 * seconds:
             rows = [(summary, "train_steps_per_second"), (summary, "train_runtime")]
             add("pace", rows, pace=pace, paced=round(pace * seconds), steps=steps)
+        if rate and pace and rate + 0.001 < pace:  # Both are rounded to three places.
+            rows = [(summary, "train_samples_per_second"), (summary, "train_steps_per_second")]
+            add("batch", rows, rate=rate, pace=pace)
         flops = summary.number("total_flos")
         if flops and shown >= 1 and flops / shown < LEAST_FLOPS:
             add(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.analysis import Analysis
+from yunque.reports.analysis import Analysis, staged_curve
 from yunque.reports.charts import POINTS, figures
 from yunque.reports.curve import curve
 from yunque.reports.exam_page import exams, forgotten
@@ -129,7 +129,12 @@ def stages(log: Log, analysis: Analysis) -> str:
     head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
     lost = any((one["share_of_improvement"] or 0) < 0 for one in analysis.stages)
     note = f'<p class="small">{both("report.stage.lost")}</p>' if lost else ""
-    body = table(both("report.stages"), head, rows) + note + fifths(log)
+    train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
+    broke, over = (analysis.finding(id) is not None for id in ("diverged", "overfitting"))
+    c = staged_curve(train, val, broke, over)
+    key = f"report.stage.how.{c.name}{'_rows' if c.width > 1 else ''}"
+    how = f'<p class="small">{both(key, width=c.width)}</p>'
+    body = table(both("report.stages"), head, rows) + how + note + fifths(log)
     return section("report.stages", body) if rows else ""
 
 

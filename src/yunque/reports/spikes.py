@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import Curve, noise
-from yunque.reports.findings import Finding, evidence, make
+from yunque.reports.curve import Curve, curve, noise
+from yunque.reports.findings import Finding, divergence_onset, evidence, make
+from yunque.reports.log import Log, Record
 
 SIDES = (3, 7, 15, 31)
 """Points on either side that say what is usual; a wide bump shows only against a wide side."""
@@ -89,7 +91,38 @@ def tail(values: np.ndarray, wide: np.ndarray) -> float:
     return float(quarter + scale * (math.log(0.25 * n) + RARE))
 
 
-def loss_spike(train: Curve, onset: int | None) -> Finding | None:
+def spike_steps(log: Log) -> dict[str, int]:
+    """Finding → the step of the spike that it names, for whoever knows which rows that update read.
+
+    Of a run that was resumed with changes only the steps since then: before, other rows may have
+    been read than those that the recipe now gives.
+    """
+    train, norms = curve(log.steps, "train_loss"), curve(log.steps, "grad_norm")
+    found = (loss_spike(log, train, divergence_onset(train)), gradient_spike(log, norms))
+    since = max((r.step for r in log.warnings if r.values.get("id") == "changed"), default=0)
+    named = {one.id: int(one.numbers["step"]) for one in found if one is not None}
+    return {id: step for id, step in named.items() if step > since}
+
+
+def rows_read(log: Log, id: str, row: Record) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
+    """(sentence, evidence, numbers) of what the spike's update had read, as the log's end tells."""
+    stop = log.stop
+    if stop is None or stop.number(f"{id}_step") != row.step:
+        return "", [], {}
+    names = {name: stop.values.get(f"{id}_{name}") for name in ("read", "first", "source")}
+    if not names["read"] or not names["first"]:
+        return "", [], {}
+    case = "source" if names["source"] else "token"
+    shown = ["read", "source" if names["source"] else "first"]
+    numbers = {name: names[name] for name in shown}
+    if (worst := stop.number(f"{id}_worst")) is not None:
+        numbers |= {"worst": worst, "middle": stop.number(f"{id}_middle")}
+        case += "_worst"
+    proof = evidence(*[(stop, f"{id}_{name}") for name in numbers])
+    return f"report.spike_rows.{case}", proof, numbers
+
+
+def loss_spike(log: Log, train: Curve, onset: int | None) -> Finding | None:
     """Losses far above what lies around them, after which the loss came back down."""
     end = len(train.values) if onset is None else onset + 1
     values, steps = train.values[:end], train.steps[:end]
@@ -100,18 +133,21 @@ def loss_spike(train: Curve, onset: int | None) -> Finding | None:
         return None
     top = max(found, key=lambda i: values[i] - found[i])
     row = train.rows[top]
+    also, proof, more = rows_read(log, "loss_spike", row)
     return make(
         "loss_spike",
         "info",
-        evidence((row, "train_loss")),
+        evidence((row, "train_loss")) + proof,
+        also=also,
         rows=len(found),
         step=row.step,
         loss=float(values[top]),
         around=found[top],
+        **more,
     )
 
 
-def gradient_spike(norms: Curve) -> Finding | None:
+def gradient_spike(log: Log, norms: Curve) -> Finding | None:
     """Gradient norms several times those around them; judged by ratios, as norms spread so."""
     kept = np.flatnonzero(norms.values > 0)
     if len(kept) < 16:
@@ -128,12 +164,15 @@ def gradient_spike(norms: Curve) -> Finding | None:
         return None
     top = max(found, key=lambda i: logs[i])
     row = norms.rows[int(kept[top])]
+    also, proof, more = rows_read(log, "gradient_spike", row)
     return make(
         "gradient_spike",
         "info",
-        evidence((row, "grad_norm")),
+        evidence((row, "grad_norm")) + proof,
+        also=also,
         rows=len(found),
         step=row.step,
         norm=row.number("grad_norm"),
         around=math.exp(found[top]),
+        **more,
     )

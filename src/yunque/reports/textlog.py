@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yunque.reports.log import Log
+from yunque.reports.log import Log, figure, record
 from yunque.reports.names import EXACT, HELD_OUT
 from yunque.reports.rows import Rows, log_of
 from yunque.reports.tables import text_of
@@ -21,6 +21,10 @@ PAIR = re.compile(
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_WORDS = ("step", "iter", "iteration", "update", "s")
 EPOCH = re.compile(r"\bepochs?\b\s*[:=\[]?\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
+PEFT = re.compile(r"trainable params: ([\d,]+) \|\| all params: ([\d,]+) \|\| trainable%: ([\d.]+)")
+"""What PEFT's print_trainable_parameters writes."""
+BILLIONS = re.compile(r"[\w.\-]*\w[-_](\d+(?:\.\d+)?)[bB](?=[-_./\"'\s]|$)")
+"""A model's name with its size, as Llama-2-7b-hf."""
 KNOWN = {name for ours in EXACT for name in EXACT[ours]}
 
 
@@ -76,7 +80,14 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
     totals: set[str] = set()
     step: Any = None
     epoch: Any = None
+    sizes: dict[str, Any] = {}
     for number, line in enumerate(lines, 1):
+        if len(line) <= 4000 and (size := PEFT.search(line)):
+            trained, every, part = (figure(cell.replace(",", "")) for cell in size.groups())
+            told = {"all_params": every, "trainable_params": trained, "trainable_percent": part}
+            sizes["sizes"] = record(number, told)
+        if len(line) <= 4000 and (named := BILLIONS.search(line)):
+            sizes.setdefault("model_name", record(number, {"model": named[0]}))
         lower = line.lower()
         words = ("loss", "trl:", "tel:", "step", "iter", "epoch", "pérdida")
         if len(line) > 4000 or not any(word in lower for word in words):
@@ -106,4 +117,4 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
         return None
     log = log_of("text", str(file), len(lines), sha256, rows)
     total = int(totals.pop()) if len(totals) == 1 else None
-    return replace(log, asked_steps=total) if log.has_losses else None
+    return replace(log, asked_steps=total, settings=sizes) if log.has_losses else None

@@ -17,9 +17,11 @@ import numpy as np
 from yunque.reports.curve import NEGLIGIBLE, SIGMAS
 
 WALKERS = 40
-ROUNDS = 30
+ROUNDS = 60
 STARTS = 600
-NARROWER = 10
+NARROWER = 4
+"""Rounds that look for the best place. More gather the walkers so closely about it that they tell
+too little of what else the points allow."""
 KEPT = 5
 """Rounds whose walkers are draws, spread over the last half."""
 MOST_POINTS = 200
@@ -44,6 +46,8 @@ class Law:
     high: tuple[float, ...]
     columns: Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
     """(parameters (W, d), parts of the run (n,)) → columns (W, n) besides the floor."""
+    below: bool = False
+    """Whether the floor may lie below 0: as a law of a stretch of the run, not of all to come."""
 
 
 def exponential(p: np.ndarray, u: np.ndarray) -> list[np.ndarray]:
@@ -66,6 +70,19 @@ LAWS = (
     Law((-1.2, 0.2), (5.0, 4.0), two),
     Law((0.0, -2.3), (7.0, 1.1), power),
 )
+
+
+def stretched(p: np.ndarray, u: np.ndarray) -> list[np.ndarray]:
+    """exp(-(r·u)^b), with log r and log b as parameters."""
+    return [np.exp(-((np.exp(p[:, :1]) * u) ** np.exp(p[:, 1:2])))]
+
+
+WIDER = (
+    *(Law(law.low, law.high, law.columns, below=True) for law in LAWS[:2]),
+    Law((0.0, -3.0), (7.0, 1.1), power, below=True),
+    Law((-1.2, -1.2), (5.0, 0.0), stretched, below=True),
+)
+"""Laws to look ahead with: beyond the points they part more than between them."""
 
 
 def rising(law: Law) -> Law:
@@ -121,7 +138,7 @@ def solve(law: Law, p: np.ndarray, u: np.ndarray, values: np.ndarray) -> Fits:
     score = -0.5 * (n - k) * np.log(np.maximum(squares, 1e-300))
     score -= np.log(np.maximum(size.prod(axis=1), 1e-300))
     inside = np.all((p >= law.low) & (p <= law.high), axis=1)
-    right = inside & (size.min(axis=1) > 1e-9) & np.all(weights >= 0, axis=1)
+    right = inside & (size.min(axis=1) > 1e-9) & np.all(weights[:, law.below :] >= 0, axis=1)
     return Fits(np.where(right, score, -np.inf), squares, weights, root)
 
 
@@ -205,7 +222,7 @@ def trend(
         sigma = np.sqrt(fits.rest / random.chisquare(degrees, count))
         off = (fits.root @ random.normal(size=fits.weights.shape)[..., None])[..., 0]
         weights = fits.weights + sigma[:, None] * off
-        wrong = np.any(weights < 0, axis=1)
+        wrong = np.any(weights[:, law.below :] < 0, axis=1)
         weights[wrong] = fits.weights[wrong]
         there = np.stack([np.ones((count, len(at))), *law.columns(p, at / end)], axis=2)
         levels.append((there @ weights[..., None])[..., 0])
@@ -229,17 +246,49 @@ BEGIN = 0.1
 """The part of the run that is left out: its first steps follow the warm-up, not a law."""
 
 
+WIDEST = 3.0
+"""A forecast that missed the end of the run by more than so many times its own width is no use."""
+
+
 def ahead(steps: np.ndarray, values: np.ndarray, noise: float, points: float) -> Ahead | None:
     """Where the loss would be after half as many steps again, and nine tenths of the draws.
+
+    The same forecast is first made of the end of the run from its first two thirds, and what it
+    missed by widens this one: no law that is fitted need be the one that the loss follows.
 
     Args:
         noise: robust deviation of one point: a law whose points lie further about it is none.
         points: how many single points the mean is of that is forecast; one evaluation is 1.
+
+    Returns:
+        None where no law holds, the points are too few to test it, or the test failed.
     """
-    late = steps >= BEGIN * steps[-1]
+    told = looked_ahead(steps, values, noise, points)
+    if told is None:
+        return None
+    known = int(np.searchsorted(steps, steps[-1] / MORE, side="right"))
+    tested = looked_ahead(steps[:known], values[:known], noise, points)
+    if tested is None:
+        return None
+    near = np.abs(steps - tested.step) <= (points / 2 if points > 1 else 0) * np.diff(steps).mean()
+    came = float(values[near].mean() if near.any() else np.interp(tested.step, steps, values))
+    above = came > tested.middle
+    width = tested.high - tested.middle if above else tested.middle - tested.low
+    times = max(1.0, abs(came - tested.middle) / max(width, 1e-12))
+    low = told.middle - times * (told.middle - told.low)
+    if times > WIDEST or low <= 0:
+        return None
+    return Ahead(told.step, low, told.middle, told.middle + times * (told.high - told.middle))
+
+
+def looked_ahead(
+    steps: np.ndarray, values: np.ndarray, noise: float, points: float
+) -> Ahead | None:
+    """The forecast of the laws alone."""
+    late = steps >= BEGIN * steps[-1] if len(steps) else np.zeros(0, bool)
     steps, values = steps[late], values[late]
     end = round(MORE * float(steps[-1])) if len(steps) else 0
-    found = trend(steps, values, np.array([float(end)]))
+    found = trend(steps, values, np.array([float(end)]), WIDER)
     if found is None:
         return None
     together = -(-len(values) // MOST_POINTS)

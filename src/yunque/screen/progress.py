@@ -14,6 +14,7 @@ from typing import Any
 
 SMOOTH_ROWS = 20
 SAMPLE_CHARACTERS = 2000
+FORECAST_COUNTS = 20  # rows of steps, after which only what was seen counts
 
 
 def finite(value: Any) -> float | None:
@@ -57,7 +58,8 @@ class Pace:
 
     The median leaves a slow step (another program, a checkpoint) out of account. The time of an
     evaluation, with its sample, exam and saving, is what the gap between the two step rows
-    around it takes beyond ordinary steps.
+    around it takes beyond ordinary steps. What was forecast stands for what has not been seen yet,
+    and counts as some steps beside those first seen.
     """
 
     def __init__(self) -> None:
@@ -67,6 +69,11 @@ class Pace:
         self._steps_between = 0
         self._evaluated = False
         self._last: tuple[int, float] | None = None
+        self._forecast: tuple[float, float, int] | None = None
+
+    def expect(self, update: float, evaluation: float, evaluations: int) -> None:
+        """What was forecast: seconds of an update and of an evaluation, evaluations of the run."""
+        self._forecast = (update, evaluation, evaluations)
 
     def step(self, step: int, seconds: float) -> None:
         if self._last is not None and step > self._last[0]:
@@ -86,14 +93,25 @@ class Pace:
         self._evaluated = True
 
     def seconds_left(self, steps: int) -> float | None:
-        """Seconds until update `steps`; None before two step rows have come."""
-        if self._last is None or not self._seconds_per_step:
+        """Seconds until update `steps`; None before two step rows where nothing was forecast."""
+        done = self._last[0] if self._last else 0
+        expected = self._forecast
+        seen = len(self._seconds_per_step)
+        if seen:
+            each = median(self._seconds_per_step)
+            if expected is not None and seen < FORECAST_COUNTS:
+                share = (FORECAST_COUNTS - seen) / FORECAST_COUNTS
+                each = share * expected[0] + (1 - share) * each
+        elif expected is not None:
+            each = expected[0]
+        else:
             return None
-        done = self._last[0]
-        left = max(0, steps - done) * median(self._seconds_per_step)
+        left = max(0, steps - done) * each
         if self._evaluation_seconds and self._steps_between:
             evaluations = steps // self._steps_between - done // self._steps_between
             left += max(0, evaluations) * median(self._evaluation_seconds)
+        elif expected is not None and steps:
+            left += max(0, steps - done) / steps * expected[2] * expected[1]
         return left
 
 
@@ -141,6 +159,11 @@ class Progress:
         self.started = True
         self.phase, self.phase_fraction = "", None
         self.steps = int(facts.get("steps") or 0)
+        told = facts.get("forecast")
+        told = told if isinstance(told, Mapping) else {}
+        update, evaluation = finite(told.get("update_seconds")), told.get("evaluation_seconds")
+        if update:
+            self.pace.expect(update, finite(evaluation) or 0.0, int(told.get("evaluations") or 0))
         self.step_number = int(facts.get("resumed_step") or 0)
 
     def step(self, row: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ REWINDS_LIMIT = 3
 """Times that a run goes back before it stops."""
 FAILED_SAVES_LIMIT = 3
 """Checkpoints in a row that could not be saved, after which a run stops."""
-SAVING_SHARE = 0.03
+SAVING_SHARE = 0.025
 """Saving by the clock takes at most this share of the time: where a save is slow, it is rarer."""
 
 
@@ -149,13 +149,13 @@ def run(job: Job, state: State) -> tuple[State, str]:
         # Not between updates that fail: what is kept to go back to must be from before them.
         due = bool(reason) or state.rewinds > rewinds or (due and not state.non_finite)
         at = (state.step, state.evaluated_step)
+        began = time.monotonic()
         if due and saved_at != at and (name := broken(job)):
             state = rewind(job, state, clock, f"{name} is not finite")
             if state.rewinds == rewinds:
                 return state, "non_finite"
         if due and saved_at != at:
             state = dataclasses.replace(state, seconds=clock.seconds())
-            began = time.monotonic()
             fault = save(job, state)
             saved = time.monotonic()
             cost = saved - began

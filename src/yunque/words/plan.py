@@ -57,8 +57,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "temprana puede acortarlo.",
     ),
     "plan.disk": (
-        "Disk: {disk}. Electricity: about {energy} kWh.",
-        "Disco: {disk}. Electricidad: unos {energy} kWh.",
+        "Disk: {disk}. Electricity: about {energy} kWh (likely between {low} and {high}).",
+        "Disco: {disk}. Electricidad: unos {energy} kWh (lo probable: entre {low} y {high}).",
     ),
     "plan.guess": (
         "These are guesses: {machine} is known by its published figures only.",
@@ -99,12 +99,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "plan.part_working": ("for a moment, inside a block", "por un momento, dentro de un bloque"),
     "plan.part_holes": ("holes in the heap", "huecos en la memoria dinámica"),
     "plan.part_base": ("the program itself", "el propio programa"),
-    "plan.moment_training": ("training", "entrenamiento"),
-    "plan.moment_evaluation": ("evaluation", "evaluación"),
-    "plan.moment_generation": ("samples", "muestras"),
-    "plan.moment_saving": ("saving", "guardado"),
-    "plan.table_parts": ("Memory at the peak", "Memoria en el momento de más uso"),
-    "plan.table_moments": ("Peak while", "Máximo durante"),
+    "plan.part_all": ("in all", "en total"),
+    "plan.part_low": ("likely from", "lo probable: desde"),
+    "plan.part_high": ("to", "hasta"),
+    "plan.moment_training": ("training", "entrenar"),
+    "plan.moment_evaluation": ("evaluating", "evaluar"),
+    "plan.moment_generation": ("samples", "generar"),
+    "plan.moment_saving": ("saving", "guardar"),
+    "plan.table_parts": ("Memory in MB, at the peak of", "Memoria en MB, en el máximo de"),
     "plan.table_changes": (
         "What can be changed, cheapest first",
         "Qué se puede cambiar, de lo más barato a lo más caro",
@@ -141,7 +143,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "--cpu-embeddings: the input embedding in the computer's memory",
         "--cpu-embeddings: las representaciones de entrada, en la memoria del ordenador",
     ),
-    "plan.effect": ("{memory}, {time}", "{memory}, {time}"),
+    "plan.effect": (
+        "{gain} less ({memory}), {cost} time",
+        "{gain} menos ({memory}), {cost} de tiempo",
+    ),
     "plan.largest": (
         "Largest micro-batch that fits: {rows:,}. Longest row that fits: {length:,} tokens.",
         "Mayor micro-lote que cabe: {rows:,}. Fila más larga que cabe: {length:,} tokens.",
@@ -218,6 +223,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "Según la ley de escala de Hoffmann et al. 2022, el mismo cálculo rinde más con unos "
         "{parameters:,} parámetros y {tokens:,} tokens de texto nuevo (ahora: {now_parameters:,} y "
         "{now_tokens:,}).",
+    ),
+    "plan.repeated": (
+        "By Muennighoff et al. 2023 these {passes:,.0f} passes are worth about {worth:,} tokens of "
+        "new text ({seen:,} are computed).",
+        "Según Muennighoff et al. 2023, estas {passes:,.0f} pasadas valen como unos {worth:,} "
+        "tokens de texto nuevo (se calculan {seen:,}).",
+    ),
+    "plan.repeated_fewer": (
+        "A quarter of the computation, {fewer:,.0f} passes, is worth {worth_fewer:,}.",
+        "Con la cuarta parte del cálculo, {fewer:,.0f} pasadas, valdrían {worth_fewer:,}.",
+    ),
+    "plan.repeated_range": (
+        "That law was measured for 7 million to 9 billion parameters; here it is a rough guide.",
+        "Esa ley se midió entre 7 millones y 9 mil millones de parámetros; aquí es una guía "
+        "aproximada.",
     ),
     "plan.out_of_range": (
         "That law was measured from 44 million parameters on; here it is a rough guide.",

@@ -299,12 +299,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "de toda su bajada.",
     ),
     "report.still_improving.ahead": (
-        "If it goes on by the same law, step {ahead_step:n} (half as many steps again) brings "
-        "about {ahead_middle:loss}; nine in ten such forecasts lie between {ahead_low:loss} and "
-        "{ahead_high:loss}.",
-        "Si sigue la misma ley, el paso {ahead_step:n} (la mitad más de pasos) traerá "
-        "{ahead_middle:loss} más o menos; nueve de cada diez pronósticos así caen entre "
-        "{ahead_low:loss} y {ahead_high:loss}.",
+        "If it goes on falling as it has, at a learning rate like that so far, step {ahead_step:n} "
+        "(half as many steps again) brings about {ahead_middle:loss}: with nine chances in ten "
+        "between {ahead_low:loss} and {ahead_high:loss}, fewer where it follows no simple law.",
+        "Si sigue bajando como hasta ahora, con una tasa de aprendizaje parecida, en el paso "
+        "{ahead_step:n} (la mitad más de pasos) estará en {ahead_middle:loss} más o menos: entre "
+        "{ahead_low:loss} y {ahead_high:loss} con nueve probabilidades de diez, menos si no sigue "
+        "ninguna ley sencilla.",
     ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
@@ -346,6 +347,29 @@ WORDS: dict[str, tuple[str, str]] = {
         "its loss no longer falls.",
         "Aparta una parte de los datos (lo habitual es una décima parte), evalúala durante el "
         "entrenamiento y para cuando su pérdida deje de bajar.",
+    ),
+    "report.validation_doubtful.copies": (
+        "Of the {total:n} held-out documents, {copied:n} stand in the training data too: the "
+        "validation loss looks better than it is.",
+        "De los {total:n} documentos apartados, {copied:n} están también en los datos de "
+        "entrenamiento: la pérdida de validación parece mejor de lo que es.",
+    ),
+    "report.validation_doubtful.tokens": (
+        "The held-out text has only {held_out_tokens:n} tokens: its loss says little about other "
+        "text, however smooth its curve.",
+        "El texto apartado tiene solo {held_out_tokens:n} tokens: su pérdida dice poco de otros "
+        "textos, por lisa que sea la curva.",
+    ),
+    "report.validation_doubtful.examples": (
+        "The held-out set has only {held_out:n} examples (their rate times the time that they "
+        "took): its loss says little about others, however smooth its curve.",
+        "El conjunto apartado tiene solo {held_out:n} ejemplos (su ritmo por el tiempo que "
+        "llevaron): su pérdida dice poco de otros, por lisa que sea la curva.",
+    ),
+    "report.validation_doubtful.advice": (
+        "Hold out more, and nothing that is also trained on; a tenth of the data is usual.",
+        "Aparta más, y nada con lo que también se entrene; lo habitual es una décima parte de los "
+        "datos.",
     ),
     "report.memorisation_risk": (
         "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
@@ -455,6 +479,35 @@ WORDS: dict[str, tuple[str, str]] = {
         "and look at the data of those steps.",
         "Si los gradientes se recortan, como hacen casi todos los programas (a 1), apenas hay "
         "daño; si no, recórtalos y mira los datos de esos pasos.",
+    ),
+    "report.spike_rows.source": (
+        "That update read stretches of the training data: {read:n}; one of them is {source}. All "
+        "are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}; uno de ellos "
+        "es {source}. Todos figuran en la última línea de log.jsonl.",
+    ),
+    "report.spike_rows.source_worst": (
+        "That update read stretches of the training data: {read:n}. The one that the model at the "
+        "end of the run predicts worst is {source}: {worst:loss} nats per token, where the middle "
+        "one has {middle:loss}. All are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}. El que peor "
+        "predice el modelo al acabar el entrenamiento es {source}: {worst:loss} nats por token, "
+        "cuando el del medio tiene {middle:loss}. Todos figuran en la última línea de log.jsonl.",
+    ),
+    "report.spike_rows.token": (
+        "That update read stretches of the training data: {read:n}; one of them begins at token "
+        "{first:n}. All are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}; uno de ellos "
+        "empieza en el token {first:n}. Todos figuran en la última línea de log.jsonl.",
+    ),
+    "report.spike_rows.token_worst": (
+        "That update read stretches of the training data: {read:n}. The one that the model at the "
+        "end of the run predicts worst begins at token {first:n}: {worst:loss} nats per token, "
+        "where the middle one has {middle:loss}. All are named in the last row of log.jsonl.",
+        "Esa actualización leyó fragmentos de los datos de entrenamiento: {read:n}. El que peor "
+        "predice el modelo al acabar el entrenamiento empieza en el token {first:n}: {worst:loss} "
+        "nats por token, cuando el del medio tiene {middle:loss}. Todos figuran en la última línea "
+        "de log.jsonl.",
     ),
     "report.gradient_peak": (
         "The gradient norm was highest, {norm:loss}, at step {norm_step:n}, as the warm-up ended.",
@@ -667,6 +720,26 @@ WORDS: dict[str, tuple[str, str]] = {
         "too little for any language model of use.",
         "El total_flos del resumen, {flops:sci} para {shown:n} ejemplos, da {flops_each:sci} por "
         "ejemplo: demasiado poco para un modelo de lenguaje útil.",
+    ),
+    "report.log_inconsistent.batch": (
+        "At {rate:rate} examples and {pace:rate} steps per second, a step would have less than one "
+        "example.",
+        "Con {rate:rate} ejemplos y {pace:rate} pasos por segundo, un paso tendría menos de un "
+        "ejemplo.",
+    ),
+    "report.log_inconsistent.packed": (
+        "The log counts {all_params:n} parameters, {packed:pct} of what the name {model} promises: "
+        "packed bytes of 4-bit layers, two weights each, were counted as parameters. Shares of "
+        "trained parameters come out too large for that reason.",
+        "El registro cuenta {all_params:n} parámetros, el {packed:pct} de lo que promete el nombre "
+        "{model}: se contaron como parámetros los bytes empaquetados de las capas de 4 bits, con "
+        "dos pesos cada uno. Por eso la parte de parámetros entrenados sale demasiado grande.",
+    ),
+    "report.log_inconsistent.share": (
+        "The log says that {percent:rate} % of the parameters are trained; its own counts give "
+        "{share_percent:rate} %.",
+        "El registro dice que se entrena el {percent:rate} % de los parámetros; sus propias "
+        "cuentas dan el {share_percent:rate} %.",
     ),
     "report.log_inconsistent.mean": (
         "The summary's mean loss, {mean:loss}, is not the mean of the rows, {rows_mean:loss}: a "
@@ -898,6 +971,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.could_have_stopped": ("Could have stopped earlier", "Pudo parar antes"),
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
     "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
+    "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
     "report.id.worse_than_base": ("No better than before", "No mejor que antes"),
     "report.id.loss_spike": ("Spikes in the loss", "Picos en la pérdida"),
@@ -981,6 +1055,43 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.stage.steps": ("Steps", "Pasos"),
     "report.stage.range": ("{from_step:n} to {to_step:n}", "{from_step:n} a {to_step:n}"),
     "report.stage.improvement": ("Share of the improvement", "Parte de la mejora"),
+    "report.stage.how.train_loss": (
+        "Improvement: the fall of the training loss from the first logged value to the lowest. The "
+        "fast stage ends where nine tenths of it are done, the refinement where all but a "
+        "hundredth is, or what the noise of the rows hides.",
+        "Mejora: lo que bajó la pérdida de entrenamiento desde el primer valor registrado hasta el "
+        "menor. La etapa rápida acaba cuando se han hecho nueve décimas partes; el refinamiento, "
+        "cuando solo falta una centésima, o lo que el ruido de las filas oculta.",
+    ),
+    "report.stage.how.train_loss_rows": (
+        "Improvement: the fall of the training loss from its first value to its lowest, as a "
+        "centred running median of {width:n} rows. The fast stage ends where nine tenths "
+        "of it are done, the refinement where all but a hundredth is, or what the noise of the "
+        "rows hides. A smoothed curve that lags, as many tools draw it, gives later stages more.",
+        "Mejora: lo que bajó la pérdida de entrenamiento desde su primer valor hasta el menor, "
+        "como mediana móvil centrada de {width:n} filas. La etapa rápida acaba cuando se han hecho "
+        "nueve décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el ruido "
+        "de las filas oculta. Una curva suavizada con retraso, como la que dibujan muchos "
+        "programas, da más a las etapas posteriores.",
+    ),
+    "report.stage.how.val_loss": (
+        "Improvement: the fall of the validation loss from its first value to the lowest. The fast "
+        "stage ends where nine tenths of it are done, the refinement where all but a hundredth is, "
+        "or what the noise of the evaluations hides.",
+        "Mejora: lo que bajó la pérdida de validación desde su primer valor hasta el menor. La "
+        "etapa rápida acaba cuando se han hecho nueve décimas partes; el refinamiento, cuando solo "
+        "falta una centésima, o lo que el ruido de las evaluaciones oculta.",
+    ),
+    "report.stage.how.val_loss_rows": (
+        "Improvement: the fall of the validation loss from its first value to the lowest, as a "
+        "centred running median of {width:n} evaluations. The fast stage ends where nine tenths of "
+        "it are done, the refinement where all but a hundredth is, or what the noise of the "
+        "evaluations hides.",
+        "Mejora: lo que bajó la pérdida de validación desde su primer valor hasta el menor, como "
+        "mediana móvil centrada de {width:n} evaluaciones. La etapa rápida acaba cuando se han "
+        "hecho nueve décimas partes; el refinamiento, cuando solo falta una centésima, o lo que el "
+        "ruido de las evaluaciones oculta.",
+    ),
     "report.stage.lost": (
         "A minus sign: improvement that was lost again in that stage.",
         "Signo menos: mejora que se volvió a perder en esa etapa.",

@@ -1,0 +1,209 @@
+"""Whole runs on a disk that fills up, on data that are cut, over one process and two."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_disk import on_disk
+from small_runs import SMALL, assert_same_run, kept_bytes, rows, without_pages, write_text
+
+from yunque import cli
+from yunque.assemble import runs
+from yunque.assemble.runs import pretrain, resume
+from yunque.errors import StorageError
+from yunque.screen import SilentScreen
+from yunque.train import checkpoint
+
+Say = Callable[[str], None]
+
+
+class Filling:
+    """Refuses what grows below a name with this error, while it is `full`."""
+
+    def __init__(self, below: Path, error: int):
+        self.below, self.error, self.full, self.refused = below, error, True, 0
+
+    def __call__(self, kind: str, path: Path, action: Callable[..., Any], *given: Any) -> Any:
+        if self.full and kind in ("write", "mkdir") and path.is_relative_to(self.below):
+            self.refused += 1
+            raise OSError(self.error, os.strerror(self.error), str(path))
+        return action(*given)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EFBIG], ids=errno.errorcode.get)
+def test_f04_a_run_goes_on_without_the_checkpoint_that_the_disk_refused(
+    error: int, tmp_path: Path, figures: Say
+) -> None:
+    text = str(write_text(tmp_path))
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    disk = Filling(run / checkpoint.FOLDER, error)
+
+    class Freeing(SilentScreen):
+        def step(self, row: Any) -> None:
+            disk.full = row["step"] <= 5  # the checkpoints of steps 2 and 4 fail
+
+    with without_pages():
+        pretrain(text, whole, **SMALL)
+        with on_disk(disk):
+            pretrain(text, run, screen=Freeing(), **SMALL)
+        told = [row for row in rows(run, "warning") if row["id"] == "not_saved"]
+        assert [row["step"] for row in told] == [2, 4]
+        assert all(os.strerror(error) in row["text"] for row in told)
+        assert rows(run, "step", "eval") == rows(whole, "step", "eval")
+        assert kept_bytes(run) == kept_bytes(whole)
+        # Three in a row: it ends, says why, and where it can go on.
+        disk, lost = Filling(tmp_path / "lost" / checkpoint.FOLDER, error), tmp_path / "lost"
+        with on_disk(disk), pytest.raises(StorageError, match=r"None was saved: `yunque resume"):
+            pretrain(text, lost, **SMALL)
+        assert rows(lost, "step")[-1]["step"] == 6
+        resume(lost)
+        assert assert_same_run(whole, lost) == 12
+    figures(
+        f"F4   a run that meets {errno.errorcode[error]} at two saves goes on, equal to the bit; "
+        "at three in a row it ends with the reason, and resumes"
+    )
+
+
+def test_f13_data_that_are_cut_while_a_run_reads_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    class Cutting(SilentScreen):
+        def step(self, row: Any) -> None:
+            if row["step"] == 3:
+                os.truncate(run / "data" / "train.bin", 10)
+
+    with without_pages():
+        text = str(write_text(tmp_path))
+        pretrain(text, tmp_path / "whole", **SMALL)
+        with pytest.raises(StorageError, match=r"train\.bin: cut short while it was read.*step 2"):
+            pretrain(text, run, screen=Cutting(), **SMALL)
+        resume(run)  # prepares them again from the text
+        assert assert_same_run(tmp_path / "whole", run) == 12
+
+
+class StopAt(SilentScreen):
+    """Asks for a stop after so many updates, as Ctrl-C would."""
+
+    def __init__(self, at: int, patch: pytest.MonkeyPatch):
+        self.at, self.made = at, runs.Interrupt()
+        patch.setattr(runs, "Interrupt", lambda: self.made)
+
+    def step(self, row: Any) -> None:
+        if row["step"] == self.at:
+            self.made.signal = 2
+
+
+def forked_ranks(world: int, out: Path, action: Callable[[], int]) -> list[int]:
+    """Processes that a launcher would have started; returns their ids."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # not to outlive a test that is stopped
+            try:
+                sys.stderr = out.with_suffix(f".{rank}").open("w", encoding="utf-8", buffering=1)
+                os.environ |= {"WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                with without_pages():
+                    code = action()
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            os._exit(code)
+        children.append(child)
+    return children
+
+
+def ended(child: int, seconds: float = 120.0) -> int:
+    """Exit code of a child."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError(f"still running after {seconds} s")
+
+
+@pytest.mark.parametrize("exactness", ["exact", "reproducible"])
+def test_f31_two_processes_then_one_then_two(exactness: str, tmp_path: Path, figures: Say) -> None:
+    text, run, whole = str(write_text(tmp_path)), tmp_path / "run", tmp_path / "whole"
+    options = {**SMALL, "exactness": exactness, "eval_every": 3, "steps": 9, "checkpoint_every": 0}
+    if exactness == "reproducible":
+        options |= {"dropout": 0.0}  # what it drops depends on the micro-batches of each process
+    with without_pages():
+        pretrain(text, whole, **options)
+
+    def part(stop: int) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            screen = StopAt(stop, patch)
+            if (run / "recipe.toml").exists():
+                resume(run, screen=screen)
+            else:
+                pretrain(text, run, screen=screen, **options)
+        return 0
+
+    for world, stop in ((2, 3), (1, 6), (2, 100)):
+        if world == 1:
+            with without_pages():
+                part(stop)
+            continue
+        for number, child in enumerate(forked_ranks(world, tmp_path / "told", lambda: part(stop))):  # noqa: B023
+            assert ended(child) == 0, (tmp_path / f"told.{number}").read_text()[-3000:]
+    ours, theirs = rows(run, "step", "eval"), rows(whole, "step", "eval")
+    assert len(ours) == len(theirs) == 9 + 4
+    if exactness == "exact":
+        assert ours == theirs
+        weights = (one / "last" / "model.safetensors" for one in (run, whole))
+        assert next(weights).read_bytes() == next(weights).read_bytes()
+    apart = 0.0
+    for row, other in zip(ours, theirs, strict=True):
+        assert row["tokens_seen"] == other["tokens_seen"]
+        assert row.get("learning_rate") == other.get("learning_rate")
+        apart = max(apart, abs(row["train_loss"] - other["train_loss"]))
+    assert apart <= 1e-5
+    figures(f"F31  two processes, one, two ({exactness}): losses at most {apart:.1e} apart")
+
+
+def test_f15_one_of_two_processes_is_killed(tmp_path: Path, figures: Say) -> None:
+    text, run = str(write_text(tmp_path)), tmp_path / "run"
+    words = ["pretrain", text, "--out", str(run), "--quiet", "--device", "cpu", "--threads", "1"]
+    words += ["--hidden-size", "16", "--num-heads", "2", "--num-layers", "1", "--steps", "1000000"]
+    words += ["--context-length", "16", "--checkpoint-every", "3", "--eval-every", "100000"]
+    words += ["--tokenizer", "char", "--batch-size", "4"]
+    first, second = forked_ranks(2, tmp_path / "told", lambda: cli.main(words))
+    until = time.monotonic() + 120
+    while not checkpoint.all_steps(run):
+        assert time.monotonic() < until, (tmp_path / "told.0").read_text()
+        time.sleep(0.01)
+    os.kill(second, signal.SIGKILL)
+    os.waitpid(second, 0)
+    began = time.monotonic()
+    code = ended(first)
+    seconds = time.monotonic() - began
+    told = (tmp_path / "told.0").read_text(encoding="utf-8")
+    assert code == 1, told
+    assert "Traceback" not in told
+    assert "another process of the run" in told
+    assert f"yunque resume {run}" in told
+    assert checkpoint.newest_valid(run)[0] is not None
+    figures(
+        f"F15  one of two processes killed: the other ends with the reason after {seconds:.1f} s"
+    )
