@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants, errors
 
 from yunque.errors import InputError, StorageError
-from yunque.hub import HubId, fetch, fetch_model, hub_id, model_files
+from yunque.hub import HubId, at_revision, fetch, fetch_model, hub_id, model_files
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -111,6 +111,11 @@ def test_what_is_here_is_a_path(hub_cache: Path) -> None:
     assert hub_id("hf:runs/first") == HubId("runs/first")
     with pytest.raises(InputError, match=r"hf:a b: expected hf:NAME"):
         hub_id("hf:a b")
+    for revision in ("../c", "..", "x/../y", "v1..2", ".c", "a/.b"):
+        assert hub_id(f"a/b@{revision}") is None
+        with pytest.raises(InputError, match="expected hf:NAME"):
+            hub_id(at_revision("a/b", revision))  # as an adapter's files name its base
+    assert hub_id("hf:a/b@refs/pr/1.x") == HubId("a/b", "refs/pr/1.x")
 
 
 def test_only_the_files_of_a_model_are_fetched() -> None:

@@ -25,7 +25,7 @@ from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
-from yunque.errors import InputError, StorageError
+from yunque.errors import InputError, StorageError, raise_all
 
 STAGE_PREFIX = ".tmp-"
 LOCK_NAME = ".lock"
@@ -228,6 +228,39 @@ def path_of(name: str | Path) -> Path:
         return path
     shown = str(name) if len(str(name)) <= 80 else f"{str(name)[:80]}…"
     raise InputError(f"{shown!r}: no path: {why}. Name a file or folder, or a Hub id (OWNER/NAME).")
+
+
+READ_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bpe", ".spm", ".tiktoken")
+"""Endings of the files of a model folder that somebody reads."""
+
+
+def refuse_strange_files(folder: Path) -> None:
+    """Refuse what would make us read elsewhere, or wait for ever.
+
+    A folder may come from anywhere. What is read of it is plain files, and links that end in the
+    folder itself or, for a snapshot in the Hub's cache (models--…/snapshots/…), anywhere in that
+    one repository's models--… folder, where its files lie under their hashes.
+
+    Raises:
+        InputError: links that lead out of the folder, and what is no file, all together.
+    """
+    home = folder.resolve()
+    for parent in home.parents:
+        if parent.name.startswith("models--") and home.parent == parent / "snapshots":
+            home = parent
+    faults = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in READ_SUFFIXES or path.is_dir():
+            continue
+        try:
+            target = path.resolve()
+        except (OSError, RuntimeError):  # a link that leads to itself
+            target = Path(path.anchor)
+        if not target.is_relative_to(home):
+            faults.append(f"{path.name} is a link to {target}, outside of this folder.")
+        elif path.exists() and not path.is_file():
+            faults.append(f"{path.name} is not a file.")
+    raise_all(f"{folder}: copy the files themselves into the folder", faults)
 
 
 def read_json(path: Path) -> Any:

@@ -223,7 +223,9 @@ def refuse_gguf(model: str | Path, weights_at: Path) -> NoReturn:
 @torch.no_grad()
 def text_logits(source: Model) -> Tensor:
     """The logits of a model over our texts, `(N, V)`."""
-    rows = [source.tokenizer.encode(text)[: source.module.config.context_length] for text in TEXTS]
+    rows = [
+        source.tokenizer.prompt_ids(text)[: source.module.config.context_length] for text in TEXTS
+    ]
     found = [source.module(torch.tensor([row])) for row in rows if row]
     return torch.cat([source.module.head(hidden)[0] for hidden in found])
 
@@ -272,7 +274,7 @@ def to_folder(
     return export_folder(
         module,
         folder,
-        tokenizer_writer(source),
+        source.tokenizer.save,
         generation_settings(source),
         source=speaker_of(source, lambda: tensors_of(module)),
         prompts=prompts_for(source),
@@ -294,7 +296,7 @@ def to_gguf(
     prompts = prompts_for(source)
     with staged_folder(folder) as stage:
         file, own, back = stage / f"model-{kind}.gguf", stage / "own", stage / "back"
-        tokenizer_writer(source)(own)
+        source.tokenizer.save(own)
         write_json(own / "generation_config.json", generation_settings(source))
         try:
             save_gguf(source.decoder, file, own, kind, card.title)
@@ -409,8 +411,7 @@ def own_speaker(
 
     def ids(prompt: Prompt) -> list[int] | None:
         if not prompt.messages:
-            # With what the tokenizer's own files put around a text.
-            return list(tokenizer.backend.encode(prompt.text, add_special_tokens=True).ids)
+            return [*tokenizer.prompt_ids(prompt.text, special=True), *tokenizer.behind_ids]
         if template is None:
             return None
         try:
@@ -474,24 +475,6 @@ def generation_settings(source: Model) -> dict[str, Any]:
         if token is not None:
             settings[f"{role}_token_id"] = source.tokenizer.backend.token_to_id(token)
     return settings
-
-
-def tokenizer_writer(source: Model) -> Callable[[Path], None]:
-    """Writes the tokenizer's files; a Qwen2 model's tokenizer keeps its class.
-
-    transformers goes by the class there; whether the ids are the same, the certificate says.
-    """
-    path = source.folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
-    kind = str(settings.get("tokenizer_class"))
-
-    def save(folder: Path) -> None:
-        source.tokenizer.save(folder)
-        if source.module.config.family == "qwen2" and kind.startswith("Qwen2Tokenizer"):
-            written = folder / "tokenizer_config.json"
-            write_json(written, {**read_json(written), "tokenizer_class": kind})
-
-    return save
 
 
 def card_of(source: Model, name: str, title: str, dtype: str, to: str) -> Card:

@@ -26,7 +26,7 @@ from typing import Any, NoReturn, cast
 
 from yunque.config import DataConfig, GenerateConfig, unknown_name
 from yunque.data.alignment import render_prompt
-from yunque.data.chat_template import PLAIN_CHAT_TEMPLATE, chat_template_of
+from yunque.data.chat_template import chat_template_of, conversing
 from yunque.data.conversations import Conversation, Message, messages_of, misspelt, seen
 from yunque.data.reader import Record
 from yunque.data.records import read_records, record_kind
@@ -298,8 +298,7 @@ def questions_of(items: Sequence[ExamItem], tokenizer: Tokenizer) -> list[Questi
         InputError: the template does not take such messages.
     """
     found = []
-    if tokenizer.chat_template is None:
-        tokenizer = tokenizer.with_template(PLAIN_CHAT_TEMPLATE)
+    tokenizer = conversing(tokenizer)
     template = chat_template_of(tokenizer)
     for item in items:
         prompt = render_prompt(list(item.messages), template)

@@ -31,11 +31,11 @@ from yunque.config import (
     unknown_name,
 )
 from yunque.data.alignment import render_prompt
-from yunque.data.chat_template import chat_template_of
+from yunque.data.chat_template import chat_template_of, conversing
 from yunque.data.conversations import Message
 from yunque.data.documents import Corpus
 from yunque.data.rendered import encode_rendered
-from yunque.data.tokenizer import Tokenizer, load_tokenizer
+from yunque.data.tokenizer import Tokenizer, load_tokenizer, stated_ends
 from yunque.errors import InputError, placed
 from yunque.evaluate import Score, TokenView
 from yunque.exam import ExamResult
@@ -154,7 +154,7 @@ class Model:
         """
         chosen = chosen_settings(settings or GenerateConfig(), options)
         asked = [Message("user", prompt)]
-        ids = self.chat_ids(asked) if chat else self.tokenizer.encode(prompt)
+        ids = self.chat_ids(asked) if chat else self.tokenizer.prompt_ids(prompt)
         made = self.continued(ids or [self.tokenizer.separator_id], chosen, on_text)
         return Text(prompt, made.texts or [], made)
 
@@ -216,14 +216,17 @@ class Model:
         """
         context = self.module.config.context_length
         settings = DataConfig(separator=self.tokenizer.separator)
-        corpus = Corpus(listed(sources), settings, self.tokenizer)
+        corpus = Corpus(listed(sources), settings, conversing(self.tokenizer))
         loss, tokens, size = 0.0, 0, 0
         for text, rendered in corpus.documents():
             if rendered is None:
-                ids = self.tokenizer.encode_array(text)
+                begin = np.array(self.tokenizer.begin_ids, dtype=np.int64)
+                ids = np.concatenate([begin, self.tokenizer.encode_array(text)])
                 counted = np.ones(len(ids), dtype=bool)
-                # The first token is given, not predicted: its bytes are not paid for.
-                paid = len(text.encode("utf-8")) - self.tokenizer.first_token_bytes(text)
+                paid = len(text.encode("utf-8"))
+                if not len(begin):
+                    # The first token is given, not predicted: its bytes are not paid for.
+                    paid -= self.tokenizer.first_token_bytes(text)
             else:
                 ids, mask = encode_rendered(self.tokenizer, rendered)
                 counted = mask.astype(bool)
@@ -280,8 +283,8 @@ class Model:
         Raises:
             InputError: the text is empty, or what the model computes is not finite.
         """
-        ids = self.tokenizer.encode(text)
-        if not ids:
+        ids = self.tokenizer.prompt_ids(text)
+        if not text or not ids:
             raise InputError("nothing to explain: --text is empty.")
         context = self.module.config.context_length
         with self.runtime.autocast():
@@ -607,32 +610,12 @@ def tokenizer_of(path: Path) -> tuple[Tokenizer, set[int]]:
     if is_adapter(path):
         tokenizer, end_ids = tokenizer_of(base_path(path))
         own = load_tokenizer(path) if any(path.glob("tokenizer*")) else tokenizer
-        return own, end_ids | stated_end_ids(path)
+        return own, end_ids | set(stated_ends(path))
     if path.suffix != ".gguf":
-        return load_tokenizer(path), stated_end_ids(path)
+        return load_tokenizer(path), set(stated_ends(path))
     with tempfile.TemporaryDirectory() as name:
         gguf_tokenizer(path, Path(name))
-        return load_tokenizer(Path(name)), stated_end_ids(Path(name))
-
-
-def stated_end_ids(folder: Path) -> set[int]:
-    """`eos_token_id` of generation_config.json and of config.json; each may be a list.
-
-    Chat models often end a turn with another token than a document.
-
-    Raises:
-        InputError: it is neither an id nor a list of ids.
-    """
-    found: set[int] = set()
-    for path in (folder / "generation_config.json", folder / "config.json"):
-        content = read_json(path) if path.is_file() else {}
-        stated = content.get("eos_token_id") if isinstance(content, dict) else None
-        if stated is None:
-            continue
-        fault, ids = typed(stated, tuple[int, ...])
-        raise_faults([f"{path}: eos_token_id: {fault}"] if fault else [])
-        found |= set(ids)
-    return found
+        return load_tokenizer(Path(name)), set(stated_ends(Path(name)))
 
 
 def chosen_settings(base: GenerateConfig, options: Mapping[str, Any]) -> GenerateConfig:

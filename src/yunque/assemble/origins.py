@@ -35,16 +35,16 @@ from yunque.assemble.models import (
     weight_dtype,
 )
 from yunque.config import ModelConfig, Recipe
-from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, PLAIN_CHAT_TEMPLATE
+from yunque.data.chat_template import CHAT_TOKENS, conversing
 from yunque.data.prepare import Prepared
 from yunque.data.tokenizer import Tokenizer, add_tokens
-from yunque.errors import InputError
+from yunque.errors import InputError, placed
 from yunque.files import read_json, sha256, staged_folder, write_json
 from yunque.forecast.shape import generic_shape
 from yunque.hub import hub_id, pinned
 from yunque.model.decoder import Decoder
 from yunque.runtime import Runtime
-from yunque.weights.folder import DTYPES, save_folder, stored_dtype
+from yunque.weights.folder import DTYPES, refuse_other_tokenizer, save_folder, stored_dtype
 from yunque.weights.transformers_model import TransformersModel, save_transformers
 from yunque.words import say
 
@@ -177,12 +177,8 @@ class Finetuned:
         tokenizer, ends = self.own
         if self.add_tokens:
             tokenizer = add_tokens(tokenizer, self.add_tokens)
-        if tokenizer.chat_template is None:
-            # New tokens only where they were asked for: their rows are ones that no base has
-            # ever learnt.
-            turns = set(CHAT_TOKENS) <= set(self.add_tokens)
-            template = DEFAULT_CHAT_TEMPLATE if turns else PLAIN_CHAT_TEMPLATE
-            tokenizer = tokenizer.with_template(template)
+        # New tokens only where they were asked for: no base has ever learnt their rows.
+        tokenizer = conversing(tokenizer, set(CHAT_TOKENS) <= set(self.add_tokens))
         return tokenizer, frozenset({tokenizer.separator_id, *ends})
 
     @property
@@ -210,7 +206,8 @@ class Finetuned:
         """The shape of the base; rows no longer than they need be.
 
         Raises:
-            InputError: the data were prepared with another tokenizer.
+            InputError: the data were prepared with another tokenizer, or what is kept would be
+                opened with another one.
         """
         ours, theirs = data.tokenizer.backend, self.tokenizer.backend
         if ours.get_vocab() != theirs.get_vocab():
@@ -228,6 +225,9 @@ class Finetuned:
         # A vocabulary may be padded: new tokens first take the rows that no token has.
         rows = max(described.vocab_size, data.tokenizer.vocab_size)
         if isinstance(described, ModelConfig):
+            if self.method == "full":  # best/ and last/ will be whole folders
+                with placed(self.base):
+                    refuse_other_tokenizer(described, data.tokenizer.tokenizer_class)
             # The base's own dropout belongs to how it was trained.
             shape = dataclasses.replace(
                 described,

@@ -964,7 +964,7 @@ class Run:
         if not self.recipe.train.sample_tokens or not self.runtime.main:
             return None
         tokenizer, prompt = self.data.tokenizer, self.recipe.train.sample_prompt
-        ids = tokenizer.encode(prompt, special=True) or [tokenizer.separator_id]
+        ids = tokenizer.prompt_ids(prompt, special=True) or [tokenizer.separator_id]
         facts = self.data.facts
         ends = self.end_ids
         if facts["conversations"] and not prompt and self.recipe.base:
@@ -1099,7 +1099,7 @@ class Run:
         """A function that measures the loss on a general text: where it rises, a base forgets."""
         if not self.recipe.base or not self.runtime.main:
             return None
-        ids = [self.data.tokenizer.encode(text) for text in GENERAL_TEXTS]
+        ids = [self.data.tokenizer.prompt_ids(text) for text in GENERAL_TEXTS]
 
         def measure() -> float:
             with self.runtime.autocast():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,6 +154,23 @@ def chat_template_of(tokenizer: Tokenizer, source: str | None = None) -> ChatTem
         tuple(tokenizer.controls),
         tuple(sorted(named.items())),
     )
+
+
+def conversing(tokenizer: Tokenizer, turns: bool = False) -> Tokenizer:
+    """The tokenizer with a chat template: its own, or else the one for a base that has none.
+
+    A base is fine-tuned, examined and measured with the same one. It begins with what the
+    tokenizer's files put before a text.
+
+    Args:
+        turns: with the control tokens of the default template, which the tokenizer must know.
+    """
+    if tokenizer.chat_template is not None:
+        return tokenizer
+    begin = "".join(str(tokenizer.backend.id_to_token(id)) for id in tokenizer.begin_ids)
+    opening = f"{{{{- {json.dumps(begin)} -}}}}\n" if begin else ""
+    source = DEFAULT_CHAT_TEMPLATE if turns else PLAIN_CHAT_TEMPLATE
+    return tokenizer.with_template(opening + source)
 
 
 def control_pattern(texts: Sequence[str]) -> re.Pattern[str]:

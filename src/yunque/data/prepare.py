@@ -104,7 +104,8 @@ class Prepared:
     doubts (what `checks` makes warnings of), examples, ngrams (what `ngrams.of_splits` says).
 
     characters = those of the splits + blank_characters + separators_read * separator_length
-    (+ those of dropped duplicates). Tokens of a split include its separators.
+    (+ those of dropped duplicates). Tokens of a split include its separators:
+    the end tokens behind documents, and the begin tokens before them where the tokenizer has one.
     """
 
     folder: Path
@@ -332,7 +333,7 @@ def tokenizer_identity(config: DataConfig, loaded: Tokenizer | None) -> str:
     if loaded is not None:
         # What counts is the tokenizer, not where it lies.
         roles = [loaded.chat_template, loaded.separator, sorted(loaded.named_tokens.items())]
-        around = json.dumps([*roles, loaded.pad_is_end]).encode("utf-8")
+        around = json.dumps([*roles, loaded.pad_is_end, *loaded.begin_ids]).encode("utf-8")
         return f"sha256:{loaded.fingerprint}:{hashlib.sha256(around).hexdigest()[:16]}"
     return " + ".join([config.tokenizer, *config.add_tokens])
 
@@ -612,7 +613,7 @@ class Layout:
     """What stands in the token files besides the text's tokens."""
 
     separate: bool
-    """A separator behind every document of plain text."""
+    """A separator behind every document of plain text; before it what the tokenizer puts there."""
     apart: bool
     """The ends of the documents in a file of their own."""
     mask: bool
@@ -746,6 +747,8 @@ class TokenWriter:
         self.unmet = {tokenizer.controls[text]: text for text in added}
         self._faulty: list[str] = []
         self._separator = packed(np.array([tokenizer.separator_id]), dtype)
+        self._begin = packed(np.array(tokenizer.begin_ids, dtype=np.int64), dtype)
+        self._open = False  # a document goes on in the next block
         self._stack = contextlib.ExitStack()
         self._files: dict[str, IO[bytes]] = {}
         self._ends: dict[str, int] = {}  # of the last document written, by split
@@ -781,7 +784,11 @@ class TokenWriter:
         masked = 0
         if mask is not None and self.layout.mask:
             masked = len(ids) - int(mask.sum())
-        tokens = len(ids) + ends
+        begins = 0
+        if self.layout.separate and block.rendered is None and not self._open:
+            begins = len(self.tokenizer.begin_ids)
+        self._open = not block.ends
+        tokens = begins + len(ids) + ends
         counted["documents"] += block.ends
         self._began = self._began or block.split
         if block.ends:
@@ -792,7 +799,7 @@ class TokenWriter:
         counted["characters"] += len(block.text)
         counted["bytes"] += len(block.text.encode("utf-8"))
         counted["tokens"] += tokens
-        counted["separators"] += ends
+        counted["separators"] += begins + ends
         counted["masked"] += masked
         of_source["tokens"] += tokens
         if self.tokenizer.unknown_id is not None:
@@ -808,12 +815,15 @@ class TokenWriter:
             if tokens:
                 code = block.source << LINE_BITS | block.line
                 self._file("train.origins.bin").write(origin_bytes(first, code, breaks))
+        if begins:
+            self._file(f"{block.split}.bin").write(self._begin)
         self._file(f"{block.split}.bin").write(packed(ids, self.dtype))
         if ends:
             self._file(f"{block.split}.bin").write(self._separator)
         if self.layout.mask:
             carried = np.ones(len(ids), np.uint8) if mask is None else mask
-            self._file(f"{block.split}.mask.bin").write(carried.tobytes() + b"\1" * ends)
+            parts = b"\1" * begins + carried.tobytes() + b"\1" * ends
+            self._file(f"{block.split}.mask.bin").write(parts)
         self._ends.setdefault(block.split, 0)
         if self.layout.apart and block.ends:
             self._end(block.split)

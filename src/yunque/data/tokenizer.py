@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from yunque.config import SEPARATOR
+from yunque.config import SEPARATOR, raise_faults, typed
 from yunque.data.blocks import SAFE_CUT, Cuts, Stretch, cut_blocks
 from yunque.data.bulk import Bulk, bulk_of
 from yunque.data.pipelines import cuts_of, kind_of
@@ -40,6 +40,7 @@ from yunque.files import (
     make_folder,
     path_of,
     read_json,
+    refuse_strange_files,
     storage_error,
     write_json,
     write_text,
@@ -56,6 +57,7 @@ __all__ = [
     "load_tokenizer",
     "loaded_tokenizer",
     "parse_spec",
+    "stated_ends",
     "tokenizer_for",
     "train_tokenizer",
 ]
@@ -68,6 +70,9 @@ MOST_BYTES = 4  # of one character in UTF-8
 WORD = re.compile("▁[a-zA-Z]+")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 ROLES = ("eos_token", "bos_token", "pad_token")
+GENERIC_CLASS = "PreTrainedTokenizerFast"
+OWN_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+"""Classes whose own rules transformers needs named; it goes by tokenizer.json for the others."""
 HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.bpe"]
 
 Ids = npt.NDArray[np.int64]
@@ -80,6 +85,7 @@ class Tokenizer:
         backend: the pipeline; it is owned by this object from here on.
         separator: text of the token between documents; added where the vocabulary lacks it.
         named_tokens: further roles for tokenizer_config.json ("pad_token", "bos_token").
+        tokenizer_class: the class that transformers opens it with.
 
     Attributes:
         kind: char, byte, word, bpe, unigram (ours), gpt2 (GPT-2's rules), sentencepiece (spaces
@@ -89,6 +95,8 @@ class Tokenizer:
         unknown_id: the token for text that the vocabulary does not hold, where there is one.
         fingerprint: SHA-256 of the tokenizer.json that `save` writes.
         cuts: where a text may be cut so that the parts have the ids of the whole.
+        begin_ids: the tokens that its own files put before a text: mostly one, mostly none.
+        behind_ids: those that they put behind it.
         pad_is_end: the files name the separator as pad token too. Who masks the loss of padding
             by its id masks that of the end, and the model never stops: the role is left out of
             `named_tokens` and of what `save` writes.
@@ -100,6 +108,7 @@ class Tokenizer:
         separator: str,
         chat_template: str | None = None,
         named_tokens: Mapping[str, str] | None = None,
+        tokenizer_class: str = GENERIC_CLASS,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
@@ -112,6 +121,7 @@ class Tokenizer:
         self.separator = separator
         self.separator_id: int = vocabulary[separator]
         self.chat_template = chat_template
+        self.tokenizer_class = tokenizer_class
         self.named_tokens = {
             role: token
             for role, token in (named_tokens or {}).items()
@@ -126,6 +136,7 @@ class Tokenizer:
         self.unknown_id: int | None = (
             model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
         )
+        self.begin_ids, self.behind_ids = around(backend)
         self.kind: str = kind_of(pipeline)
         # A pipeline that puts a space before every text cannot encode the rest of a text that
         # was cut; `_following` can, so that within one text the cuts are still of use.
@@ -146,6 +157,18 @@ class Tokenizer:
         backend = self.backend if special else self._plain
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
         return ids
+
+    def prompt_ids(self, text: str, special: bool = False) -> list[int]:
+        """The ids of a text that a model is to read from its beginning: the begin token, the text.
+
+        The begin token is that of the tokenizer's own files, as `transformers.AutoTokenizer` puts
+        it; a text that begins with it already gets no second one.
+
+        Args:
+            special: as of `encode`.
+        """
+        begin, ids = list(self.begin_ids), self.encode(text, special)
+        return ids if begin and ids[: len(begin)] == begin else begin + ids
 
     def encode_array(self, text: str) -> Ids:
         """The same ids as `encode(text)`, as int64, by a shorter way: for bulk text."""
@@ -309,10 +332,25 @@ class Tokenizer:
 
     def with_template(self, chat_template: str) -> Tokenizer:
         """The same tokenizer with another chat template."""
+        return self.remade(chat_template=chat_template)
+
+    def remade(
+        self,
+        backend: Backend | None = None,
+        separator: str | None = None,
+        chat_template: str | None = None,
+    ) -> Tokenizer:
+        """The same tokenizer with another pipeline, separator or chat template."""
         named = dict(self.named_tokens)
         if self.pad_is_end:
             named["pad_token"] = self.separator
-        return Tokenizer(self.backend, self.separator, chat_template, named)
+        return Tokenizer(
+            backend or self.backend,
+            separator or self.separator,
+            chat_template or self.chat_template,
+            named,
+            self.tokenizer_class,
+        )
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as AutoTokenizer opens them.
@@ -321,8 +359,11 @@ class Tokenizer:
             StorageError: the folder cannot be written.
         """
         make_folder(folder)
+        # A class of its own has defaults for roles that are not named, as an end that is padding.
+        unnamed = ("unk_token", "pad_token") if self.tokenizer_class in OWN_CLASSES else ()
         settings: dict[str, Any] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            "tokenizer_class": self.tokenizer_class,
+            **dict.fromkeys(unnamed),
             "clean_up_tokenization_spaces": False,
             **self.named_tokens,
             "eos_token": self.separator,
@@ -377,6 +418,16 @@ class Tokenizer:
             if len(token) == 1:
                 table[ord(token)] = id
         return table
+
+
+def around(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a pipeline puts before and behind every text."""
+    plain, whole = (backend.encode("a", add_special_tokens=flag).ids for flag in (False, True))
+    for start in range(len(whole) - len(plain) + 1) if plain else ():
+        end = start + len(plain)
+        if whole[start:end] == plain:
+            return tuple(whole[:start]), tuple(whole[end:])
+    return (), ()
 
 
 def printable(text: str) -> str:
@@ -458,10 +509,7 @@ def add_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
                 f"add_tokens: {text!r} would get the id {backend.token_to_id(text)}, which another "
                 "token has: the ids of this tokenizer have gaps. Leave add_tokens out."
             )
-    named = tokenizer.named_tokens
-    if tokenizer.pad_is_end:
-        named = {**named, "pad_token": tokenizer.separator}
-    return Tokenizer(backend, tokenizer.separator, tokenizer.chat_template, named)
+    return tokenizer.remade(backend)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -472,13 +520,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
     the end token that the files name, else `<|endoftext|>`.
 
     Raises:
-        InputError: nothing of that kind there, or the files are broken.
+        InputError: nothing of that kind there, links out of the folder, or the files are broken.
         StorageError: they cannot be read.
     """
     hub = None if path.exists() else hub_id(str(path))
     if hub:
         path = from_hub(hub)
     folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        refuse_strange_files(path)
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
         settings = read_json(folder / "tokenizer_config.json")
@@ -490,7 +540,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
                 "program of its own, and Yunque runs none. If tokenizer.json holds the whole "
                 "tokenizer, as for most models, remove this key from the file."
             )
-    template = settings.get("chat_template")
+    template = default_template(settings, folder / "tokenizer_config.json")
     if (folder / "chat_template.jinja").is_file():
         try:
             template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
@@ -505,8 +555,72 @@ def load_tokenizer(path: Path) -> Tokenizer:
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str) and text:
             named[role] = text
-    separator = named.pop("eos_token", SEPARATOR)
-    return Tokenizer(backend, separator, template if isinstance(template, str) else None, named)
+    separator = named.pop("eos_token", None) or stated_end(folder, backend) or SEPARATOR
+    stated = settings.get("tokenizer_class")
+    return Tokenizer(
+        backend,
+        separator,
+        template,
+        named,
+        stated if stated in OWN_CLASSES else GENERIC_CLASS,
+    )
+
+
+def default_template(settings: Mapping[str, Any], path: Path) -> str | None:
+    """The chat template of a tokenizer_config.json: of several the one named "default".
+
+    Raises:
+        InputError: several and none of that name, or something else than text.
+    """
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {
+            str(item.get("name")): item.get("template")
+            for item in template
+            if isinstance(item, dict)
+        }
+        if "default" not in named:
+            raise InputError(
+                f"{path}: chat_template is a list of {', '.join(named) or 'nothing'}, and none is "
+                "named 'default'. Keep one, as a text."
+            )
+        template = named["default"]
+    if template is not None and not isinstance(template, str):
+        raise InputError(
+            f"{path}: chat_template is {type(template).__name__}, expected text, or a list of "
+            '{"name": …, "template": …}.'
+        )
+    return template
+
+
+def stated_ends(folder: Path) -> list[int]:
+    """`eos_token_id` of generation_config.json, then of config.json; each may be a list.
+
+    Chat models often end a turn with another token than a document.
+
+    Raises:
+        InputError: it is neither an id nor a list of ids.
+    """
+    found: list[int] = []
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        content = read_json(path) if path.is_file() else {}
+        stated = content.get("eos_token_id") if isinstance(content, dict) else None
+        if stated is None:
+            continue
+        fault, ids = typed(stated, tuple[int, ...])
+        raise_faults([f"{path}: eos_token_id: {fault}"] if fault else [])
+        found += ids
+    return list(dict.fromkeys(found))
+
+
+def stated_end(folder: Path, backend: Backend) -> str | None:
+    """The end token that the model's files name by its id, where the tokenizer's name none.
+
+    Only an added token: an ordinary piece, as an id left from another model may be, would no
+    longer be written in plain text.
+    """
+    added = backend.get_added_tokens_decoder()
+    return next((added[id].content for id in stated_ends(folder) if id in added), None)
 
 
 def from_hub(hub: HubId) -> Path:
@@ -666,10 +780,7 @@ def tokenizer_for(
         return loaded
     if added:
         backend.add_special_tokens([special(token) for token in added])
-    named = dict(loaded.named_tokens)
-    if loaded.pad_is_end:
-        named["pad_token"] = loaded.separator
-    return Tokenizer(backend, end, template, named)
+    return loaded.remade(backend, end, template)
 
 
 def loaded_tokenizer(spec: str) -> Tokenizer | None:

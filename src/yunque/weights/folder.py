@@ -3,10 +3,8 @@
 Both ways go tensor by tensor. Reading holds one block of the file besides the model; files are read
 and not mapped, because the pages of a mapped file count as memory of the process.
 
-A folder may come from anywhere. What is read is what lies in it: plain files, and links that end
-in the folder itself or, for a snapshot in the Hub's cache (models--…/snapshots/…), anywhere in
-that one repository's models--… folder, where its files lie under their hashes. Other links are
-refused. Nothing in a folder is ever run.
+A folder may come from anywhere: links that lead out of it are refused, and nothing in it is ever
+run.
 """
 
 from __future__ import annotations
@@ -22,9 +20,10 @@ import torch
 from torch import Tensor
 
 from yunque.config import ModelConfig
-from yunque.errors import InputError, raise_all
+from yunque.errors import InputError
 from yunque.files import (
     read_json,
+    refuse_strange_files,
     staged_file,
     staged_folder,
     storage_error,
@@ -65,7 +64,6 @@ READABLE = {
 BLOCK = 1 << 18
 """Numbers of a file that are held at once while it is read: 1 MiB in float32."""
 STRIPE = 1 << 16  # numbers that are cast at once; larger pieces leave holes in the heap
-READ_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".bpe")
 LONGEST_NAME = 500  # characters of a tensor's name; the longest of any published model has 120
 LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -120,7 +118,10 @@ def write_folder(
     write_json(folder / "generation_config.json", dict(generation))
     if save_tokenizer is not None:
         save_tokenizer(folder)
-        refuse_other_tokenizer(config, folder)
+        settings = folder / "tokenizer_config.json"
+        if (folder / "tokenizer.json").exists():
+            stated = read_json(settings).get("tokenizer_class") if settings.exists() else None
+            refuse_other_tokenizer(config, stated)
     width = DTYPES[dtype][0].itemsize
     groups = shards(places(config), width, shard_bytes)
     names = [WEIGHTS]
@@ -179,8 +180,8 @@ def parse_size(text: str) -> int:
     return size
 
 
-def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
-    """Refuse a folder that transformers would open with other token ids than ours.
+def refuse_other_tokenizer(config: ModelConfig, name: str | None) -> None:
+    """Refuse a tokenizer's class that transformers would open with other token ids than ours.
 
     transformers 5 takes Qwen2's own way of splitting text for every folder of model_type qwen2,
     whatever its tokenizer.json says, and does not tell.
@@ -188,11 +189,7 @@ def refuse_other_tokenizer(config: ModelConfig, folder: Path) -> None:
     Raises:
         InputError: a Qwen2 shape with a tokenizer that is not Qwen2's.
     """
-    if config.family != "qwen2" or not (folder / "tokenizer.json").exists():
-        return
-    path = folder / "tokenizer_config.json"
-    name = read_json(path).get("tokenizer_class") if path.exists() else None
-    if str(name).removesuffix("Fast") != "Qwen2Tokenizer":
+    if config.family == "qwen2" and str(name).removesuffix("Fast") != "Qwen2Tokenizer":
         raise InputError(
             "rotary positions with qkv_bias is the Qwen2 shape, which transformers opens with "
             f"Qwen2's tokenizer only; this one is {name}. For a new model set qkv_bias to false "
@@ -361,31 +358,6 @@ def assembled(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
     if config.tie_embeddings:  # assigning gave the two names a parameter each
         model.head.weight = model.token_embedding.weight
     return model.eval()
-
-
-def refuse_strange_files(folder: Path) -> None:
-    """Refuse what would make us read elsewhere, or wait for ever.
-
-    Raises:
-        InputError: links that lead out of the folder, and what is no file, all together.
-    """
-    home = folder.resolve()
-    for parent in home.parents:
-        if parent.name.startswith("models--") and home.parent == parent / "snapshots":
-            home = parent
-    faults = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in READ_SUFFIXES or path.is_dir():
-            continue
-        try:
-            target = path.resolve()
-        except (OSError, RuntimeError):  # a link that leads to itself
-            target = Path(path.anchor)
-        if not target.is_relative_to(home):
-            faults.append(f"{path.name} is a link to {target}, outside of this folder.")
-        elif path.exists() and not path.is_file():
-            faults.append(f"{path.name} is not a file.")
-    raise_all(f"{folder}: copy the files themselves into the folder", faults)
 
 
 def weight_files(folder: Path) -> tuple[dict[Path, set[str]], list[str]]:

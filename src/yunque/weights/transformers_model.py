@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from yunque.errors import InputError
-from yunque.files import read_json, write_json
+from yunque.files import read_json, refuse_strange_files, write_json
 from yunque.model.protocol import device_of
 from yunque.model.vocabulary import add_rows
 from yunque.weights.families import TABLES, raise_misfit, refusals
@@ -534,11 +534,12 @@ def load_transformers(
     Safetensors only; no code from the folder, nothing from elsewhere.
 
     Raises:
-        InputError: no weights, a damaged file, code, an architecture that transformers does not
-            know, tensors that are missing, left over or wrongly shaped (all together), or a
-            model that does not write from left to right.
+        InputError: links out of the folder, no weights, a damaged file, code, an architecture that
+            transformers does not know, tensors that are missing, left over or wrongly shaped (all
+            together), or a model that does not write from left to right.
         StorageError: reading failed.
     """
+    refuse_strange_files(folder)
     files, faults = weight_files(folder)
     path = folder / "config.json"
     described = read_json(path)
