@@ -144,7 +144,7 @@ def test_bpe_merges_and_digits() -> None:
         ("unigram:256", r"at least 257 \(256 bytes"),
         ("unigram", "'unigram:4096'"),
         ("bpe4096", "Did you mean 'bpe:4096'"),
-        ("/no/such/tokenizer.json", "path of an existing tokenizer.json"),
+        ("/no/such/tokenizer.json", "no such file or folder"),
     ],
 )
 def test_wrong_specs_say_what_to_write(spec: str, says: str) -> None:
