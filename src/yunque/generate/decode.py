@@ -32,10 +32,10 @@ class Generation:
     """New tokens of all rows, end tokens and cut tokens included, by `seconds`."""
     window_slid: bool
     """Some row outgrew the model's context, so its beginning was no longer seen."""
-    finite: bool = True
-    """False: the model computed logits that are no numbers, and nothing was written from there."""
     texts: list[str] | None = None
     """New text of each row, up to the stop text; None where no `decode` was given."""
+    finite: bool = True
+    """False: the model computed logits that are no numbers, and nothing was written from there."""
 
 
 def check(settings: GenerateConfig) -> None:
