@@ -114,7 +114,7 @@ def judge(folder: Path, seeds: range, capsys: pytest.CaptureFixture[str]) -> Non
         print(*wrong[:60], sep="\n")
     for id in ("overfitting", "diverged", "non_finite", "loss_spike", "memorisation_risk"):
         right, false, missed = table[id]
-        # Among a hundred runs some kinds are eight: one error there is no 95 %.
+        # Among forty runs some kinds are three: one error there is no 95 %.
         assert false <= max(1, 0.05 * (right + false)), id
         assert missed <= max(1, 0.05 * (right + missed)), id
     for id in ("learning_rate_zero", "no_validation", "schedule"):
@@ -125,14 +125,14 @@ def judge(folder: Path, seeds: range, capsys: pytest.CaptureFixture[str]) -> Non
     # Of 22 stops one or two may be off by chance alone; of 220 no more than 1 in 20.
     least = 0.95 if over > 100 else 0.85
     assert counts["stops after overfitting within one evaluation"] >= least * over
-    # A loss that falls ever more slowly crosses the noise at no sharp step.
-    assert counts["stops within one evaluation"] >= 0.8 * counts["stops"]
+    least = 0.95 if counts["stops"] > 100 else 0.85
+    assert counts["stops within one evaluation"] >= least * counts["stops"]
     assert counts["forms right"] >= 0.95 * counts["schedules"]
     assert counts["verdicts right"] >= 0.97 * counts["runs"]
 
 
-def test_a_hundred_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    judge(tmp_path, range(100), capsys)
+def test_forty_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge(tmp_path, range(40), capsys)
 
 
 @pytest.mark.slow
