@@ -75,7 +75,11 @@ def test_folder_is_read_recursively_in_order_and_once(tmp_path: Path) -> None:
         ("zip.txt", b"PK\x03\x04\0\0", "binary file .zero byte at offset 4"),
         ("wide.txt", "hola".encode("utf-32"), "UTF-32"),
         # mtime=0: the bytes name the case, and every process must name it alike.
-        ("packed.txt", gzip.compress(b"hola", mtime=0), "gzip data under a name that does not say so"),
+        (
+            "packed.txt",
+            gzip.compress(b"hola", mtime=0),
+            "gzip data under a name that does not say so",
+        ),
         ("packed.txt.gz", b"hola, that is no gzip", "damaged .gz data"),
     ],
 )
