@@ -355,7 +355,8 @@ class Resume:
 
 def tell_run(result: RunResult, output: Output) -> int:
     """Print what a run came to; the exit code says whether a signal stopped it."""
-    code = 128 + result.signal if result.signal else 2 if result.reason == "non_finite" else 0
+    failed = result.reason in ("non_finite", "spikes")
+    code = 128 + result.signal if result.signal else 2 if failed else 0
     if not result.main:
         return code
     lang = output.language

@@ -212,6 +212,87 @@ def always_nan_from(at: int) -> Any:
     return update
 
 
+def spiking(what: str, begin: int, end: int) -> Any:
+    """`update` whose loss or gradient is finite and far too high at the steps `begin` … `end` - 1."""
+    original = steps.update
+
+    def update(step: int, *others: Any, **named: Any) -> Update:
+        if begin <= step < end:
+            return poisoning(what, step, 1e6)(step, *others, **named)
+        return original(step, *others, **named)
+
+    return update
+
+
+LONG: dict[str, Any] = {"steps": 56, "spike_deviations": 30.0}
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_f28_a_spike_is_left_out(what: str, text: str, tmp_path: Path, figures: Say) -> None:
+    at = 40
+    run = train(text, tmp_path / "run", spiking(what, at, at + 1), **LONG)
+    (row,) = warned(run, "spike")
+    assert row["step"] == at + 1
+    assert len(row["rows"]) == RUN["batch_size"]
+    wanted = train(text, tmp_path / "skip", passing(at, at + 1), **{**LONG, "spike_deviations": 0})
+    ours, theirs = losses(run), losses(wanted)
+    assert ours.keys() - theirs.keys() == {at + 1}
+    assert {step: ours[step] for step in theirs} == theirs
+    assert weights(run) == weights(wanted)
+    # By default nothing finite is left out, and the same spike reaches the weights.
+    off = train(
+        text, tmp_path / "off", spiking(what, at, at + 1), **{**LONG, "spike_deviations": 0}
+    )
+    assert warned(off, "spike") == []
+    assert weights(off) != weights(wanted)
+    figures(f"F28  a spike of the {what}: {len(theirs)} losses equal to the stated skip")
+
+
+def test_f28_spikes_in_a_row_go_back_and_resume_alike(text: str, tmp_path: Path) -> None:
+    begin = 42
+    whole = train(text, tmp_path / "whole", spiking("gradient", begin, begin + 5), **LONG)
+    assert [row["step"] for row in warned(whole, "spike")] == list(range(43, 48))
+    (row,) = warned(whole, "rewound")
+    assert (row["rewound_to"], row["step"]) == (40, begin + NON_FINITE_LIMIT)
+    assert "5 updates in a row were spikes" in row["text"]
+    # A stop amid the spikes, and one while the window of the usual values is being filled.
+    for stop in (20, 44):
+
+        class Stopping(SilentScreen):
+            def step(self, row: Any) -> None:
+                if row["step"] == stop:  # noqa: B023
+                    made.signal = 2  # noqa: B023
+
+        made, run = runs.Interrupt(), tmp_path / f"stopped-{stop}"
+        with without_pages(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "Interrupt", lambda: made)  # noqa: B023
+            patch.setattr(loop, "update", spiking("gradient", begin, begin + 5))
+            pretrain(text, run, screen=Stopping(), **{**RUN, **LONG})
+            patch.setattr(runs, "Interrupt", type(made))
+            resume(run)
+        assert assert_same_run(whole, run) == LONG["steps"]
+
+
+def test_f28_a_spike_is_replayed_as_it_was(text: str, tmp_path: Path) -> None:
+    """A recipe that calls healthy updates spikes: the log of such a run is confirmed too."""
+    run = train(text, tmp_path / "run", **{**LONG, "spike_deviations": 4.0, "clip_norm": 0.0})
+    state = json.loads((checkpoint.path_of(run, 56) / "state.json").read_text())
+    assert len(state["recent"]["losses"]) == 56 - len(warned(run, "spike"))
+    assert replay(run, steps=4).confirmed
+    from yunque.train import spikes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spikes, "highest", lambda values, deviations: 0.0)
+        assert not replay(run, steps=4).confirmed  # each of these is now left out
+
+
+def test_f28_spikes_without_a_way_back_stop(text: str, tmp_path: Path) -> None:
+    options = {**LONG, "checkpoint_every": 0}
+    run = train(text, tmp_path / "run", spiking("loss", 40, 99), **options)
+    (stop,) = rows(run, "stop")
+    assert (stop["reason"], stop["step"]) == ("spikes", 40 + NON_FINITE_LIMIT)
+
+
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
     "python": MemoryError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from yunque.errors import InputError
 from yunque.runlog import NAME, read
 from yunque.screen import Screen, SilentScreen
 from yunque.train import checkpoint
+from yunque.train.loop import State, remembered
 from yunque.train.optim import learning_rate_multiplier
 from yunque.train.step import update
 
@@ -105,15 +106,15 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
     show = screen or SilentScreen()
     run = Run(recipe, folder, where, show, "en", resuming=True)
     made = run.learner()
-    tokens_seen, micro = 0, recipe.train.micro_batch_size or recipe.train.batch_size
+    state, micro = State(run.stopping), recipe.train.micro_batch_size or recipe.train.batch_size
     if begin:
         run.changed(checkpoint.path_of(folder, begin))
         state = run.restore(checkpoint.path_of(folder, begin), made)[0]
-        tokens_seen, micro = state.tokens_seen, state.micro_batch_size or micro
+        micro = state.micro_batch_size or micro
         made.model.checkpointing |= state.gradient_checkpointing
     differences: list[Difference] = []
     for step in range(begin, begin + count):
-        row, tokens_seen = repeated(run, made, step, tokens_seen, micro)
+        row, state = repeated(run, made, step, micro, state)
         # An update without a loss leaves no row of its own; the next one shows whether it was so.
         for name in COMPARED if step + 1 in logged else ():
             old, new = logged[step + 1].get(name), row[name]
@@ -150,9 +151,9 @@ def turning_points(run: Path) -> list[tuple[int, int]]:
 
 
 def repeated(
-    run: Run, made: Learner, step: int, tokens_seen: int, micro: int
-) -> tuple[dict[str, float | None], int]:
-    """Make update `step` (0-based) as the loop does; returns its row and the tokens seen."""
+    run: Run, made: Learner, step: int, micro: int, state: State
+) -> tuple[dict[str, float | None], State]:
+    """Make update `step` (0-based) as the loop does; returns its row and the state after it."""
     recipe = run.recipe
     rate = made.optimizers.set_rate(learning_rate_multiplier(step, run.steps, recipe.optim))
     done = update(
@@ -168,8 +169,10 @@ def repeated(
         clip_norm=recipe.optim.clip_norm,
         seed=recipe.machine.seed,
         exact=recipe.machine.exactness == "exact",
+        limits=state.recent.limits(recipe.optim.spike_deviations),
     )
-    tokens_seen += done.tokens
+    tokens_seen = state.tokens_seen + done.tokens
+    recent = remembered(recipe.optim, state.recent, done)
     row = {
         "train_loss": done.loss,
         "learning_rate": rate,
@@ -177,4 +180,4 @@ def repeated(
         "tokens_seen": tokens_seen,
     }
     finite = {name: value if value - value == 0 else None for name, value in row.items()}
-    return finite, tokens_seen
+    return finite, replace(state, tokens_seen=tokens_seen, recent=recent)

@@ -73,6 +73,7 @@ from yunque.screen import Screen, SilentScreen
 from yunque.train import checkpoint
 from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
+from yunque.train.spikes import Recent
 from yunque.train.stopping import Stopping
 from yunque.weights.folder import parse_size
 from yunque.words import say
@@ -89,7 +90,7 @@ SAMPLE = GenerateConfig(temperature=0.8)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to. `reason`: steps, early_stopping, interrupted, non_finite."""
+    """What a run came to. `reason`: steps, early_stopping, interrupted, non_finite, spikes."""
 
     run: Path
     reason: str
@@ -495,8 +496,9 @@ class Run:
                         trained(model),
                         kept(),
                         {
-                            "state": {**vars(state), "stopping": None},
+                            "state": {**vars(state), "stopping": None, "recent": None},
                             "stopping": vars(state.stopping),
+                            "recent": vars(state.recent),
                             "scaler": scaler.state_dict(),
                             "recipe": to_tree(recipe),
                             "log_bytes": log.size,
@@ -1188,8 +1190,10 @@ def packs(recipe: Recipe, data: Prepared) -> bool:
 
 
 def state_of(values: Mapping[str, Any]) -> State:
-    """The loop's state from a checkpoint's state.json."""
-    return State(**{**values["state"], "stopping": Stopping(**values["stopping"])})
+    """The loop's state from a checkpoint's state.json; one from before spikes knows of none."""
+    recent = Recent(**{name: tuple(kept) for name, kept in values.get("recent", {}).items()})
+    stopping = Stopping(**values["stopping"])
+    return State(**{**values["state"], "stopping": stopping, "recent": recent})
 
 
 def note_session(path: Path, now: dict[str, Any], step: int) -> None:

@@ -148,6 +148,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Detenido en la actualización {steps}: la pérdida ya no es un número finito. Empieza de "
         "nuevo con una tasa de aprendizaje diez veces menor. Carpeta: {run}",
     ),
+    "cli.stopped_spikes": (
+        "Stopped at update {steps}: the loss or the gradient rose to spikes again and again, and "
+        "going back did not help. Start again with a lower learning rate, or with a higher "
+        "--spike-deviations. Run folder: {run}",
+        "Detenido en la actualización {steps}: la pérdida o el gradiente daba un pico tras otro, y "
+        "volver atrás no ha servido. Empieza de nuevo con una tasa de aprendizaje menor o con un "
+        "--spike-deviations mayor. Carpeta: {run}",
+    ),
     "cli.best_val": (
         "Best validation loss {loss} nats per token (perplexity {ppl}) at update {step}; that "
         "model is in best/.",
