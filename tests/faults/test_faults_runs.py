@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -28,13 +29,14 @@ Say = Callable[[str], None]
 
 
 class Filling:
-    """Refuses what grows below a name with this error, while it is `full`."""
+    """Refuses what grows below a name with this error, while it is `full`; `only`: in its path."""
 
-    def __init__(self, below: Path, error: int):
-        self.below, self.error, self.full, self.refused = below, error, True, 0
+    def __init__(self, below: Path, error: int, only: str = ""):
+        self.below, self.error, self.only, self.full, self.refused = below, error, only, True, 0
 
     def __call__(self, kind: str, path: Path, action: Callable[..., Any], *given: Any) -> Any:
-        if self.full and kind in ("write", "mkdir") and path.is_relative_to(self.below):
+        growing = kind in ("write", "mkdir") and path.is_relative_to(self.below)
+        if self.full and growing and self.only in str(path):
             self.refused += 1
             raise OSError(self.error, os.strerror(self.error), str(path))
         return action(*given)
@@ -72,6 +74,67 @@ def test_f04_a_run_goes_on_without_the_checkpoint_that_the_disk_refused(
         f"F4   a run that meets {errno.errorcode[error]} at two saves goes on, equal to the bit; "
         "at three in a row it ends with the reason, and resumes"
     )
+
+
+def test_f04_a_best_model_that_the_disk_refuses_ends_the_run(tmp_path: Path) -> None:
+    """Going on would leave an older model in best/ than the log names."""
+    text, run = str(write_text(tmp_path)), tmp_path / "run"
+    with without_pages():
+        pretrain(text, tmp_path / "whole", **SMALL)
+
+        class Freeing(SilentScreen):
+            def step(self, row: Any) -> None:
+                disk.full = row["step"] >= 5  # before the evaluation of step 8
+
+        disk = Filling(run, errno.ENOSPC, only=".tmp-new-best")
+        disk.full = False
+        told = r"best: cannot write: No space.*The last checkpoint is that of step 6"
+        with on_disk(disk), pytest.raises(StorageError, match=told):
+            pretrain(text, run, screen=Freeing(), **SMALL)
+        assert disk.refused > 0
+        resume(run)
+    assert assert_same_run(tmp_path / "whole", run) == 12
+
+
+@pytest.mark.parametrize("what", ["removed", "moved", "replaced", "log removed"])
+@pytest.mark.parametrize("eval_every", [100, 4])
+def test_f26_a_run_folder_that_goes_in_mid_run(what: str, eval_every: int, tmp_path: Path) -> None:
+    """Nothing is written into a folder that only has the name of the run's own."""
+    text, run, moved = str(write_text(tmp_path)), tmp_path / "run", tmp_path / "moved"
+    options = {**SMALL, "eval_every": eval_every}
+    made: list[int] = []
+
+    class Meddling(SilentScreen):
+        def step(self, row: Any) -> None:
+            made.append(row["step"])
+            if row["step"] != 5:
+                return
+            if what == "log removed":
+                (run / "log.jsonl").unlink()
+                return
+            run.rename(moved)
+            if what == "replaced":
+                shutil.copytree(moved, run)
+            if what != "moved":
+                shutil.rmtree(moved)
+
+    with without_pages():
+        told = r"log\.jsonl: removed, moved or replaced while the run goes on"
+        with pytest.raises(StorageError, match=told) as caught:
+            pretrain(text, run, screen=Meddling(), **options)
+        # Without evaluations three saves fail; with them the best model cannot be kept.
+        assert made[-1] == (10 if eval_every == 100 else 8)
+        gone = "The run folder is gone" in str(caught.value)
+        assert gone == (what in ("removed", "moved"))
+        assert run.exists() != gone
+        if run.exists():
+            assert checkpoint.all_steps(run) == [2, 4]
+        if what == "moved":
+            moved.rename(run)
+        if what in ("moved", "replaced"):
+            resume(run)
+            pretrain(text, tmp_path / "whole", **options)
+            assert assert_same_run(tmp_path / "whole", run) == 12
 
 
 def test_f13_data_that_are_cut_while_a_run_reads_them(tmp_path: Path) -> None:

@@ -511,6 +511,10 @@ class Run:
                     raise
                 return str(path)
 
+            def keep_best() -> None:
+                log.refuse_lost()
+                self.keep(model, "best")
+
             job = Job(
                 train=recipe.train,
                 optim=recipe.optim,
@@ -531,7 +535,7 @@ class Run:
                 sample=self.sampler(model),
                 exam=self.examiner(model),
                 general=self.general(model),
-                keep_best=lambda: self.keep(model, "best"),
+                keep_best=keep_best,
                 save=save,
                 broken=lambda: checkpoint.not_finite(trained(model), kept()),
                 rewind=lambda: self.rewind(made),
@@ -635,6 +639,8 @@ class Run:
             steps = checkpoint.all_steps(self.folder)
             last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
             where = f"{last}: `yunque resume {self.folder}`."
+            if not self.folder.is_dir():
+                where = "The run folder is gone, and its checkpoints with it."
             if isinstance(error, StorageError):
                 raise StorageError(f"{error} {where}") from None
             if lost:
