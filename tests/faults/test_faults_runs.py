@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +18,23 @@ from typing import Any
 
 import pytest
 from faulty_disk import on_disk
-from small_runs import SMALL, assert_same_run, kept_bytes, rows, without_pages, write_text
+from small_runs import (
+    SMALL,
+    TUNED,
+    assert_same_run,
+    kept_bytes,
+    rows,
+    without_pages,
+    write_talks,
+    write_text,
+)
 
 from yunque import cli
 from yunque.assemble import runs
-from yunque.assemble.runs import pretrain, resume
+from yunque.assemble.runs import finetune, pretrain, resume
+from yunque.data import batches
 from yunque.errors import StorageError
+from yunque.marking import patterns
 from yunque.screen import SilentScreen
 from yunque.train import checkpoint
 
@@ -152,6 +165,80 @@ def test_f13_data_that_are_cut_while_a_run_reads_them(tmp_path: Path) -> None:
             pretrain(text, run, screen=Cutting(), **SMALL)
         resume(run)  # prepares them again from the text
         assert assert_same_run(tmp_path / "whole", run) == 12
+
+
+def children() -> set[str]:
+    """Processes that this one has started and that still live."""
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= set((task / "children").read_text().split())
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the children")
+@pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])
+def test_f14_no_process_reads_for_a_run(kind: str, tmp_path: Path) -> None:
+    before, threads = children(), set(threading.enumerate())
+    seen: list[int] = []
+
+    class Looking(SilentScreen):
+        def step(self, row: Any) -> None:
+            assert children() <= before
+            assert set(threading.enumerate()) <= threads
+            seen.append(row["step"])
+
+    with without_pages():
+        small = {**SMALL, "steps": 3, "context_length": 64}
+        pretrain(str(write_text(tmp_path)), tmp_path / "base", screen=Looking(), **small)
+        if kind == "fine-tuning":
+            options = {**TUNED, "steps": 3}
+            talks = str(write_talks(tmp_path))
+            finetune(tmp_path / "base", talks, tmp_path / "run", screen=Looking(), **options)
+    assert seen == [1, 2, 3] * (2 if kind == "fine-tuning" else 1)
+    held = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert children() - before == {str(held.pid)}  # one would have been seen
+    held.communicate()
+
+
+def test_f14_a_read_that_fails_ends_the_run_and_it_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, run, broken = str(write_text(tmp_path)), tmp_path / "run", [False]
+    read_at = batches.read_at
+
+    def failing(*given: int) -> bytes:
+        if broken[0]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_at(*given)
+
+    class Breaking(SilentScreen):
+        def step(self, row: Any) -> None:
+            broken[0] = row["step"] == 5
+
+    monkeypatch.setattr(batches, "read_at", failing)
+    with without_pages():
+        pretrain(text, tmp_path / "whole", **SMALL)
+        told = r"train\.bin: cannot read: Input/output error.*The last checkpoint is that of step 4"
+        with pytest.raises(StorageError, match=told):
+            pretrain(text, run, screen=Breaking(), **SMALL)
+        assert rows(run, "step")[-1]["step"] == 5
+        broken[0] = False
+        resume(run)
+    assert assert_same_run(tmp_path / "whole", run) == 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "held up"])
+def test_f14_an_exam_whose_searching_process_is_gone(number: signal.Signals) -> None:
+    """It is the one process that a run may start: no mark changes because it died or hangs."""
+    assert patterns.fits("^[0-9]+$", f"1{number:d}")
+    first = patterns.SEARCHER.process
+    assert first is not None
+    os.kill(first.pid, number)
+    began = time.monotonic()
+    assert patterns.fits("^[0-9]+$", f"2{number:d}")
+    assert time.monotonic() - began < 10
+    assert patterns.SEARCHER.process is not first
+    assert first.poll() is not None  # not left behind
 
 
 class StopAt(SilentScreen):
