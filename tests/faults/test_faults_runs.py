@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,10 +34,11 @@ from yunque import cli
 from yunque.assemble import runs
 from yunque.assemble.runs import finetune, pretrain, resume
 from yunque.data import batches
-from yunque.errors import StorageError
+from yunque.errors import StorageError, YunqueError
 from yunque.marking import patterns
 from yunque.screen import SilentScreen
 from yunque.train import checkpoint
+from yunque.train import step as steps
 
 Say = Callable[[str], None]
 
@@ -330,6 +332,55 @@ def test_f31_two_processes_then_one_then_two(exactness: str, tmp_path: Path, fig
         apart = max(apart, abs(row["train_loss"] - other["train_loss"]))
     assert apart <= 1e-5
     figures(f"F31  two processes, one, two ({exactness}): losses at most {apart:.1e} apart")
+
+
+def test_f29_one_of_two_processes_lacks_memory(tmp_path: Path, figures: Say) -> None:
+    text, run = str(write_text(tmp_path)), tmp_path / "run"
+    options = {**SMALL, "steps": 8, "dropout": 0.0}
+    loss = steps.cross_entropy_sum
+
+    def lacking() -> int:
+        def narrow(hidden: Any, head: Any, targets: Any) -> Any:
+            if len(hidden) > 1 and len(rows(run, "step")) >= 5:
+                raise MemoryError
+            return loss(hidden, head, targets)
+
+        if os.environ["RANK"] == "1":
+            steps.cross_entropy_sum = narrow  # in a fork, that ends here
+        try:
+            pretrain(text, run, **options)
+        except YunqueError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+        return 0
+
+    first, second = forked_ranks(2, tmp_path / "told", lacking)
+    began = time.monotonic()
+    code = ended(second)
+    told = (tmp_path / "told.1").read_text(encoding="utf-8")
+    assert code == 71, told
+    wanted = r"step 6, process 1 of 2: the memory ran out with 2 rows at once.* not halved.*"
+    wanted += r"Resume with --set micro_batch_size=1\. The last checkpoint is that of step 4"
+    assert re.search(wanted, told), told
+    other = (tmp_path / "told.0").read_text(encoding="utf-8")
+    assert ended(first, 30) == 1, other
+    assert "another process of the run is gone" in (tmp_path / "told.0").read_text()
+    seconds = time.monotonic() - began
+
+    def smaller() -> int:
+        resume(run, settings={"micro_batch_size": 1})
+        return 0
+
+    for number, child in enumerate(forked_ranks(2, tmp_path / "again", smaller)):
+        assert ended(child) == 0, (tmp_path / f"again.{number}").read_text()[-3000:]
+    with without_pages():
+        pretrain(text, tmp_path / "whole", **options)
+    for row, whole in zip(rows(run, "step"), rows(tmp_path / "whole", "step"), strict=True):
+        assert row["train_loss"] == pytest.approx(whole["train_loss"], abs=1e-5)
+    figures(
+        f"F29  one of two processes lacks memory: both end within {seconds:.1f} s of the start, "
+        "the message's own change resumes the run"
+    )
 
 
 def test_f15_one_of_two_processes_is_killed(tmp_path: Path, figures: Say) -> None:

@@ -257,7 +257,7 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
     Only with one process: others would wait for this one in the middle of their sums.
 
     Raises:
-        OutOfMemory: even one row with gradient checkpointing does not fit.
+        OutOfMemory: even one row with gradient checkpointing does not fit, or there are others.
     """
     while True:
         try:
@@ -277,12 +277,35 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
                 limits=state.recent.limits(job.optim.spike_deviations),
             )
         except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error) or job.runtime.world > 1:
+            if not lacks_memory(error):
                 raise
+            refuse_with_others(job, state, rows_at_once(job, state))
         # Out of the handler: what the error came through held the memory.
         job.optimizers.zero_grad()
         job.runtime.free_memory()
         state = smaller(job, state, clock)
+
+
+def refuse_with_others(job: Job, state: State, rows: int) -> None:
+    """With several processes a run that lacks memory ends, and says what it takes to go on.
+
+    Args:
+        rows: at once, when the memory ran out.
+
+    Raises:
+        OutOfMemory: there are other processes, and something could be made smaller.
+    """
+    least = rows == 1 and (job.train.gradient_checkpointing or state.gradient_checkpointing)
+    if job.runtime.world == 1 or least:
+        return
+    batch = job.train.batch_size
+    less = next((n for n in range(rows // 2, 0, -1) if batch % n == 0), 0)
+    change = f"micro_batch_size={less}" if less else "gradient_checkpointing=true"
+    raise OutOfMemory(
+        f"step {state.step + 1}, process {job.runtime.rank} of {job.runtime.world}: the memory ran "
+        f"out with {rows} rows at once. With several processes they are not halved by themselves: "
+        f"the others wait for this one in the middle of a sum. Resume with --set {change}."
+    ) from None
 
 
 def rows_at_once(job: Job, state: State) -> int:
@@ -338,8 +361,10 @@ def fitting_measure(
         try:
             return state, job.measure(rows)
         except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error) or job.runtime.world > 1:
+            if not lacks_memory(error):
                 raise
+            if rows > 1:
+                refuse_with_others(job, state, rows)
         job.runtime.free_memory()
         if rows == 1:
             raise OutOfMemory(
