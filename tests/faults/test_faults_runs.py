@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from faulty_disk import on_disk
+from faulty_disk import Crash, on_disk
 from small_runs import (
     SMALL,
     TUNED,
@@ -37,7 +38,7 @@ from yunque.data import batches
 from yunque.errors import StorageError, YunqueError
 from yunque.marking import patterns
 from yunque.screen import SilentScreen
-from yunque.train import checkpoint
+from yunque.train import checkpoint, loop
 from yunque.train import step as steps
 
 Say = Callable[[str], None]
@@ -88,6 +89,73 @@ def test_f04_a_run_goes_on_without_the_checkpoint_that_the_disk_refused(
     figures(
         f"F4   a run that meets {errno.errorcode[error]} at two saves goes on, equal to the bit; "
         "at three in a row it ends with the reason, and resumes"
+    )
+
+
+class RefusingOnce:
+    """Refuses operation `at` of those that it sees while it is `armed`."""
+
+    def __init__(self, at: int):
+        self.at, self.armed, self.seen = at, False, list[tuple[str, str]]()
+
+    def __call__(self, kind: str, path: Path, action: Callable[..., Any], *given: Any) -> Any:
+        if self.armed:
+            self.seen.append((kind, path.name))
+            if len(self.seen) == self.at + 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return action(*given)
+
+
+def test_f04_a_save_refused_anywhere_then_a_kill(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chance: Random,
+    many: Callable[[int, int], int],
+    figures: Say,
+) -> None:
+    """Whatever of a run's save the disk refused, log and checkpoint belong together."""
+    text, save = str(write_text(tmp_path)), loop.save
+    options = {**SMALL, "eval_every": 100}
+
+    class Dying(SilentScreen):
+        def step(self, row: Any) -> None:
+            if row["step"] == 5:
+                raise Crash
+
+    def refused(at: int) -> tuple[Path, list[tuple[str, str]]]:
+        disk, run = RefusingOnce(at), tmp_path / f"run{at}"
+
+        def saving(job: Any, state: Any) -> str:
+            disk.armed = state.step == 4
+            fault = save(job, state)
+            disk.armed = False
+            return fault
+
+        monkeypatch.setattr(loop, "save", saving)
+        with on_disk(disk), pytest.raises(Crash):
+            pretrain(text, run, screen=Dying(), **options)
+        return run, disk.seen
+
+    told = {2: 0, 4: 0}
+    with without_pages():
+        pretrain(text, tmp_path / "whole", **options)
+        operations = refused(-1)[1]
+        folders = [n for n, one in enumerate(operations) if one == ("fsync", checkpoint.FOLDER)]
+        assert len(folders) == 1  # after it got its name
+        others = [n for n in range(len(operations)) if n not in folders]
+        for at in folders + chance.sample(others, min(many(2, len(others)), len(others))):
+            run, seen = refused(at)
+            newest, _ = checkpoint.newest_valid(run)
+            assert newest is not None
+            step = int(newest.name[-8:])
+            told[step] += 1
+            assert step == 4 or at not in folders, seen[at]
+            resume(run)
+            assert assert_same_run(tmp_path / "whole", run) == 12
+            shutil.rmtree(run)
+    figures(
+        f"F4   {sum(told.values())} of {len(operations)} operations of a run's save refused, the "
+        f"run then killed: resumed {told[2]} times from the older, {told[4]} times from the new"
     )
 
 

@@ -507,7 +507,10 @@ class Run:
                         recipe.train.keep_checkpoints,
                     )
                 except StorageError:
-                    log.cut(size)  # the row speaks of a checkpoint that there is not
+                    # The row speaks of a checkpoint that there is not. One that got its name and
+                    # failed later needs it: a resume cuts the log to the length that it had then.
+                    if not path.exists():
+                        log.cut(size)
                     raise
                 return str(path)
 
