@@ -476,6 +476,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def surely_absent(path: Path) -> bool:
+    """Whether nothing stands under a name; False where the system does not let us look."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def free_bytes(folder: Path) -> int:
     """Free space of the disk that holds `folder` (or its nearest existing parent).
 

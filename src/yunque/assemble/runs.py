@@ -509,7 +509,7 @@ class Run:
                 except StorageError:
                     # The row speaks of a checkpoint that there is not. One that got its name and
                     # failed later needs it: a resume cuts the log to the length that it had then.
-                    if not path.exists():
+                    if files.surely_absent(path):
                         log.cut(size)
                     raise
                 return str(path)
@@ -639,17 +639,25 @@ class Run:
             lost = self.runtime.world > 1 and runtime.lost_process(error)
             if not isinstance(error, YunqueError) and not lost and not runtime.lacks_memory(error):
                 raise
-            steps = checkpoint.all_steps(self.folder)
-            last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
-            where = f"{last}: `yunque resume {self.folder}`."
-            if not self.folder.is_dir():
-                where = "The run folder is gone, and its checkpoints with it."
+            where = self.where_to_go_on()
             if isinstance(error, StorageError):
                 raise StorageError(f"{error} {where}") from None
             if lost:
                 raise ProcessLost(f"another process of the run is gone. {where}") from None
             said = str(error) if isinstance(error, YunqueError) else "the memory ran out."
             raise OutOfMemory(f"{said} {where}") from None
+
+    def where_to_go_on(self) -> str:
+        """The last checkpoint and the command that goes on from it, as far as can be told now."""
+        resuming = f"`yunque resume {self.folder}`."
+        if files.surely_absent(self.folder):
+            return "The run folder is gone, and its checkpoints with it."
+        try:
+            steps = checkpoint.all_steps(self.folder)
+        except StorageError:
+            return f"Its checkpoints cannot be looked at now; when they can: {resuming}"
+        last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
+        return f"{last}: {resuming}"
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
