@@ -159,6 +159,27 @@ def test_f04_a_save_refused_anywhere_then_a_kill(
     )
 
 
+def test_f04_a_checkpoint_that_cannot_be_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the system where we only read: it goes on without that checkpoint too."""
+    text, run, verify = str(write_text(tmp_path)), tmp_path / "run", checkpoint.verify
+
+    def failing(folder: Path) -> dict[str, Any]:
+        if folder.name == "step-00000004":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+        return verify(folder)
+
+    with without_pages():
+        pretrain(text, tmp_path / "whole", **SMALL)
+        monkeypatch.setattr(checkpoint, "verify", failing)
+        pretrain(text, run, **SMALL)
+    (told,) = [row for row in rows(run, "warning") if row["id"] == "not_saved"]
+    assert told["step"] == 4
+    assert "Input/output error" in told["text"]
+    assert assert_same_run(tmp_path / "whole", run) == 12
+
+
 def test_f04_a_best_model_that_the_disk_refuses_ends_the_run(tmp_path: Path) -> None:
     """Going on would leave an older model in best/ than the log names."""
     text, run = str(write_text(tmp_path)), tmp_path / "run"

@@ -506,7 +506,7 @@ class Run:
                         fingerprints,
                         recipe.train.keep_checkpoints,
                     )
-                except StorageError:
+                except OSError:
                     # The row speaks of a checkpoint that there is not. One that got its name and
                     # failed later needs it: a resume cuts the log to the length that it had then.
                     if files.surely_absent(path):

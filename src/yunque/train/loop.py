@@ -417,7 +417,7 @@ def save(job: Job, state: State) -> str:
     path, fault = "", ""
     try:
         path = job.save(state)
-    except StorageError as error:
+    except OSError as error:  # StorageError, and a disk that fails where nothing was written
         fault = str(error)
     if job.runtime.any(bool(fault)):
         return fault or "the main process could not save."
