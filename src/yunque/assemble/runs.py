@@ -281,12 +281,36 @@ def resume(
             files.remove_stages(folder / checkpoint.FOLDER)
         where.wait()
         newest, refused = checkpoint.newest_valid(folder)
+        if newest is None and not force:
+            refuse_to_lose(folder, refused)
         assembled = Run(recipe, folder, where, show, lang, resuming=True)
         if newest is None:
             assembled.screen.warning(say("cli.no_checkpoint", lang))
         for sentence in refused:
             assembled.screen.warning(sentence)
         return assembled.train(newest, frozenset(settings or ()), force)
+
+
+def refuse_to_lose(folder: Path, refused: list[str]) -> None:
+    """A run that once saved, and of which no checkpoint can be used, is not begun again unasked.
+
+    A run that was killed in its first save has written the row of it and nothing behind that.
+
+    Raises:
+        InputError: the log would be cut to nothing and best/ overwritten.
+    """
+    path = folder / NAME
+    rows = list(read(path)) if path.is_file() else []
+    saved = any(row.event == "checkpoint" for row in rows[:-1])
+    if not saved and not refused:
+        return
+    last = max((int(row.values["step"]) for row in rows if row.event == "step"), default=0)
+    why = refused[0] if refused else f"{folder / checkpoint.FOLDER}: the checkpoints are gone."
+    raise InputError(
+        f"{why} The log reaches step {last:,}, and no checkpoint is left to continue from. Put it "
+        "back from a copy; or copy log.jsonl and best/ elsewhere and begin again at step 0 with "
+        f"`yunque resume {folder} --force`, which overwrites them."
+    )
 
 
 def owned(folder: Path, where: Runtime) -> contextlib.AbstractContextManager[None]:
@@ -534,7 +558,7 @@ class Run:
                 rows=self.batches.batch,
                 places=self.places,
                 measure=lambda rows: self.measure(model, rows),
-                evaluation_rows=1 if self.exact else min(EVALUATION_ROWS, self.micro_batch),
+                evaluation_rows=self.evaluation_rows,
                 sample=self.sampler(model),
                 exam=self.examiner(model),
                 general=self.general(model),
@@ -917,6 +941,11 @@ class Run:
                     self.restore(path, made)
                     return step
         return None
+
+    @property
+    def evaluation_rows(self) -> int:
+        """Rows that an evaluation takes at once."""
+        return 1 if self.exact else min(EVALUATION_ROWS, self.micro_batch)
 
     def measure(self, model: LanguageModel, rows: int) -> tuple[float, float | None]:
         """Training and validation loss over the same number of windows of each.

@@ -32,11 +32,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "sigue entrenando un modelo público: completo, LoRA, QLoRA; examen antes y después",
     ),
     "cli.replayed": (
-        "Confirmed: {steps} updates from number {first} on give the losses, learning rates and "
-        "gradient norms of the log, bit for bit; {tensors} tensors of a checkpoint compared.",
-        "Confirmado: {steps} actualizaciones desde la número {first} dan las pérdidas, las tasas "
-        "de aprendizaje y las normas del gradiente del registro, bit a bit; {tensors} tensores de "
-        "un punto de control comparados.",
+        "Confirmed: {steps} of {updates} updates, from number {first} on, give the losses, "
+        "learning rates and gradient norms of the log, bit for bit; so do {measured} of "
+        "{evaluations} evaluations. {tensors} tensors of a checkpoint compared.",
+        "Confirmado: {steps} de {updates} actualizaciones, desde la número {first}, dan las "
+        "pérdidas, las tasas de aprendizaje y las normas del gradiente del registro, bit a bit; "
+        "también {measured} de {evaluations} evaluaciones. {tensors} tensores de un punto de "
+        "control comparados.",
+    ),
+    "cli.not_replayed": (
+        "Not looked at: {updates} updates and {evaluations} evaluations. --steps takes more.",
+        "Sin comprobar: {updates} actualizaciones y {evaluations} evaluaciones. Con --steps se "
+        "toman más.",
     ),
     "cli.refuted": (
         "Refuted: {steps} updates from number {first} on do not give what the log says "
