@@ -275,6 +275,10 @@ def test_f28_a_spike_is_replayed_as_it_was(text: str, tmp_path: Path) -> None:
     run = train(text, tmp_path / "run", **{**LONG, "spike_deviations": 4.0, "clip_norm": 0.0})
     state = json.loads((checkpoint.path_of(run, 56) / "state.json").read_text())
     assert len(state["recent"]["losses"]) == 56 - len(warned(run, "spike"))
+    # A checkpoint from before there was such a rule knows nothing of what is usual.
+    state["state"] = {k: v for k, v in state["state"].items() if k not in ("spikes", "recent")}
+    old = runs.state_of({"state": state["state"], "stopping": state["stopping"]})
+    assert (old.step, old.spikes, old.recent) == (56, 0, spikes.Recent())
     assert replay(run, steps=4).confirmed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spikes, "highest", lambda values, deviations: 0.0)

@@ -40,6 +40,7 @@ from yunque.marking import patterns
 from yunque.screen import SilentScreen
 from yunque.train import checkpoint, loop
 from yunque.train import step as steps
+from yunque.train.spikes import Recent
 
 Say = Callable[[str], None]
 
@@ -421,6 +422,28 @@ def test_f31_two_processes_then_one_then_two(exactness: str, tmp_path: Path, fig
         apart = max(apart, abs(row["train_loss"] - other["train_loss"]))
     assert apart <= 1e-5
     figures(f"F31  two processes, one, two ({exactness}): losses at most {apart:.1e} apart")
+
+
+def test_f28_two_processes_agree_on_a_spike(tmp_path: Path) -> None:
+    """What one of them calls a spike neither applies: their weights stay the same."""
+    text, run = str(write_text(tmp_path)), tmp_path / "run"
+    options = {**SMALL, "steps": 37, "eval_every": 100, "checkpoint_every": 0}
+    limits, asked = Recent.limits, [0]
+
+    def stricter(self: Recent, deviations: float) -> tuple[float, float]:
+        asked[0] += 1
+        found = limits(self, deviations)
+        return (0.0, 0.0) if asked[0] == 35 and os.environ["RANK"] == "1" else found
+
+    def part() -> int:
+        Recent.limits = stricter  # type: ignore[method-assign]  # in a fork, that ends here
+        pretrain(text, run, spike_deviations=30.0, **options)
+        return 0
+
+    for number, child in enumerate(forked_ranks(2, tmp_path / "told", part)):
+        assert ended(child) == 0, (tmp_path / f"told.{number}").read_text()[-3000:]
+    (told,) = [row for row in rows(run, "warning") if row["id"] == "spike"]
+    assert told["step"] == 35
 
 
 def test_f29_one_of_two_processes_lacks_memory(tmp_path: Path, figures: Say) -> None:
