@@ -231,12 +231,17 @@ def still_improving(f: File, n: Row) -> Row:
             "loss": fmean(early),
             "best": fmean(late),
             "best_step": values[-1][0],
-            "part": (fmean(early) - fmean(late)) / (level[0] - min(level)),
+            "part": (fmean(early) - fmean(late)) / height(level),
         }
     step, best = lowest(values)
     fall = quarter[1] - best
-    part = fall / (values[0][1] - best)
+    part = fall / height([v for _, v, _ in values])
     return {"step": quarter[0], "loss": quarter[1], "best_step": step, "best": best, "part": part}
+
+
+def height(values: list[float]) -> float:
+    """The highest value before the lowest one, above it."""
+    return max(values[: values.index(min(values)) + 1]) - min(values)
 
 
 def plateau(f: File, n: Row) -> Row:

@@ -300,11 +300,13 @@ def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
         )
     if first <= 1.02 * blind + 0.1:
         return None
+    own = vocabulary == size and log.start is not None
+    known = evidence((log.start, "vocabulary_size")) if own and log.start is not None else []
     return make(
         "abnormal_start_loss",
         "warning",
-        evidence((row, "train_loss")),
-        case="high",
+        evidence((row, "train_loss")) + known,
+        case="known" if own else "high",
         step=row.step,
         loss=first,
         blind=blind,

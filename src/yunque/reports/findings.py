@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell, whole_fall
 from yunque.reports.exams import (
     best_kept,
     exam_change,
@@ -318,13 +318,13 @@ def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding 
     at = int(np.searchsorted(c.steps, begin, side="right")) - 1
     if held_out:
         fall, points = float(val.values[at] - val.values[val.lowest]), 1.0
-        won = float(val.values[0] - val.values[val.lowest])
+        won = whole_fall(val.values)
     else:
         # The means of the third and the last quarter: each worth half its number of points.
         early, late = c.values[2 * at - len(c.values) : at], c.values[at:]
         fall, points = float(early.mean() - late.mean()), len(late) / 2
-        won = float(c.smooth[0] - c.smooth.min())
-    if not c.moved(fall, points) or fall < SMALL_SHARE * won:
+        won = whole_fall(c.smooth)
+    if not won or not c.moved(fall, points) or fall < SMALL_SHARE * won:
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
     told = ahead(c.steps, c.values, c.noise, points)
@@ -354,7 +354,7 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
     n = len(c.values)
     if n < 12 or not fell(c):
         return None
-    won = float(c.smooth[0] - c.smooth.min())
+    won = whole_fall(c.smooth)
     first = c.steps[0] + 0.75 * (c.steps[-1] - c.steps[0])
     for begin in sorted({int(i) for i in np.linspace(n // 20, n - 8, 80)}):
         if c.steps[begin] > first:
@@ -390,9 +390,11 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
 
 
 def no_validation(log: Log, train: Curve) -> Finding | None:
-    """No loss on text that was held out."""
-    if any(row.values.get("val_loss") is not None for row in log.evals) or not any(
-        "train_loss" in row.values for row in log.steps
+    """No loss on text that was held out. The loss of reinforcement would not say more of it."""
+    if (
+        log.objective == "reinforcement"
+        or any(row.values.get("val_loss") is not None for row in log.evals)
+        or not any("train_loss" in row.values for row in log.steps)
     ):
         return None
     rows = [(train.rows[-1], "train_loss")] if train.rows else []
@@ -402,12 +404,12 @@ def no_validation(log: Log, train: Curve) -> Finding | None:
 def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool) -> Finding | None:
     """Many passes over the same data: nothing held out, or a training loss that came near zero."""
     passes = facts["epochs"]
-    if passes is None or passes <= FREE_PASSES or not train.rows or short:
+    if passes is None or passes <= FREE_PASSES or short or not fell(train):
         return None
     first, last = train.rows[0], train.rows[-1]
     level = float(np.median(train.values[-max(3, len(train.values) // 10) :]))
     first_loss = float(train.values[0])
-    near_zero = level < 0.1 * first_loss and passes >= 10
+    near_zero = abs(level) < 0.1 * first_loss and passes >= 10
     held_out = facts["best_val_loss"] is not None
     if held_out and not near_zero:
         return None
@@ -473,7 +475,7 @@ def worse_than_base(log: Log, val: Curve) -> Finding | None:
         return None
     if held is not None or change is None or change[0].step != 0 or change[2] > -2:
         rise = float(val.values[-1] - val.values[0]) if len(val.values) >= 4 else 0.0
-        if rise <= 0 or val.steps[0] > 0 or not val.moved(rise) or log.kept:
+        if rise <= 0 or val.steps[0] > 0 or not val.moved(rise) or log.kept or log.counted:
             return None
         return make(
             "worse_than_base",

@@ -115,6 +115,8 @@ class Log:
     order: Order = field(default_factory=Order)
     other_runs: tuple[str, ...] = ()
     """Further runs in the same file, which this report does not read."""
+    counted: str = ""
+    """What `step` counts where the log has no updates: epochs, rows; empty: updates."""
     objective: str = "prediction"
     """prediction; preference (DPO and its kin); reinforcement (PPO, GRPO …)."""
     recipe: str = ""

@@ -38,7 +38,7 @@ HELD_OUT = ("val", "valid", "validation", "eval", "evaluation", "test", "dev", "
 PARTS = re.compile(r"[/._\- ]+")
 REINFORCEMENT = re.compile(
     r"(^|/)(reward|rewards?/mean|reward_mean|mean_reward|objective/(kl|rlhf_reward|scores)"
-    r"|policy/\w+|kl|approx_kl|clip_ratio\S*|completion_length|completions/mean_length|ppo/\S+"
+    r"|policy/\w+|approx_kl|clip_ratio\S*|completion_length|completions/mean_length|ppo/\S+"
     r"|episode_reward|ep_rew_mean)$"
 )
 PREFERENCE = re.compile(r"(^|/|_)(rewards/(chosen|rejected|margins|accuracies)|logps/chosen)$")

@@ -81,7 +81,8 @@ def counted_epochs(log: Log) -> Log:
     marks = [r.epoch for r in (*log.steps, *log.evals) if r.epoch is not None]
     if not marks or any(not e.is_integer() for e in marks) or min(marks) != 0 or log.asked_epochs:
         return log
-    if log.format not in ("lightning_csv", "tensorboard") and min(r.step for r in log.steps) == 0:
+    begin = min(r.step for r in (*log.steps, *log.evals))
+    if log.format not in ("lightning_csv", "tensorboard") and begin == 0:
         return log
     more = 1.0 if max(marks) > 0 else None
 

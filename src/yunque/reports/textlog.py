@@ -116,5 +116,6 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
     if len({c["step"] for _, c in rows}) < 2:
         return None
     log = log_of("text", str(file), len(lines), sha256, rows)
+    log = log if rows is stepped else replace(log, counted="rows")
     total = int(totals.pop()) if len(totals) == 1 else None
     return replace(log, asked_steps=total, settings=sizes) if log.has_losses else None

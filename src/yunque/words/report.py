@@ -68,6 +68,25 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de entrenamiento subió de {low:loss} (paso {low_step:n}) a {end:loss} y ahí se "
         "quedó.",
     ),
+    "report.verdict.not_finite_why": (
+        "A loss was NaN or infinite first at step {step:n}, and at the end of the log it still is.",
+        "Una pérdida fue NaN o infinita por primera vez en el paso {step:n}, y al final del "
+        "registro lo sigue siendo.",
+    ),
+    "report.verdict.rose_why": (
+        "The validation loss fell from {first:loss} to {best:loss} at step {step:n}, but ended at "
+        "{last:loss} (step {last_step:n}): what holds is true of the model of step {step:n}, if it "
+        "was kept.",
+        "La pérdida de validación bajó de {first:loss} a {best:loss} en el paso {step:n}, pero "
+        "terminó en {last:loss} (paso {last_step:n}): lo dicho vale para el modelo del paso "
+        "{step:n}, si se guardó.",
+    ),
+    "report.verdict.unsure_why": (
+        "The validation loss went from {first:loss} to {last:loss} (step {last_step:n}), lowest at "
+        "{best:loss} (step {step:n}): with so few points that is not beyond their noise.",
+        "La pérdida de validación pasó de {first:loss} a {last:loss} (paso {last_step:n}), con el "
+        "mínimo en {best:loss} (paso {step:n}): con tan pocos puntos eso no supera su ruido.",
+    ),
     "report.verdict.no_validation_why": (
         "The training loss went from {first:loss} to {last:loss}, but nothing was held out: the "
         "log does not show whether the model does well on anything it has not seen.",
@@ -525,10 +544,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "Pon una tasa de aprendizaje mayor que 0 y revisa su plan: puede que su duración esté mal.",
     ),
     "report.learning_rate_zero.tail": (
-        "The learning rate was 0 from step {step:n} to step {last_step:n}, {part:pct} of the run: "
-        "those steps changed nothing.",
-        "La tasa de aprendizaje fue 0 del paso {step:n} al {last_step:n}, un {part:pct} de la "
-        "ejecución: esos pasos no cambiaron nada.",
+        "The learning rate stands in the log as 0 from step {step:n} to step {last_step:n}, "
+        "{part:pct} of the run: unless small rates were rounded, those steps changed nothing.",
+        "En el registro la tasa de aprendizaje es 0 del paso {step:n} al {last_step:n}, un "
+        "{part:pct} de la ejecución: salvo que se redondearan tasas pequeñas, esos pasos no "
+        "cambiaron nada.",
+    ),
+    "report.learning_rate_zero.rounded": (
+        "The learning rate stands as 0 in all {rows:n} rows that name it (steps {step:n} to "
+        "{last_step:n}), yet the training loss fell: most likely small rates were rounded to 0 as "
+        "they were written.",
+        "La tasa de aprendizaje figura como 0 en las {rows:n} filas que la indican (pasos {step:n} "
+        "a {last_step:n}), y aun así la pérdida de entrenamiento bajó: lo más probable es que al "
+        "escribir las tasas pequeñas se redondearan a 0.",
+    ),
+    "report.learning_rate_zero.rounded.advice": (
+        "Log the learning rate with more digits, as 3e-05.",
+        "Registra la tasa de aprendizaje con más cifras, como 3e-05.",
     ),
     "report.learning_rate_zero.tail.advice": (
         "Make the schedule as long as the run, or the run as short as the schedule.",
@@ -582,10 +614,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "entonces, {last:loss} en el paso {last_step:n}.",
     ),
     "report.abnormal_start_loss.high": (
-        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing: among "
-        "{vocabulary:n} tokens, more than any common model has, that would be {blind:loss}.",
+        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing, if it "
+        "is in nats per token: among {vocabulary:n} tokens, more than any common model has, that "
+        "would be {blind:loss}.",
         "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
-        "ciegas: entre {vocabulary:n} tokens, más de los que tiene cualquier modelo común, sería "
+        "ciegas, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
+        "cualquier modelo común, sería {blind:loss}.",
+    ),
+    "report.abnormal_start_loss.known": (
+        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing: among "
+        "the {vocabulary:n} tokens of this model's vocabulary that would be {blind:loss}.",
+        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
+        "ciegas: entre los {vocabulary:n} tokens del vocabulario de este modelo sería "
         "{blind:loss}.",
     ),
     "report.abnormal_start_loss.zero": (
@@ -910,6 +950,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "Why the log ends here: it has no stop row, so the run is still going on or was killed.",
         "Por qué el registro acaba aquí: no tiene fila de fin, así que la ejecución sigue en "
         "marcha o fue interrumpida.",
+    ),
+    "report.unknown.updates_epochs": (
+        "How many updates were made: the log counts epochs only, and “step” means such an epoch in "
+        "this report.",
+        "Cuántas actualizaciones se hicieron: el registro solo cuenta épocas, y en este informe "
+        "«paso» es una de esas épocas.",
+    ),
+    "report.unknown.updates_rows": (
+        "How many updates were made: the log counts none, and “step” means the number of a row in "
+        "this report.",
+        "Cuántas actualizaciones se hicieron: el registro no las cuenta, y en este informe «paso» "
+        "es el número de una fila.",
     ),
     "report.unknown.unit": (
         "What the losses are made of: perplexity is right only if they are nats per token.",
