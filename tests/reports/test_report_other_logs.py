@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +191,7 @@ def test_too_few_validation_losses_are_named_in_the_verdict(tmp_path: Path) -> N
     )
 
 
-def test_blind_guessing_is_told_of_the_vocabulary_that_is_known(tmp_path: Path) -> None:
-    own = write_run(tmp_path / "run", vocabulary_size=8)
-    text = said(report(own))["abnormal_start_loss"]
-    assert "among the 8 tokens of this model's vocabulary" in text
-    assert "more than any common model" not in text
+def test_blind_guessing_is_told_of_nats_alone(tmp_path: Path) -> None:
     bits = [[s, falling(s, 1000, 10.9, 4) / math.log(2)] for s in range(0, 1001, 10)]
     made = report(csv_file(tmp_path / "bits.csv", "step,loss", bits))
     assert "if it is in nats per token" in said(made)["abnormal_start_loss"]
@@ -210,3 +207,84 @@ def test_a_kl_term_is_no_reinforcement_and_a_reward_asks_for_no_held_out_loss(
     assert "no_validation" not in said(made)
     assert "held out" not in made.analysis.verdict["text"]["en"]
     assert "reinforcement" in made.analysis.verdict["text"]["en"]
+
+
+def test_a_log_that_names_a_model_gives_a_page(tmp_path: Path) -> None:
+    file = tmp_path / "train.log"
+    rows = [f"step {s} | loss {falling(s, 60, 3, 1):.4f}" for s in range(60)]
+    file.write_text("\n".join(["loading meta-llama/Llama-2-7b-hf", *rows]) + "\n")
+    assert "Llama-2-7b" in report(file).html()
+
+
+def test_lines_that_are_no_rows_are_said(tmp_path: Path) -> None:
+    good = [json.dumps({"step": s, "loss": falling(s, 100, 6, 3)}) for s in range(100)]
+    (tmp_path / "l.jsonl").write_text("\n".join([*good[:50], good[50][:9], *good[51:]]) + "\n")
+    made = report(tmp_path / "l.jsonl")
+    assert made.analysis.facts["loss_rows"] == 99
+    assert "left out: 1." in said(made)["log_inconsistent"]
+    # A comma at the end of each line is no cell; a further figure has no name.
+    table = [f"{s},{falling(s, 100, 6, 3)}," for s in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["step,loss", *table, "100,3.0,7.0"]) + "\n")
+    made = report(tmp_path / "t.csv")
+    assert made.analysis.facts["loss_rows"] == 100
+    assert "left out: 1." in said(made)["log_inconsistent"]
+
+
+def test_seconds_of_single_rows_are_not_the_time_of_the_run(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    rows = [[s, falling(s, 1000, 6, 3), random.normal(0.3, 0.02)] for s in range(0, 1000, 10)]
+    made = report(csv_file(tmp_path / "l.csv", "step,loss,elapsed", rows))
+    assert made.analysis.facts["hours"] is None
+    assert "hours" in [one["id"] for one in made.analysis.unknown]
+    clock = [[s, v, 0.3 * s] for s, v, _ in rows]
+    made = report(csv_file(tmp_path / "c.csv", "step,loss,elapsed", clock))
+    assert made.analysis.facts["hours"] == 0.3 * 990 / 3600
+
+
+def test_a_log_whose_next_row_lies_behind_the_end_is_complete(tmp_path: Path) -> None:
+    def text(last: int) -> Path:
+        rows = [
+            f"step {s}/10000 loss {falling(s, 10000, 8, 3):.4f}" for s in range(0, last + 1, 500)
+        ]
+        (tmp_path / "t.log").write_text("\n".join(rows) + "\n")
+        return tmp_path / "t.log"
+
+    assert "log_incomplete" not in said(report(text(9500)))
+    assert "9,000 of 10,000 (90%)" in said(report(text(9000)))["log_incomplete"]
+
+
+def test_the_learning_rate_is_found_under_longer_names(tmp_path: Path) -> None:
+    for name in ("optimizer/lr", "train/optim/learning_rate", "lr-AdamW"):
+        rows = [[s, falling(s, 1000, 6, 3), 3e-4 * (1 - s / 1000)] for s in range(0, 1001, 10)]
+        made = report(csv_file(tmp_path / "l.csv", f"step,loss,{name}", rows))
+        assert "a straight line down" in said(made)["schedule"]
+
+
+def test_what_a_log_holds_is_no_markup_in_markdown(tmp_path: Path) -> None:
+    row = {"loss_spike_step": 300, "loss_spike_read": 3, "loss_spike_first": 7}
+    run = write_run(tmp_path / "run", spike=300, stop=None)
+    with (run / "log.jsonl").open("a") as handle:
+        stop = {"event": "stop", "step": 400, "reason": "steps", **row}
+        handle.write(json.dumps({**stop, "loss_spike_source": "<b>*x*</b>"}) + "\n")
+    made = report(run)
+    assert "<b>*x*</b>" in json.dumps(made.json)
+    assert "<b>" not in re.sub(r"\\<", "", made.markdown())
+
+
+def test_a_name_that_begins_like_a_metric_is_none(tmp_path: Path) -> None:
+    """Emissions that rise while the validation loss rises are no better metric."""
+    rows = [
+        [s, falling(s, 1000, 3, 0.1), 2 + abs(s - 300) / 300, s / 10, s / 2000]
+        for s in range(0, 1001, 50)
+    ]
+    for name, found in (("eval_emissions", False), ("eval_accuracy", True)):
+        file = csv_file(tmp_path / "l.csv", f"step,loss,val_loss,{name}", [r[:4] for r in rows])
+        assert ("metric_disagrees_with_loss" in said(report(file))) is found
+
+
+def test_figures_are_neither_a_false_zero_nor_a_false_plural(tmp_path: Path) -> None:
+    rows = [[s, s / 1e6, falling(s, 1000, 1e-4, 2e-7)] for s in range(0, 1001, 10)]
+    made = report(csv_file(tmp_path / "l.csv", "step,epoch,loss", rows))
+    text = made.summary("es")
+    assert f"{rows[-1][2]:.1e}".replace(".", ",") in text
+    assert "0,0010" in text

@@ -153,7 +153,7 @@ def best_step(log: Log, val: Curve) -> Finding | None:
     early = log.stop is not None and log.stop.values.get("reason") == "early_stopping"
     case = "alone"
     if log.kept:
-        case = "stopped_early" if early else "kept"
+        case = "stopped_early" if early and row.step != last.step else "kept"
     other = log.kept_step is not None and log.kept_step != row.step
     by_exam: dict[str, Any] = {"kept_step": log.kept_step} if other else {}
     return make(
@@ -423,6 +423,7 @@ def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool
         known |= {"parameters": weights, "each": weights / size}
         proof += evidence((log.start, "parameters"))
     case = "held_out" if held_out else "examples" if log.examples else ""
+    case = case if near_zero else "possible"
     return make(
         "memorisation_risk",
         "warning" if held_out or not near_zero else "problem",

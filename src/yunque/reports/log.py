@@ -117,6 +117,8 @@ class Log:
     """Further runs in the same file, which this report does not read."""
     counted: str = ""
     """What `step` counts where the log has no updates: epochs, rows; empty: updates."""
+    unread: int = 0
+    """Lines of a table that are no rows of it: cut, or with cells that have no name."""
     objective: str = "prediction"
     """prediction; preference (DPO and its kin); reinforcement (PPO, GRPO …)."""
     recipe: str = ""
@@ -238,7 +240,24 @@ def in_order(log: Log) -> Log:
     others = {
         name: ordered(same_run(rows, kept, order))[0] for name, rows in log.other_evals.items()
     }
-    return replace(log, steps=rest(groups), evals=rest(held), other_evals=others, order=order)
+    found = replace(log, steps=rest(groups), evals=rest(held), other_evals=others, order=order)
+    return found if is_clock(kept) else without_times(found)
+
+
+def is_clock(rows: Iterable[Record]) -> bool:
+    """Whether the seconds of the rows go on from row to row; else they are those of single rows."""
+    times = [row.seconds for row in rows if row.seconds is not None]
+    return sum(b < a for a, b in pairwise(times)) <= max(3, len(times) // 20)
+
+
+def without_times(log: Log) -> Log:
+    """The log without the seconds of its rows."""
+
+    def bare(rows: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(replace(row, seconds=None) for row in rows)
+
+    others = {name: bare(rows) for name, rows in log.other_evals.items()}
+    return replace(log, steps=bare(log.steps), evals=bare(log.evals), other_evals=others)
 
 
 def kinds(rows: Iterable[Record]) -> dict[frozenset[str], list[Record]]:

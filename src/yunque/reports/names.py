@@ -78,7 +78,8 @@ def meanings(
     for name in columns:
         parts = [p for p in PARTS.split(short[name]) if p]
         if name in taken or "loss" not in parts[-1:] + parts[:1]:
-            if name not in taken and "learning_rate" not in found and parts[:1] == ["lr"]:
+            rate = "lr" in parts[:1] + parts[-1:] or parts[-2:] == ["learning", "rate"]
+            if name not in taken and "learning_rate" not in found and rate:
                 found["learning_rate"] = name
             continue
         if set(HELD_OUT) & set(parts):

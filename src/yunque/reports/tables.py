@@ -40,13 +40,16 @@ def read_csv(
     lines = csv.reader(io.StringIO(text), delimiter=mark)
     rows: Rows = []
     names: list[str] = []
+    unread = 0
     try:
         for cells in lines:
             if not any(cells):
                 continue
             if not names:
                 names = [cell.strip() for cell in cells]
-            elif len(cells) <= len(names):
+            elif any(cells[len(names) :]):
+                unread += 1
+            else:
                 if mark == ";":  # A decimal comma goes with it.
                     cells = [c.replace(",", ".") if c.count(",") == 1 else c for c in cells]
                 rows.append((lines.line_num, dict(zip(names, cells, strict=False))))
@@ -54,7 +57,13 @@ def read_csv(
         return None
     lightning = {"epoch", "step"} <= set(names) and file.name == "metrics.csv"
     log = log_of(
-        "lightning_csv" if lightning else "csv", str(file), len(rows), sha256, rows, mapped
+        "lightning_csv" if lightning else "csv",
+        str(file),
+        len(rows),
+        sha256,
+        rows,
+        mapped,
+        unread=unread,
     )
     return counted_epochs(log) if held(log) and placed(names, mapped) else None
 
@@ -121,7 +130,8 @@ def read_json_lines(
         return None
     columns = {str(k) for _, cells in rows for k in cells}
     factory = {"current_steps", "total_steps", "percentage"} <= columns
-    log = log_of("llamafactory" if factory else "jsonl", str(file), len(rows), sha256, rows, mapped)
+    form = "llamafactory" if factory else "jsonl"
+    log = log_of(form, str(file), len(rows), sha256, rows, mapped, unread=bad)
     if not held(log) or not placed(columns, mapped):
         return None
     if factory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,14 +282,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Esos pasos tardaron unos {saved_seconds:time}.",
     ),
     "report.saved_passes": (
-        "Those steps were {saved_epochs:x} passes over the data.",
-        "Esos pasos fueron {saved_epochs:x} pasadas por los datos.",
+        "Passes over the data in those steps: {saved_epochs:x}.",
+        "Pasadas por los datos en esos pasos: {saved_epochs:x}.",
     ),
     "report.saved_timepasses": (
-        "Those steps were {saved_epochs:x} passes over the data and took about "
-        "{saved_seconds:time}.",
-        "Esos pasos fueron {saved_epochs:x} pasadas por los datos y tardaron unos "
-        "{saved_seconds:time}.",
+        "Passes over the data in those steps: {saved_epochs:x}; time: about {saved_seconds:time}.",
+        "Pasadas por los datos en esos pasos: {saved_epochs:x}; tiempo: unos {saved_seconds:time}.",
     ),
     "report.could_have_stopped.training_loss": (
         "Judged by the training loss alone (running median), everything after step {step:n} "
@@ -355,11 +354,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "aprendizaje.",
     ),
     "report.no_validation": (
-        "No validation loss in this log. The training losses ({loss_rows:n} rows) only show how "
-        "well the model knows the text it was trained on.",
-        "No hay pérdida de validación en este registro. Las pérdidas de entrenamiento "
-        "({loss_rows:n} filas) solo muestran lo bien que el modelo conoce el texto con el que se "
-        "entrenó.",
+        "No validation loss in this log. The training losses (rows: {loss_rows:n}) only show how "
+        "well the model knows what it was trained on.",
+        "No hay pérdida de validación en este registro. Las pérdidas de entrenamiento (filas: "
+        "{loss_rows:n}) solo muestran lo bien que el modelo conoce aquello con lo que se entrenó.",
     ),
     "report.no_validation.advice": (
         "Hold a part of the data out (a tenth is usual), evaluate it while training, and stop when "
@@ -380,10 +378,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "textos, por lisa que sea la curva.",
     ),
     "report.validation_doubtful.examples": (
-        "The held-out set has only {held_out:n} examples (their rate times the time that they "
-        "took): its loss says little about others, however smooth its curve.",
-        "El conjunto apartado tiene solo {held_out:n} ejemplos (su ritmo por el tiempo que "
-        "llevaron): su pérdida dice poco de otros, por lisa que sea la curva.",
+        "Examples in the held-out set: only {held_out:n} (their rate times the time that they "
+        "took). Its loss says little about others, however smooth its curve.",
+        "Ejemplos del conjunto apartado: solo {held_out:n} (su ritmo por el tiempo que llevaron). "
+        "Su pérdida dice poco de otros, por lisa que sea la curva.",
     ),
     "report.validation_doubtful.advice": (
         "Hold out more, and nothing that is also trained on; a tenth of the data is usual.",
@@ -397,6 +395,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
         "{first:loss} a {last:loss}, sin nada apartado: dalo por memorizado hasta que un examen "
         "con preguntas nuevas muestre lo contrario.",
+    ),
+    "report.memorisation_risk.possible": (
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
+        "{last:loss}, with nothing held out: how much of that was learned by heart, only an exam "
+        "on new questions can show.",
+        "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
+        "{first:loss} a {last:loss}, sin nada apartado: cuánto de eso se aprendió de memoria solo "
+        "lo puede mostrar un examen con preguntas nuevas.",
     ),
     "report.memorisation_risk.advice": (
         "Fewer passes, more examples, and an exam of unseen questions before and after training.",
@@ -621,13 +627,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "ciegas, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
         "cualquier modelo común, sería {blind:loss}.",
     ),
-    "report.abnormal_start_loss.known": (
-        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing: among "
-        "the {vocabulary:n} tokens of this model's vocabulary that would be {blind:loss}.",
-        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
-        "ciegas: entre los {vocabulary:n} tokens del vocabulario de este modelo sería "
-        "{blind:loss}.",
-    ),
     "report.abnormal_start_loss.zero": (
         "The training loss is exactly 0 from the first row (step {step:n}): no token counted "
         "towards it, or the numbers underflowed.",
@@ -686,15 +685,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "puede responder mejor y a la vez estar demasiado seguro de sus errores.",
     ),
     "report.not_a_loss_objective.reinforcement": (
-        "This is a reinforcement run: its loss ({loss_rows:n} rows) does not say how well text is "
+        "This is a reinforcement run: its loss (rows: {loss_rows:n}) does not say how well text is "
         "predicted, and need not fall.",
-        "Es un entrenamiento por refuerzo: su pérdida ({loss_rows:n} filas) no dice lo bien que se "
-        "predice el texto, y no tiene por qué bajar.",
+        "Es un entrenamiento por refuerzo: su pérdida (filas: {loss_rows:n}) no dice lo bien que "
+        "se predice el texto, y no tiene por qué bajar.",
     ),
     "report.not_a_loss_objective.preference": (
-        "This is a preference run: its loss ({loss_rows:n} rows) says how well preferred answers "
+        "This is a preference run: its loss (rows: {loss_rows:n}) says how well preferred answers "
         "are told from rejected ones, not how well text is predicted.",
-        "Es un entrenamiento por preferencias: su pérdida ({loss_rows:n} filas) dice lo bien que "
+        "Es un entrenamiento por preferencias: su pérdida (filas: {loss_rows:n}) dice lo bien que "
         "se distinguen las respuestas preferidas de las rechazadas, no lo bien que se predice el "
         "texto.",
     ),
@@ -786,6 +785,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "resumed run, or losses logged in another way.",
         "La pérdida media del resumen, {mean:loss}, no es la media de las filas, "
         "{rows_mean:loss}: una ejecución reanudada o pérdidas registradas de otra manera.",
+    ),
+    "report.log_inconsistent.unread": (
+        "Lines of the file that could not be read, and are left out: {unread:n}.",
+        "Líneas del archivo que no se pudieron leer y quedan fuera: {unread:n}.",
     ),
     "report.log_inconsistent.unsorted": (
         "The rows were not in the order of their steps ({unsorted:n} times the step went back); "
@@ -1453,10 +1456,10 @@ for _form, (_en, _es) in FORMS.items():
         "sin calentamiento visible.",
     )
     WORDS[f"report.schedule.warm_{_form}"] = (
-        f"Learning rate: warm-up over {{warmup_steps:n}} steps to {{peak:sci}}, then {_en}; "
+        f"Learning rate: warm-up to {{peak:sci}}, reached at step {{warmup_steps:n}}, then {_en}; "
         "{end:sci} at step {last_step:n}.",
-        f"Tasa de aprendizaje: calentamiento de {{warmup_steps:n}} pasos hasta {{peak:sci}} y "
-        f"después {_es}; {{end:sci}} en el paso {{last_step:n}}.",
+        f"Tasa de aprendizaje: calentamiento hasta {{peak:sci}}, que alcanza en el paso "
+        f"{{warmup_steps:n}}, y después {_es}; {{end:sci}} en el paso {{last_step:n}}.",
     )
 
 
@@ -1473,9 +1476,13 @@ class Written:
             return visible(str(v))
         if v is None:
             return "-"
-        if kind == "loss":  # 2.696, 0.0570, 0.00012: three figures or more at any size
+        if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0
+            if 0 < abs(v) < 1e-4:
+                return scientific(v, lang)
             return number(v, lang, 3 if abs(v) >= 1 else 4 if abs(v) >= 0.01 or not v else 6)
-        if kind == "x":  # 250, 37.5, 0.3
+        if kind == "x":  # 250, 37.50, 0.30, 0.0012
+            if 0 < abs(v) < 0.01:
+                return number(v, lang, 1 - math.floor(math.log10(abs(v))))
             return number(v, lang, 0 if float(v).is_integer() or abs(v) >= 1000 else 2)
         if kind == "sci":
             return scientific(v, lang) if v else number(0, lang)
