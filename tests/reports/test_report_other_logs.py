@@ -130,6 +130,13 @@ def test_what_is_counted_in_epochs_is_not_called_updates(tmp_path: Path) -> None
     ]
     made = report(csv_file(tmp_path / "keras.csv", "epoch,loss,val_loss", rows))
     assert made.analysis.facts["steps"] is None
+    assert made.analysis.facts["epochs"] == 12
+    stop = made.analysis.finding("could_have_stopped")
+    assert stop is not None
+    assert (stop.numbers["step"], stop.numbers["saved"]) == (0, 1 - 1 / 12)
+    assert stop.numbers["saved_epochs"] == 11
+    as_lines = [dict(zip(("epoch", "loss", "val_loss"), row, strict=True)) for row in rows]
+    assert report(lines(tmp_path / "k.jsonl", as_lines)).analysis.facts["epochs"] == 12
     assert "worse_than_base" not in said(made)
     assert made.analysis.verdict["id"] == "overfitted"
     assert "updates_epochs" in [one["id"] for one in made.analysis.unknown]

@@ -336,7 +336,7 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
         rise = float(val.values[-1] - val.values[val.lowest])
         rose = val.moved(rise) and rise > SMALL_SHARE * whole_fall(val.values)
         case = "kept" if over and log.kept else "rose" if rose and not log.kept else "val"
-    elif id == "cannot_tell" and len(val.values) >= 2 and not sat(log) and not over:
+    elif id == "cannot_tell" and len(val.values) >= 3 and not lower and not sat(log) and not over:
         case = "unsure"
     if case and not (case == "unsure" and has("too_short_to_judge")):
         return [

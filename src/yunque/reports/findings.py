@@ -247,8 +247,10 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
     else:
         return None
     row = c.rows[at]
-    end = max(r.step for r in (*log.steps, *log.evals))
-    saved = 1 - row.step / end if end else 0.0
+    steps = [r.step for r in (*log.steps, *log.evals)]
+    # What is counted in epochs or rows may begin at 0, and the first of them was trained too.
+    before, end = (1 - min(steps) if log.counted else 0), max(steps)
+    saved = 1 - (row.step + before) / (end + before) if end else 0.0
     return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
 
 

@@ -91,7 +91,9 @@ def counted_epochs(log: Log) -> Log:
     if not marks or any(not e.is_integer() for e in marks) or min(marks) != 0 or log.asked_epochs:
         return log
     begin = min(r.step for r in (*log.steps, *log.evals))
-    if log.format not in ("lightning_csv", "tensorboard") and begin == 0:
+    # A training loss of epoch 0 is that of the first pass, where the log counts nothing finer.
+    trained = log.counted == "epochs" and any(r.step == 0 for r in log.steps)
+    if log.format not in ("lightning_csv", "tensorboard") and begin == 0 and not trained:
         return log
     more = 1.0 if max(marks) > 0 else None
 
@@ -134,6 +136,7 @@ def read_json_lines(
     log = log_of(form, str(file), len(rows), sha256, rows, mapped, unread=bad)
     if not held(log) or not placed(columns, mapped):
         return None
+    log = counted_epochs(log) if log.counted else log
     if factory:
         last = rows[-1][1]
         total, done = last.get("total_steps"), last.get("current_steps")
@@ -189,4 +192,6 @@ def read_json(
         return None
     log = log_of("json", str(file), len(rows), sha256, rows, mapped)
     # A list in which the rows stand in order needs no step.
-    return log if held(log) and (by_columns or placed(flat(rows[0][1]), mapped)) else None
+    if not held(log) or not (by_columns or placed(flat(rows[0][1]), mapped)):
+        return None
+    return counted_epochs(log) if log.counted else log

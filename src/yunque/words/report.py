@@ -84,9 +84,11 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.verdict.unsure_why": (
         "The validation loss went from {first:loss} to {last:loss} (step {last_step:n}), lowest at "
-        "{best:loss} (step {step:n}): with so few points that is not beyond their noise.",
+        "{best:loss} (step {step:n}): that is not below the first by more than the noise of its "
+        "points explains.",
         "La pérdida de validación pasó de {first:loss} a {last:loss} (paso {last_step:n}), con el "
-        "mínimo en {best:loss} (paso {step:n}): con tan pocos puntos eso no supera su ruido.",
+        "mínimo en {best:loss} (paso {step:n}): no queda por debajo de la primera más de lo que "
+        "explica el ruido de sus puntos.",
     ),
     "report.verdict.no_validation_why": (
         "The training loss went from {first:loss} to {last:loss}, but nothing was held out: the "
