@@ -295,3 +295,33 @@ def test_figures_are_neither_a_false_zero_nor_a_false_plural(tmp_path: Path) -> 
     text = made.summary("es")
     assert f"{rows[-1][2]:.1e}".replace(".", ",") in text
     assert "0,0010" in text
+
+
+def test_a_validation_loss_before_the_first_step_is_read(tmp_path: Path) -> None:
+    """llm.c writes it on a line of its own, the first of them before step 1."""
+    rows = []
+    for step in range(1, 61):
+        if step % 20 == 1:
+            rows.append(f"val loss {falling(step - 1, 60, 10, 3):.6f}")
+        rows.append(f"step {step}/60 | loss {falling(step, 60, 10, 3):.6f} | lr 3.00e-04")
+    (tmp_path / "main.log").write_text("\n".join(rows) + "\n")
+    made = report(tmp_path / "main.log")
+    assert made.analysis.facts["eval_rows"] == 3
+    assert "validation loss fell from 10.000" in made.analysis.verdict["text"]["en"]
+
+
+def test_a_cell_without_a_figure_is_no_row_with_a_loss(tmp_path: Path) -> None:
+    """A table copied from a notebook: "No log" until the first loss."""
+    rows: list[list[Any]] = [
+        [s, falling(s, 1000, 3, 1) if s > 200 else "No log", falling(s, 1000, 3, 1.3)]
+        for s in range(100, 1001, 100)
+    ]
+    made = report(csv_file(tmp_path / "l.csv", "Step,Training Loss,Validation Loss", rows))
+    assert (made.analysis.facts["loss_rows"], made.analysis.facts["eval_rows"]) == (8, 10)
+
+
+def test_a_huge_loss_is_not_written_to_its_last_place(tmp_path: Path) -> None:
+    rows = [[s, 1e30 if s == 0 else falling(s, 1000, 6, 3)] for s in range(0, 1001, 10)]
+    made = report(csv_file(tmp_path / "l.csv", "step,loss", rows))
+    assert "1.0e+30 (step 0)" in said(made)["abnormal_start_loss"]
+    assert "1,0e+30" in made.summary("es")

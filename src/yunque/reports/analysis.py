@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from yunque.reports.beginning import worse_than_base
 from yunque.reports.consistency import (
     abnormal_start_loss,
     epoch_staircase,
@@ -52,7 +53,6 @@ from yunque.reports.findings import (
     stop_point,
     throughput,
     too_short_to_judge,
-    worse_than_base,
 )
 from yunque.reports.log import Log, Record
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
@@ -171,7 +171,7 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
         "best_val_loss": float(val.values[val.lowest]) if len(val.values) else None,
         "best_val_step": val.rows[val.lowest].step if len(val.values) else None,
         "last_val_loss": float(val.values[-1]) if len(val.values) else None,
-        "loss_rows": sum("train_loss" in row.values for row in log.steps),
+        "loss_rows": sum(isinstance(r.values.get("train_loss"), int | float) for r in log.steps),
         "eval_rows": sum("val_loss" in row.values for row in log.evals) or len(log.evals),
         "non_finite_rows": sum(bool(row.non_finite) for row in rows),
     }

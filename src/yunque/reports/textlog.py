@@ -103,6 +103,8 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
             continue
         if "step" not in cells and set(EXACT["val_loss"]) & set(cells) and step is not None:
             cells["step"] = step  # llm.c prints the validation loss on a line of its own.
+        elif not {"step", "epoch"} & set(cells) and step is None and epoch is None:
+            cells["step"] = "0"  # And the first of them before the first update.
         if epoch is not None and "step" not in cells:
             cells.setdefault("epoch", epoch)  # Keras prints the epoch on a line of its own.
         if "step" in cells or "epoch" in cells:

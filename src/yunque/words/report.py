@@ -274,10 +274,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Activa la parada temprana o pide menos pasos la próxima vez.",
     ),
     "report.could_have_stopped.best": (
-        "It could have stopped at step {step:n}, the best one ({best:loss}): the {saved:pct} of "
-        "the steps after it brought no lower loss.",
-        "Pudo parar en el paso {step:n}, el mejor ({best:loss}): el {saved:pct} de los pasos, el "
-        "que vino después, no trajo una pérdida menor.",
+        "It could have stopped at step {step:n}, the best one ({best:loss}): the steps after it "
+        "({saved:pct} of all) brought no lower loss.",
+        "Pudo parar en el paso {step:n}, el mejor ({best:loss}): los pasos posteriores (el "
+        "{saved:pct} de todos) no trajeron una pérdida menor.",
     ),
     "report.saved_time": (
         "Those steps took about {saved_seconds:time}.",
@@ -1479,7 +1479,7 @@ class Written:
         if v is None:
             return "-"
         if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0
-            if 0 < abs(v) < 1e-4:
+            if 0 < abs(v) < 1e-4 or abs(v) >= 1e7:
                 return scientific(v, lang)
             return number(v, lang, 3 if abs(v) >= 1 else 4 if abs(v) >= 0.01 or not v else 6)
         if kind == "x":  # 250, 37.50, 0.30, 0.0012
