@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from report_runs import write_run
 
 from yunque.reports.report import Report, report
+from yunque.words.report import WORDS
 
 
 def falling(step: float, steps: float, first: float, last: float) -> float:
@@ -325,3 +327,34 @@ def test_a_huge_loss_is_not_written_to_its_last_place(tmp_path: Path) -> None:
     made = report(csv_file(tmp_path / "l.csv", "step,loss", rows))
     assert "1.0e+30 (step 0)" in said(made)["abnormal_start_loss"]
     assert "1,0e+30" in made.summary("es")
+
+
+def test_further_event_files_are_named_as_not_read(tmp_path: Path) -> None:
+    """A resumed run has one event file for each start."""
+    events = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
+    summary = pytest.importorskip("tensorboard.compat.proto.summary_pb2")
+    event = pytest.importorskip("tensorboard.compat.proto.event_pb2")
+
+    def write(first: int, last: int) -> None:
+        writer = events.EventFileWriter(str(tmp_path), filename_suffix=f".{first}")
+        for step in range(first, last):
+            value = summary.Summary.Value(tag="train/loss", simple_value=falling(step, 90, 6, 3))
+            writer.add_event(event.Event(step=step, summary=summary.Summary(value=[value])))
+        writer.close()
+
+    write(0, 60)
+    assert "other_files" not in [one["id"] for one in report(tmp_path).analysis.unknown]
+    write(60, 90)
+    made = report(tmp_path)
+    assert made.analysis.facts["loss_rows"] == 60
+    assert "other_files" in [one["id"] for one in made.analysis.unknown]
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    """Where a number may be 1, no noun in the plural follows it."""
+    plural = re.compile(
+        r"\{(?:warmup_steps|saved_epochs|loss_rows|held_out|samples|copied|rose|right|\w+_right)"
+        r":\w+\} (?!antes)(?:\w+s|stand|están|terminaron)\b"
+    )
+    found = {key: pair for key, pair in WORDS.items() for text in pair if plural.search(text)}
+    assert found == {}

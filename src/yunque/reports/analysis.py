@@ -381,6 +381,7 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
         "labels": losses and not log.exams,
         "copied_text": bool(log.samples) and copied_text(log) is None,
         "other_runs": bool(log.other_runs),
+        "other_files": bool(log.other_files),
         "seed": True,
     }
     return [

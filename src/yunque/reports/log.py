@@ -119,6 +119,8 @@ class Log:
     """What `step` counts where the log has no updates: epochs, rows; empty: updates."""
     unread: int = 0
     """Lines of a table that are no rows of it: cut, or with cells that have no name."""
+    other_files: tuple[str, ...] = ()
+    """Further event files beside this one, which this report does not read."""
     objective: str = "prediction"
     """prediction; preference (DPO and its kin); reinforcement (PPO, GRPO …)."""
     recipe: str = ""

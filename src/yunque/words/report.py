@@ -110,7 +110,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.verdict.exam": (
         "Exam at step {last_step:n}: {last_right:n} of {last_total:n} right.",
-        "Examen en el paso {last_step:n}: {last_right:n} aciertos de {last_total:n}.",
+        "Aciertos en el examen del paso {last_step:n}: {last_right:n} de {last_total:n}.",
     ),
     "report.verdict.exam_better": (
         "Exam: better than the base. Right before training: {first_right:n} of {first_total:n}; at "
@@ -368,10 +368,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "entrenamiento y para cuando su pérdida deje de bajar.",
     ),
     "report.validation_doubtful.copies": (
-        "Of the {total:n} held-out documents, {copied:n} stand in the training data too: the "
+        "Held-out documents that stand in the training data too: {copied:n} of {total:n}. The "
         "validation loss looks better than it is.",
-        "De los {total:n} documentos apartados, {copied:n} están también en los datos de "
-        "entrenamiento: la pérdida de validación parece mejor de lo que es.",
+        "Documentos apartados que están también en los datos de entrenamiento: {copied:n} de "
+        "{total:n}. La pérdida de validación parece mejor de lo que es.",
     ),
     "report.validation_doubtful.tokens": (
         "The held-out text has only {held_out_tokens:n} tokens: its loss says little about other "
@@ -426,10 +426,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "examen con preguntas nuevas muestre lo contrario.",
     ),
     "report.worse_than_base": (
-        "The exam got worse: {first_right:n} of {first_total:n} right before the first update, "
-        "{last_right:n} of {last_total:n} at step {last_step:n}.",
-        "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes del primer paso, "
-        "{last_right:n} de {last_total:n} en el paso {last_step:n}.",
+        "The exam got worse. Right answers before the first update: {first_right:n} of "
+        "{first_total:n}; at step {last_step:n}: {last_right:n} of {last_total:n}.",
+        "El examen empeoró. Aciertos antes del primer paso: {first_right:n} de {first_total:n}; en "
+        "el paso {last_step:n}: {last_right:n} de {last_total:n}.",
     ),
     "report.worse_than_base.paired": (
         "The exam got worse than the base: of {first_total:n} questions, {first_right:n} were "
@@ -441,12 +441,13 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.worse_than_base.kept_first": (
         "best/ is the base, as it was before training: {kept_right:n} of {kept_total:n} right.",
-        "best/ es el modelo base, tal como estaba antes de entrenar: {kept_right:n} aciertos de "
-        "{kept_total:n}.",
+        "best/ es el modelo base, tal como estaba antes de entrenar. Sus aciertos: {kept_right:n} "
+        "de {kept_total:n}.",
     ),
     "report.worse_than_base.kept_other": (
         "best/ holds the model of step {kept_step:n}: {kept_right:n} of {kept_total:n} right.",
-        "best/ guarda el modelo del paso {kept_step:n}: {kept_right:n} aciertos de {kept_total:n}.",
+        "best/ guarda el modelo del paso {kept_step:n}. Sus aciertos: {kept_right:n} de "
+        "{kept_total:n}.",
     ),
     "report.worse_than_base.kept_exam": (
         "best/ is the base, as it was before training: no later exam ({later:n} of them) had more "
@@ -611,9 +612,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "apartado puede mostrar si aprendió algo más.",
     ),
     "report.overfitting.sets": (
-        "(Read from {set}; of {sets:n} held-out sets, {rose:n} ended above their lowest loss.)",
-        "(Según {set}; de {sets:n} conjuntos apartados, {rose:n} terminaron por encima de su menor "
-        "pérdida.)",
+        "(Read from {set}. Held-out sets: {sets:n}; of these ended above their lowest loss: "
+        "{rose:n}.)",
+        "(Según {set}. Conjuntos apartados: {sets:n}; de ellos terminaron por encima de su menor "
+        "pérdida: {rose:n}.)",
     ),
     "report.worse_than_base.loss": (
         "The validation loss is worse than before the first update: {first:loss} there, "
@@ -868,32 +870,33 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.copied_text.none": (
         "Nothing that the model wrote stands word for word in the training data: 0 of "
-        "{copied_of:n} tokens in {samples:n} samples (stretches of {copied_shortest:n} tokens or "
+        "{copied_of:n} tokens (samples: {samples:n}; stretches of {copied_shortest:n} tokens or "
         "more; {copied_searched:n} training tokens searched).",
         "Nada de lo que el modelo escribió está palabra por palabra en los datos de entrenamiento: "
-        "0 de {copied_of:n} tokens en {samples:n} muestras (tramos de {copied_shortest:n} tokens o "
+        "0 de {copied_of:n} tokens (muestras: {samples:n}; tramos de {copied_shortest:n} tokens o "
         "más; se buscó en {copied_searched:n} tokens de entrenamiento).",
     ),
     "report.copied_text.some": (
         "Of what the model wrote, {part:pct1} stands word for word in the training data: "
-        "{copied_tokens:n} of {copied_of:n} tokens in {samples:n} samples (stretches of "
+        "{copied_tokens:n} of {copied_of:n} tokens (samples: {samples:n}; stretches of "
         "{copied_shortest:n} tokens or more; {copied_searched:n} training tokens searched). The "
         "longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
         "De lo que el modelo escribió, el {part:pct1} está palabra por palabra en los datos de "
-        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens en {samples:n} muestras (tramos "
+        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens (muestras: {samples:n}; tramos "
         "de {copied_shortest:n} tokens o más; se buscó en {copied_searched:n} tokens de "
         "entrenamiento). El más largo tiene {copied_longest:n} tokens (paso "
         "{copied_longest_step:n}).",
     ),
     "report.copied_text.more": (
-        "The model recites: {part:pct1} of what it wrote stands word for word in the training data "
-        "({copied_tokens:n} of {copied_of:n} tokens, in {copied_samples:n} of {samples:n} samples; "
-        "stretches of {copied_shortest:n} tokens or more; {copied_searched:n} training tokens "
-        "searched). The longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
-        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los datos "
-        "de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens, en {copied_samples:n} de "
-        "{samples:n} muestras; tramos de {copied_shortest:n} tokens o más; se buscó en "
-        "{copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
+        "The model recites: {part:pct1} of what it wrote stands word for word in the training "
+        "data ({copied_tokens:n} of {copied_of:n} tokens; samples: {copied_samples:n} of "
+        "{samples:n}; stretches of {copied_shortest:n} tokens or more; {copied_searched:n} "
+        "training tokens searched). The longest has {copied_longest:n} tokens (step "
+        "{copied_longest_step:n}).",
+        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los "
+        "datos de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens; muestras: "
+        "{copied_samples:n} de {samples:n}; tramos de {copied_shortest:n} tokens o más; se buscó "
+        "en {copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
         "tokens (paso {copied_longest_step:n}).",
     ),
     "report.copied_text.chance": (
@@ -1005,6 +1008,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.unknown.other_runs": (
         "How the other runs in this file went: only the first is read.",
         "Cómo fueron las otras ejecuciones de este archivo: solo se lee la primera.",
+    ),
+    "report.unknown.other_files": (
+        "What the other event files of this folder hold, of this run or of others: one file is "
+        "read.",
+        "Qué contienen los otros archivos de eventos de esta carpeta, de esta ejecución o de "
+        "otras: solo se lee uno.",
     ),
     "report.unknown.seed": (
         "How another random seed would have come out: one run does not tell.",
