@@ -97,7 +97,7 @@ class File:
     def train_level(self, step: int) -> float:
         """The training loss at an evaluation: its own, else the median of the rows up to it."""
         row = next(r for s, _, r in self.val if s == step)
-        if isinstance(row.get("train_loss"), float):
+        if isinstance(row.get("train_loss"), float) and "event" in row:
             return row["train_loss"]
         before = [v for s, v, _ in self.train if s <= step] or [self.train[0][1]]
         return median(before[-self.width :])

@@ -358,3 +358,15 @@ def test_one_of_a_thing_is_no_plural() -> None:
     )
     found = {key: pair for key, pair in WORDS.items() for text in pair if plural.search(text)}
     assert found == {}
+
+
+def test_one_odd_batch_at_an_evaluation_hides_no_overfitting(tmp_path: Path) -> None:
+    """Training and validation loss in the same rows, the first of single batches."""
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        rows = [
+            [s, 1 + falling(s, 600, 2, 0) + random.normal(0, 0.2), 2 + abs(s - 600) / 600]
+            for s in range(10, 2001, 10)
+        ]
+        made = report(csv_file(tmp_path / f"{seed}.csv", "step,train_loss,val_loss", rows))
+        assert made.analysis.verdict["id"] == "overfitted", seed

@@ -164,8 +164,11 @@ def best_step(log: Log, val: Curve) -> Finding | None:
 
 
 def train_level(log: Log, train: Curve, at: Record) -> float | None:
-    """Training loss at an evaluation: measured with it, else of the rows logged up to there."""
-    exact = at.number("train_loss")
+    """Training loss at an evaluation: measured with it, else of the rows logged up to there.
+
+    In the rows of other tools it is that of a single batch, or stands among the rows anyway.
+    """
+    exact = at.number("train_loss") if log.format == "yunque" else None
     if exact is not None or not len(train.values):
         return exact
     index = int(np.searchsorted(train.steps, at.step, side="right"))
