@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from yunque.assemble.calibration import calibrate
-from yunque.assemble.planning import PEFT_BYTES, job_of, planned_recipe, precision_on
+from yunque.assemble.planning import job_of, planned_recipe, precision_on, with_libraries
 from yunque.config import (
     AdaptConfig,
     MachineConfig,
@@ -301,11 +301,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     outcomes, inside, burst = [], 0, 0
     for row in (row for row in rows if "case" in row):
         timed = row["updates"] == TIME_UPDATES
-        machine = machines["time" if timed else "memory"]
-        if row["method"] in ("lora", "qlora"):
-            taken = machine.base_memory + PEFT_BYTES
-            machine = dataclasses.replace(machine, base_memory=taken)
-        plan = plan_run(job_from(row), machine, Correction())
+        job = job_from(row)
+        machine = with_libraries(machines["time" if timed else "memory"], job)
+        plan = plan_run(job, machine, Correction())
         seconds, memory = statistics.median(row["seconds"]), row["memory"]
         times_4 = 16 * count_parameters(plan.job.shape).total
         off = math.log(plan.peak.value / memory)

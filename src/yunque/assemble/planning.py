@@ -54,7 +54,9 @@ LATER_BYTES = 16_000_000
 """What the program itself takes on a CPU between its first update and the last: the code of
 kernels, the log, saving. Measured (docs/lab-notes.md)."""
 PEFT_BYTES = 97_000_000
-"""What PEFT and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
+"""What PEFT and what it imports, bitsandbytes too, take on a CPU. Measured (docs/lab-notes.md)."""
+BITSANDBYTES_BYTES = 65_000_000
+"""What bitsandbytes and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
 LEAST_STEPS = 5
 """Updates of a run from which a forecast is corrected."""
 
@@ -143,9 +145,7 @@ def plan(
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
     job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
-    if job.adapted and machine.kind == "cpu":
-        taken = machine.base_memory + PEFT_BYTES
-        machine = dataclasses.replace(machine, base_memory=taken)
+    machine = with_libraries(machine, job)
     chosen = None
     if whole.machine.memory:
         from yunque.weights.folder import parse_size
@@ -180,6 +180,15 @@ def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str
         tuned = finetune_recipe(text, method)
         whole = dataclasses.replace(tuned, base=base or tuned.base)
     return whole
+
+
+def with_libraries(machine: Machine, job: Workload) -> Machine:
+    """The machine, of whose memory the libraries that a job imports take their part (CPU)."""
+    eight_bits = job.optim.optimizer == "adamw8bit"
+    more = PEFT_BYTES if job.adapted else BITSANDBYTES_BYTES if eight_bits else 0
+    if machine.kind != "cpu":
+        return machine
+    return dataclasses.replace(machine, base_memory=machine.base_memory + more)
 
 
 def precision_on(machine: Machine, asked: MachineConfig) -> str:
