@@ -580,9 +580,9 @@ class Run:
             way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
             raise InputError(
                 f"memory is {asked!r}: even one row of {chosen.job.row_length} tokens with "
-                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, of which the "
-                f"weights {chosen.memory.weights / 1e9:.2f} and the program itself "
-                f"{base / 1e9:.2f}. {way}"
+                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, perhaps up to "
+                f"{chosen.most / 1e9:.2f}; the weights are {chosen.memory.weights / 1e9:.2f} of "
+                f"it and the program itself {base / 1e9:.2f}. {way}"
             )
         return chosen
 

@@ -179,6 +179,7 @@ def fit_lines(chosen: Fit, lang: str) -> list[str]:
     )
     words = {
         "need": number(chosen.memory.total / 1e9, lang, 2),
+        "most": number(chosen.most / 1e9, lang, 2),
         "budget": number(chosen.budget / 1e9, lang, 2),
     }
     key = "plan.fit_memory" if chosen.fits else "plan.fit_none"

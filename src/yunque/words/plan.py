@@ -244,8 +244,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Esa ley se midió a partir de 44 millones de parámetros; aquí es una guía aproximada.",
     ),
     "plan.fit_memory": (
-        "Memory: {need} of {budget} GB by arithmetic (the most in GB: {parts}).",
-        "Memoria: {need} de {budget} GB según el cálculo (lo que más, en GB: {parts}).",
+        "Memory: {need} GB by arithmetic, at most {most}, of {budget} GB (the largest: {parts}).",
+        "Memoria: {need} GB según el cálculo, {most} como mucho, de {budget} GB (lo mayor: {parts}).",
     ),
     "plan.fit_rows": (
         "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
@@ -273,10 +273,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "largas se parten en trozos.",
     ),
     "plan.fit_none": (
-        "Not even the smallest way to train it fits: {need} of {budget} GB by arithmetic (the most "
-        "in GB: {parts}).",
-        "No cabe ni la manera más pequeña de entrenarlo: {need} de {budget} GB según el cálculo "
-        "(lo que más, en GB: {parts}).",
+        "Not even the smallest way to train it is sure to fit into {budget} GB: {need} GB by "
+        "arithmetic, at most {most} (the largest: {parts}).",
+        "Ni la manera más pequeña de entrenarlo cabe con seguridad en {budget} GB: {need} GB según "
+        "el cálculo, {most} como mucho (lo mayor: {parts}).",
     ),
     "plan.before": (
         "Forecast: {time} ({low} to {high}), memory {peak}, disk {disk}.",
