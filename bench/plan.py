@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from yunque.assemble.calibration import calibrate
-from yunque.assemble.planning import job_of, planned_recipe, precision_on, with_libraries
+from yunque.assemble.planning import job_of, library_bytes, planned_recipe, precision_on
 from yunque.config import (
     AdaptConfig,
     MachineConfig,
@@ -302,7 +302,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     for row in (row for row in rows if "case" in row):
         timed = row["updates"] == TIME_UPDATES
         job = job_from(row)
-        machine = with_libraries(machines["time" if timed else "memory"], job)
+        machine = machines["time" if timed else "memory"]
+        taken = machine.base_memory + library_bytes(job)
+        machine = dataclasses.replace(machine, base_memory=taken)
         plan = plan_run(job, machine, Correction())
         seconds, memory = statistics.median(row["seconds"]), row["memory"]
         times_4 = 16 * count_parameters(plan.job.shape).total

@@ -145,7 +145,8 @@ def plan(
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
     job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
-    machine = with_libraries(machine, job)
+    taken = machine.base_memory + library_bytes(job)
+    machine = dataclasses.replace(machine, base_memory=taken)
     chosen = None
     if whole.machine.memory:
         from yunque.weights.folder import parse_size
@@ -182,13 +183,13 @@ def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str
     return whole
 
 
-def with_libraries(machine: Machine, job: Workload) -> Machine:
-    """The machine, of whose memory the libraries that a job imports take their part (CPU)."""
-    eight_bits = job.optim.optimizer == "adamw8bit"
-    more = PEFT_BYTES if job.adapted else BITSANDBYTES_BYTES if eight_bits else 0
-    if machine.kind != "cpu":
-        return machine
-    return dataclasses.replace(machine, base_memory=machine.base_memory + more)
+def library_bytes(job: Workload) -> int:
+    """What the libraries take that this job imports beyond those of every run; on a CPU."""
+    if job.device != "cpu":
+        return 0
+    if job.adapted:
+        return PEFT_BYTES
+    return BITSANDBYTES_BYTES if job.optim.optimizer == "adamw8bit" else 0
 
 
 def precision_on(machine: Machine, asked: MachineConfig) -> str:

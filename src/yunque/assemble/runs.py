@@ -22,7 +22,7 @@ from yunque.assemble.demo import tutor_items, tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam, read_exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
-from yunque.assemble.planning import forecast_run, learn, told
+from yunque.assemble.planning import LATER_BYTES, forecast_run, learn, library_bytes, told
 from yunque.assemble.recipes import (
     FINETUNE_RATES,
     HIGHEST_RATES,
@@ -572,8 +572,11 @@ class Run:
                 "known exactly. Leave memory out, and set micro_batch_size."
             )
         budget = where.device_bytes() if asked == "auto" else parse_size(asked)
-        base = CUDA_CONTEXT if where.device.type == "cuda" else where.resident_bytes() or 0
         job = self.workload(recipe, packs(recipe, self.data))
+        base = CUDA_CONTEXT
+        if where.device.type == "cpu":
+            # What the libraries take that are not loaded yet, and the program once it trains.
+            base = (where.resident_bytes() or 0) + library_bytes(job) + LATER_BYTES
         chosen = fit(job, budget, base)
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []

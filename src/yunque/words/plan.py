@@ -245,7 +245,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.fit_memory": (
         "Memory: {need} GB by arithmetic, at most {most}, of {budget} GB (the largest: {parts}).",
-        "Memoria: {need} GB según el cálculo, {most} como mucho, de {budget} GB (lo mayor: {parts}).",
+        "Memoria: {need} GB según el cálculo, hasta {most}, de {budget} GB (lo mayor: {parts}).",
     ),
     "plan.fit_rows": (
         "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
