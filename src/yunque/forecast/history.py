@@ -84,6 +84,8 @@ def correction(
     memory_factor, memory_around = drawn(
         [o.memory / o.forecast_memory for o in here], memory_spread
     )
+    # Never narrower than before: past runs do not tell how the heap takes another shape.
+    memory_around = max(memory_around, memory_spread)
     return Correction(time_factor, memory_factor, time_spread, memory_around, len(here))
 
 
