@@ -218,7 +218,7 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
     text: Path, tmp_path: Path, number: int, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    long = [*SMALL, "--steps", "400", "--eval-every", "200"]
+    long = [*SMALL, "--steps", "160", "--eval-every", "80"]
     words = [sys.executable, "-m", "yunque.cli", "pretrain", str(text), "--out", str(folder), *long]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     log = folder / "log.jsonl"
