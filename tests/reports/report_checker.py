@@ -86,19 +86,18 @@ class File:
         """The value at a step."""
         return next(v for s, v, _ in series if s == step)
 
-    def smooth(self) -> list[float]:
-        """The running median of the training loss, narrower at the ends."""
-        values = [v for _, v, _ in self.train]
-        if self.width < 3 or len(values) < self.width:
-            return values
-        n, half = len(values), self.width // 2
+    def smooth(self, series: list[tuple[int, float, Row]] | None = None) -> list[float]:
+        """The running median of a series, narrower at the ends; of the training loss by default."""
+        values = [v for _, v, _ in (self.train if series is None else series)]
+        n = len(values)
+        half = min(101, 2 * (n // 20) + 1) // 2
         reach = [min(half, i, n - 1 - i) for i in range(n)]
         return [median(values[i - r : i + r + 1]) for i, r in enumerate(reach)]
 
     def train_level(self, step: int) -> float:
         """The training loss at an evaluation: its own, else the median of the rows up to it."""
         row = next(r for s, _, r in self.val if s == step)
-        if isinstance(row.get("train_loss"), float):
+        if isinstance(row.get("train_loss"), float) and "event" in row:
             return row["train_loss"]
         before = [v for s, v, _ in self.train if s <= step] or [self.train[0][1]]
         return median(before[-self.width :])
@@ -231,12 +230,17 @@ def still_improving(f: File, n: Row) -> Row:
             "loss": fmean(early),
             "best": fmean(late),
             "best_step": values[-1][0],
-            "part": (fmean(early) - fmean(late)) / (level[0] - min(level)),
+            "part": (fmean(early) - fmean(late)) / height(level),
         }
     step, best = lowest(values)
     fall = quarter[1] - best
-    part = fall / (values[0][1] - best)
+    part = fall / height([v for _, v, _ in values])
     return {"step": quarter[0], "loss": quarter[1], "best_step": step, "best": best, "part": part}
+
+
+def height(values: list[float]) -> float:
+    """The highest value before the lowest one, above it."""
+    return max(values[: values.index(min(values)) + 1]) - min(values)
 
 
 def plateau(f: File, n: Row) -> Row:
@@ -249,6 +253,7 @@ def plateau(f: File, n: Row) -> Row:
         "part": (last - n["step"]) / last,
         "early": median(tail[:half]),
         "late": median(tail[half:]),
+        "won": height(f.smooth(values)),
     }
 
 
@@ -286,12 +291,28 @@ def passes(f: File, n: Row) -> Row:
     return {key: value for key, value in found.items() if key in n}
 
 
+def usual(series: list[tuple[int, float, Row]], n: Row) -> float:
+    """The higher of the medians before and after a spike, of 3, 7, 15 or 31 rows as is said."""
+    values = [v for _, v, _ in series]
+    at = next(i for i, (step, _, _) in enumerate(series) if step == n["step"])
+    tries = [
+        max(median(values[at - k : at]), median(values[at + 1 : at + 1 + k]))
+        for k in (3, 7, 15, 31)
+        if k <= at < len(values) - k
+    ]
+    return min(tries, key=lambda one: abs(one - n["around"]))
+
+
 def spike(f: File, n: Row) -> Row:
-    return {"loss": f.at(f.train, n["step"]), **rows_read(f, n, "loss_spike")}
+    loss, around = f.at(f.train, n["step"]), usual(f.train, n)
+    assert loss > around
+    return {"loss": loss, "around": around, **rows_read(f, n, "loss_spike")}
 
 
 def gradient_spike(f: File, n: Row) -> Row:
-    return {"norm": f.at(f.norms, n["step"]), **rows_read(f, n, "gradient_spike")}
+    norm, around = f.at(f.norms, n["step"]), usual([r for r in f.norms if r[1] > 0], n)
+    assert norm >= 2.5 * around
+    return {"norm": norm, "around": around, **rows_read(f, n, "gradient_spike")}
 
 
 def rows_read(f: File, n: Row, id: str) -> Row:
@@ -325,7 +346,10 @@ File.peak_close = peak_close  # type: ignore[attr-defined]
 
 def rate_zero(f: File, n: Row) -> Row:
     zero = [s for s, v, _ in f.rates if v == 0]
-    found = {"rows": len(zero), "step": zero[0], "last_step": f.rates[-1][0]}
+    if "part" in n:  # Those at the end alone: a warm-up may begin at 0.
+        zero = [s for s in zero if s > max(s for s, v, _ in f.rates if v != 0)]
+    found: Row = {"rows": len(zero), "step": zero[0], "last_step": f.rates[-1][0]}
+    found["part"] = (f.rates[-1][0] - zero[0]) / (f.rates[-1][0] - f.rates[0][0])
     # The sentence says "was 0": that is the value of these rows.
     return {key: value for key, value in found.items() if key in n} | {"rate": min(zero and [0])}
 
@@ -372,7 +396,18 @@ def start_loss(f: File, n: Row) -> Row:
 
 
 def comparable(f: File, n: Row) -> Row:
-    return {"val": f.at(f.val, n["step"]), "evals": len(f.val)}
+    if "ratio" not in n:
+        return {"val": f.val[0][1], "train": f.train[0][1], "train_step": f.train[0][0]}
+    reach = max(2, min(10, len(f.train) // (2 * len(f.val))))
+    ratios = []
+    for step, value, _ in f.val:  # Against the training rows on both sides of the evaluation.
+        before = [v for s, v, _ in f.train if s < step][-reach:]
+        after = [v for s, v, _ in f.train if s >= step][:reach]
+        level = median(before + after)
+        ratios.append(level / value)
+    later = ratios[len(ratios) // 10 :]
+    assert min(later) > 1
+    return {"val": f.val[-1][1], "evals": len(f.val), "train": level, "ratio": median(later)}
 
 
 def chance(lost: int, gained: int) -> float:
@@ -424,7 +459,12 @@ def worse(f: File, n: Row) -> Row:
 
 def speed(f: File, n: Row) -> Row:
     rates = [r["tokens_per_second"] for r in f.rows.values() if "tokens_per_second" in r]
-    return {"tokens_per_second": median(rates)}
+    late = len(rates) // 4
+    return {
+        "tokens_per_second": median(rates),
+        "early": median(rates[:-late]),
+        "late": median(rates[-late:]),
+    }
 
 
 def memory(f: File, n: Row) -> Row:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from yunque.reports.beginning import worse_than_base
 from yunque.reports.consistency import (
     abnormal_start_loss,
     epoch_staircase,
@@ -20,7 +21,7 @@ from yunque.reports.consistency import (
     resumed_run,
     validation_doubtful,
 )
-from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
+from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell, whole_fall
 from yunque.reports.exams import (
     best_kept,
     exam_better,
@@ -52,9 +53,8 @@ from yunque.reports.findings import (
     stop_point,
     throughput,
     too_short_to_judge,
-    worse_than_base,
 )
-from yunque.reports.log import Log
+from yunque.reports.log import Log, Record
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.reports.yardsticks import copied_text, ngram_yardstick
@@ -88,7 +88,7 @@ def analyse(log: Log) -> Analysis:
     # The loss of a reinforcement trainer need not fall, and its rise is no failure.
     silent = short is not None or log.objective == "reinforcement"
     onset = None if silent else divergence_onset(train)
-    idle = learning_rate_zero(rates)
+    idle = learning_rate_zero(rates, train)
     still_born = idle is not None and idle.severity == "problem"
     over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
@@ -154,7 +154,8 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
     losses, lowest = train.values, train.lowest if len(train.values) else 0
     # Our own log has a row for each update; elsewhere a row may stand for many.
     mean = float(losses.mean()) if log.format == "yunque" and len(losses) else log.mean_train_loss
-    steps = log.total_steps if log.total_steps is not None else last.step if last else None
+    steps = last.step if last and not log.counted else None
+    steps = log.total_steps if log.total_steps is not None else steps
     return {
         "steps": steps,
         "epochs": log.epochs
@@ -170,7 +171,7 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
         "best_val_loss": float(val.values[val.lowest]) if len(val.values) else None,
         "best_val_step": val.rows[val.lowest].step if len(val.values) else None,
         "last_val_loss": float(val.values[-1]) if len(val.values) else None,
-        "loss_rows": sum("train_loss" in row.values for row in log.steps),
+        "loss_rows": sum(isinstance(r.values.get("train_loss"), int | float) for r in log.steps),
         "eval_rows": sum("val_loss" in row.values for row in log.evals) or len(log.evals),
         "non_finite_rows": sum(bool(row.non_finite) for row in rows),
     }
@@ -248,7 +249,8 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     | exam better (no exam in pairs: validation), a tenth of the fall    | undertrained  |
     |   in the last quarter                                              |               |
     | exam better (no exam in pairs: validation)                         | worked        |
-    | anything else: nothing held out shows an improvement               | cannot_tell   |
+    | anything else: nothing held out shows an improvement, or the last  | cannot_tell   |
+    |   validation loss is NaN or infinite                               |               |
     """
     has = analysis.finding
     first = float(val.values[0]) if len(val.values) else math.nan
@@ -256,7 +258,9 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     # A fifth of the loss is beyond the noise of any mean over a fixed set, however few the points.
     # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
     luck = val.noise * math.sqrt(2 * math.log(len(val.values))) if len(val.values) >= 3 else 0.0
-    lower = len(val.values) >= 2 and (val.moved(first - best - luck) or first - best > 0.2 * first)
+    lower = len(val.values) >= 2 and (
+        val.moved(first - best - luck) or first - best > 0.2 * abs(first)
+    )
     better, worse = exam_better(log), has("worse_than_base")
     held = last_paired(log) is not None
     # Where the exam was not compared in pairs, the finding decides alone, as far as nothing says
@@ -264,12 +268,11 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     failed = worse is not None and worse.severity == "problem" and not (held and better)
     # What is wanted of a model is in its exam: where one was compared in pairs, a lower validation
     # loss does not stand for it.
-    improved = better or (lower and not held)
+    improved = better or (lower and not held and not ends_broken(log.evals, "val_loss", 1))
     saved = bool(log.kept) or bool(log.kept_step)
     flat = len(train.values) >= 8 and not fell(train, 3.0)
     still = has("still_improving")
-    last_rows = log.steps[-3:]
-    broken = bool(last_rows) and all("train_loss" in row.non_finite for row in last_rows)
+    broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
     if has("diverged") or broken:
         id = "diverged"
@@ -291,6 +294,12 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "cannot_tell"
     sentences = [tell(f"report.verdict.{id}"), *verdict_reasons(log, analysis, val, id, lower)]
     return {"id": id, "text": joined([*sentences, *exam_reasons(log)])}
+
+
+def ends_broken(rows: tuple[Record, ...], name: str, last: int = 3) -> bool:
+    """Whether the last values of the log are all NaN or infinite. Not every row need have one."""
+    held = [row for row in rows if name in row.values][-last:]
+    return bool(held) and all(name in row.non_finite for row in held)
 
 
 def exam_reasons(log: Log) -> list[Text]:
@@ -316,17 +325,29 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
     losses = {"first": first, "last": facts["last_train_loss"]}
     if diverge:
         return [tell("report.verdict.diverged_why", **diverge.numbers)]
+    broken = ends_broken(log.steps, "train_loss") or ends_broken(log.evals, "val_loss", 1)
+    if broken and (bad := has("non_finite")) and id in ("diverged", "cannot_tell"):
+        return [tell("report.verdict.not_finite_why", step=bad.numbers["step"])]
+    objective = has("not_a_loss_objective")
+    if objective and log.objective == "reinforcement":
+        return [objective.text]
+    case = ""
     if id in ("worked", "undertrained") and lower:
-        numbers = {"first": float(val.values[0]), "best": facts["best_val_loss"]}
-        case = "kept" if over and log.kept else "val"
+        rise = float(val.values[-1] - val.values[val.lowest])
+        rose = val.moved(rise) and rise > SMALL_SHARE * whole_fall(val.values)
+        case = "kept" if over and log.kept else "rose" if rose and not log.kept else "val"
+    elif id == "cannot_tell" and len(val.values) >= 3 and not lower and not sat(log) and not over:
+        case = "unsure"
+    if case and not (case == "unsure" and has("too_short_to_judge")):
         return [
             tell(
                 f"report.verdict.{case}_why",
+                first=float(val.values[0]),
+                best=facts["best_val_loss"],
                 step=facts["best_val_step"],
                 last=facts["last_val_loss"],
                 last_step=val.rows[-1].step,
                 kept=log.kept,
-                **numbers,
             )
         ]
     if over:
@@ -350,6 +371,7 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
         "generalisation": facts["best_val_loss"] is None,
         "quality": not log.exams,
         "end": early,
+        f"updates_{log.counted}": bool(log.counted) and facts["steps"] is None,
         "unit": log.format != "yunque" and losses and log.objective == "prediction",
         "learning_rate": losses and "learning_rate" not in kinds,
         "grad_norm": losses and "grad_norm" not in kinds,
@@ -359,6 +381,7 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
         "labels": losses and not log.exams,
         "copied_text": bool(log.samples) and copied_text(log) is None,
         "other_runs": bool(log.other_runs),
+        "other_files": bool(log.other_files),
         "seed": True,
     }
     return [

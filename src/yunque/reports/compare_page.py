@@ -122,7 +122,8 @@ def markdown(made: Comparison, lang: str) -> str:
     lines += [f"## {say('compare.claims', lang)}", ""]
     for one in made.claims:
         proof = [
-            f"{plain(e['run'])} {e['row']} `{plain(e['field'])}` {e['value']}" for e in one.evidence
+            f"{plain(e['run'])} {e['row']} {plain(e['field'])} {plain(str(e['value']))}"
+            for e in one.evidence
         ]
         row = say("report.evidence.row", lang)
         lines.append(f"- {plain(one.text[lang])} ({row}: {'; '.join(proof)})")

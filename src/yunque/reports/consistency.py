@@ -27,7 +27,7 @@ FEW_TOKENS = 1000
 PACKED = 0.7
 """Of the parameters that a model's name promises. A 4-bit layer keeps two weights in a byte: a
 count of its bytes finds half of them, and a base with its embeddings 52 to 60 %."""
-HIGHER = ("accuracy", "acc", "f1", "rouge", "bleu", "exact", "em", "score", "chrf", "meteor")
+HIGHER = re.compile(r"accurac(y|ies)|acc\d*|f1|rouge\w*|s?bleu\d*|exact|em|score|chrf\w*|meteor")
 LOWER = ("wer", "cer", "error")
 
 
@@ -103,6 +103,9 @@ def log_incomplete(log: Log, facts: dict[str, Any]) -> Finding | None:
     if not done or not asked or done >= 0.99 * asked or not rows:
         return None
     last = max(rows, key=lambda row: row.step)
+    steps = sorted({row.step for row in log.steps or log.evals})
+    if log.total_steps is None and done + max(np.diff(steps), default=0) >= asked:
+        return None  # The next row of the log would have come after the end.
     return make(
         "log_incomplete",
         "warning" if done < 0.5 * asked else "info",
@@ -189,6 +192,8 @@ def log_inconsistent(log: Log, facts: dict[str, Any]) -> Finding | None:
         mean, rows_mean = log.mean_train_loss, mean_of_rows(log, steps)
         if mean and rows_mean and abs(mean - rows_mean) > 0.05 * rows_mean:
             add("mean", [(summary, "train_loss")], mean=mean, rows_mean=rows_mean)
+    if log.unread:
+        add("unread", [], unread=log.unread)
     if log.order.unsorted:
         add("unsorted", [], unsorted=log.order.unsorted)
     if log.order.repeated and not log.order.resumed:
@@ -286,9 +291,7 @@ def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
     if not len(train.values) or log.objective != "prediction":
         return None
     first, row = float(train.values[0]), train.rows[0]
-    size = log.settings.get("vocabulary_size")
-    vocabulary = size if isinstance(size, int) and size > 1 else LARGEST_VOCABULARY
-    blind = math.log(vocabulary)
+    blind = math.log(LARGEST_VOCABULARY)
     zeros = min(3, len(train.values))
     if zeros == 3 and not np.any(train.values[:zeros]):
         return make(
@@ -308,7 +311,7 @@ def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
         step=row.step,
         loss=first,
         blind=blind,
-        vocabulary=vocabulary,
+        vocabulary=LARGEST_VOCABULARY,
     )
 
 
@@ -364,7 +367,7 @@ def metric_disagrees_with_loss(log: Log, val: Curve) -> Finding | None:
     names = {name for row in log.evals for name in row.values}
     for name in sorted(names):
         words = name.lower().replace("/", "_").replace("-", "_").split("_")
-        up = any(word.startswith(HIGHER) for word in words)
+        up = any(HIGHER.fullmatch(word) for word in words)
         if not up and not set(words) & set(LOWER):
             continue
         metric = curve(log.evals, name)

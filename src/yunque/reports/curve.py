@@ -136,6 +136,11 @@ def smoothed(values: np.ndarray, spread: float) -> np.ndarray:
     return best
 
 
+def whole_fall(values: np.ndarray) -> float:
+    """How far the values fell to their lowest, from the highest before it (not from the first)."""
+    return float(np.max(values[: int(np.argmin(values)) + 1]) - np.min(values))
+
+
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:
     """Whether the curve ends below its start by more than so many deviations of the noise.
 

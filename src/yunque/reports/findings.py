@@ -9,16 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell
-from yunque.reports.exams import (
-    best_kept,
-    exam_change,
-    exam_numbers,
-    exam_score,
-    last_paired,
-    paired_numbers,
-    sat,
-)
+from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell, whole_fall
 from yunque.reports.log import Log, Record, whole
 from yunque.reports.trend import ahead, as_good_as_the_best
 from yunque.words.report import WORDS, tell
@@ -153,7 +144,7 @@ def best_step(log: Log, val: Curve) -> Finding | None:
     early = log.stop is not None and log.stop.values.get("reason") == "early_stopping"
     case = "alone"
     if log.kept:
-        case = "stopped_early" if early else "kept"
+        case = "stopped_early" if early and row.step != last.step else "kept"
     other = log.kept_step is not None and log.kept_step != row.step
     by_exam: dict[str, Any] = {"kept_step": log.kept_step} if other else {}
     return make(
@@ -173,8 +164,11 @@ def best_step(log: Log, val: Curve) -> Finding | None:
 
 
 def train_level(log: Log, train: Curve, at: Record) -> float | None:
-    """Training loss at an evaluation: measured with it, else of the rows logged up to there."""
-    exact = at.number("train_loss")
+    """Training loss at an evaluation: measured with it, else of the rows logged up to there.
+
+    In the rows of other tools it is that of a single batch, or stands among the rows anyway.
+    """
+    exact = at.number("train_loss") if log.format == "yunque" else None
     if exact is not None or not len(train.values):
         return exact
     index = int(np.searchsorted(train.steps, at.step, side="right"))
@@ -247,8 +241,10 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
     else:
         return None
     row = c.rows[at]
-    end = max(r.step for r in (*log.steps, *log.evals))
-    saved = 1 - row.step / end if end else 0.0
+    steps = [r.step for r in (*log.steps, *log.evals)]
+    # What is counted in epochs or rows may begin at 0, and the first of them was trained too.
+    before, end = (1 - min(steps) if log.counted else 0), max(steps)
+    saved = 1 - (row.step + before) / (end + before) if end else 0.0
     return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
 
 
@@ -318,13 +314,13 @@ def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding 
     at = int(np.searchsorted(c.steps, begin, side="right")) - 1
     if held_out:
         fall, points = float(val.values[at] - val.values[val.lowest]), 1.0
-        won = float(val.values[0] - val.values[val.lowest])
+        won = whole_fall(val.values)
     else:
         # The means of the third and the last quarter: each worth half its number of points.
         early, late = c.values[2 * at - len(c.values) : at], c.values[at:]
         fall, points = float(early.mean() - late.mean()), len(late) / 2
-        won = float(c.smooth[0] - c.smooth.min())
-    if not c.moved(fall, points) or fall < SMALL_SHARE * won:
+        won = whole_fall(c.smooth)
+    if not won or not c.moved(fall, points) or fall < SMALL_SHARE * won:
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
     told = ahead(c.steps, c.values, c.noise, points)
@@ -354,7 +350,7 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
     n = len(c.values)
     if n < 12 or not fell(c):
         return None
-    won = float(c.smooth[0] - c.smooth.min())
+    won = whole_fall(c.smooth)
     first = c.steps[0] + 0.75 * (c.steps[-1] - c.steps[0])
     for begin in sorted({int(i) for i in np.linspace(n // 20, n - 8, 80)}):
         if c.steps[begin] > first:
@@ -390,9 +386,11 @@ def plateau(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
 
 
 def no_validation(log: Log, train: Curve) -> Finding | None:
-    """No loss on text that was held out."""
-    if any(row.values.get("val_loss") is not None for row in log.evals) or not any(
-        "train_loss" in row.values for row in log.steps
+    """No loss on text that was held out. The loss of reinforcement would not say more of it."""
+    if (
+        log.objective == "reinforcement"
+        or any(row.values.get("val_loss") is not None for row in log.evals)
+        or not any("train_loss" in row.values for row in log.steps)
     ):
         return None
     rows = [(train.rows[-1], "train_loss")] if train.rows else []
@@ -402,12 +400,12 @@ def no_validation(log: Log, train: Curve) -> Finding | None:
 def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool) -> Finding | None:
     """Many passes over the same data: nothing held out, or a training loss that came near zero."""
     passes = facts["epochs"]
-    if passes is None or passes <= FREE_PASSES or not train.rows or short:
+    if passes is None or passes <= FREE_PASSES or short or not fell(train):
         return None
     first, last = train.rows[0], train.rows[-1]
     level = float(np.median(train.values[-max(3, len(train.values) // 10) :]))
     first_loss = float(train.values[0])
-    near_zero = level < 0.1 * first_loss and passes >= 10
+    near_zero = abs(level) < 0.1 * first_loss and passes >= 10
     held_out = facts["best_val_loss"] is not None
     if held_out and not near_zero:
         return None
@@ -421,6 +419,7 @@ def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool
         known |= {"parameters": weights, "each": weights / size}
         proof += evidence((log.start, "parameters"))
     case = "held_out" if held_out else "examples" if log.examples else ""
+    case = case if near_zero else "possible"
     return make(
         "memorisation_risk",
         "warning" if held_out or not near_zero else "problem",
@@ -441,95 +440,6 @@ def data_repeated(train: Curve, facts: dict[str, Any], risk: Finding | None) -> 
         return None
     row = train.rows[-1]
     return make("data_repeated", "info", evidence((row, "epoch")), passes=passes, free=FREE_PASSES)
-
-
-def worse_than_base(log: Log, val: Curve) -> Finding | None:
-    """The run ended worse than it began, or nothing that it made was better than its beginning.
-
-    The exam decides by its paired test, where that was made; where it shows no difference, or was
-    not made, the plain figures of the exam and the validation loss do.
-    """
-    held = last_paired(log)
-    if held is not None and held.verdict == "worse":
-        names = ("right", "total", "lost", "gained", "p_value", "verdict")
-        case, also, more = "paired", "", dict[str, Any]()
-        kept = best_kept(log)
-        if kept is not None:
-            also = f"report.worse_than_base.kept_{'other' if kept.step else 'first'}"
-            more = exam_numbers("kept", kept)
-        return make(
-            "worse_than_base",
-            "problem",
-            evidence((held.base, "right"), *[(held.row, name) for name in names]),
-            case=case,
-            also=also,
-            **paired_numbers(held),
-            **more,
-        )
-    if log.kept_step == 0 and (found := nothing_better(log)) is not None:
-        return found
-    change = exam_change(log)
-    if held is not None and held.verdict == "better":
-        return None
-    if held is not None or change is None or change[0].step != 0 or change[2] > -2:
-        rise = float(val.values[-1] - val.values[0]) if len(val.values) >= 4 else 0.0
-        if rise <= 0 or val.steps[0] > 0 or not val.moved(rise) or log.kept:
-            return None
-        return make(
-            "worse_than_base",
-            "problem",
-            evidence((val.rows[0], "val_loss"), (val.rows[-1], "val_loss")),
-            case="loss",
-            first=float(val.values[0]),
-            last=float(val.values[-1]),
-            last_step=val.rows[-1].step,
-        )
-    first, last, _ = change
-    return make(
-        "worse_than_base",
-        "problem",
-        evidence((first, "right"), (first, "total"), (last, "right"), (last, "total")),
-        **exam_numbers("first", first),
-        **exam_numbers("last", last),
-    )
-
-
-def nothing_better(log: Log) -> Finding | None:
-    """`best/` is the model of step 0: no later evaluation was better by what the run watched."""
-    # While the run goes on, something better may still come.
-    severity = "problem" if log.stop is not None else "warning"
-    if log.by_exam:
-        rows = sat(log)
-        return from_exams(rows, severity) if len(rows) > 1 else None
-    name = "val_loss" if any(r.number("val_loss") is not None for r in log.evals) else "train_loss"
-    rows = [row for row in log.evals if row.number(name) is not None]
-    if len(rows) < 2 or rows[0].step != 0:
-        return None
-    low = min(rows[1:], key=lambda row: row.number(name) or 0.0)
-    return make(
-        "worse_than_base",
-        severity,
-        evidence((rows[0], name), (low, name)),
-        case=f"kept_{name}",
-        first=rows[0].number(name),
-        later=len(rows) - 1,
-        low=low.number(name),
-        low_step=low.step,
-    )
-
-
-def from_exams(rows: list[Record], severity: str) -> Finding:
-    """`nothing_better` by the exams."""
-    top = max(rows[1:], key=lambda row: (exam_score(row) or (0, 1))[0])
-    return make(
-        "worse_than_base",
-        severity,
-        evidence((rows[0], "right"), (rows[0], "total"), (top, "right"), (top, "total")),
-        case="kept_exam",
-        later=len(rows) - 1,
-        **exam_numbers("first", rows[0]),
-        **exam_numbers("top", top),
-    )
 
 
 def throughput(log: Log) -> Finding | None:

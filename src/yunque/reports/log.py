@@ -115,6 +115,12 @@ class Log:
     order: Order = field(default_factory=Order)
     other_runs: tuple[str, ...] = ()
     """Further runs in the same file, which this report does not read."""
+    counted: str = ""
+    """What `step` counts where the log has no updates: epochs, rows; empty: updates."""
+    unread: int = 0
+    """Lines of a table that are no rows of it: cut, or with cells that have no name."""
+    other_files: tuple[str, ...] = ()
+    """Further event files beside this one, which this report does not read."""
     objective: str = "prediction"
     """prediction; preference (DPO and its kin); reinforcement (PPO, GRPO …)."""
     recipe: str = ""
@@ -214,25 +220,73 @@ def in_order(log: Log) -> Log:
     """The log with its rows in the order of their steps; `order` says how they stood.
 
     Judged by the rows of each kind alone: a training loss and a validation loss may rightly stand
-    at the same step, and a tool may write them with a lag.
+    at the same step, and a tool may write them with a lag. Which of several runs is read is decided
+    once, for all kinds.
     """
-    groups: dict[frozenset[str], list[Record]] = {}
-    for row in log.steps:
-        groups.setdefault(frozenset(row.values), []).append(row)
-    main = max(groups, key=lambda k: ("train_loss" in k, len(groups[k])), default=None)
-    kept: list[Record] = []
-    order = Order()
-    for keys, rows in groups.items():
-        found, how = ordered(rows)
-        kept += found
-        order = how if keys == main else order
-    held: dict[frozenset[str], list[Record]] = {}
-    for row in log.evals:
-        held.setdefault(frozenset(row.values), []).append(row)
-    told = {keys: ordered(rows) for keys, rows in held.items()}
-    evals = by_step(row for rows, _ in told.values() for row in rows)
-    how = next((how for keys, (_, how) in told.items() if "val_loss" in keys), Order())
-    others = {name: ordered(list(rows))[0] for name, rows in log.other_evals.items()}
-    return replace(
-        log, steps=by_step(kept), evals=evals, other_evals=others, order=order if groups else how
+    groups, held = kinds(log.steps), kinds(log.evals)
+    first = groups or held
+    main = max(
+        first,
+        key=lambda k: (bool({"train_loss", "val_loss"} & k), len(first[k])),
+        default=frozenset[str](),
     )
+    kept, order = ordered(first.get(main, []))
+
+    def rest(found: dict[frozenset[str], list[Record]]) -> tuple[Record, ...]:
+        parts = [
+            kept if found is first and keys == main else ordered(same_run(rows, kept, order))[0]
+            for keys, rows in found.items()
+        ]
+        return by_step(row for part in parts for row in part)
+
+    others = {
+        name: ordered(same_run(rows, kept, order))[0] for name, rows in log.other_evals.items()
+    }
+    found = replace(log, steps=rest(groups), evals=rest(held), other_evals=others, order=order)
+    return found if is_clock(kept) else without_times(found)
+
+
+def is_clock(rows: Iterable[Record]) -> bool:
+    """Whether the seconds of the rows go on from row to row; else they are those of single rows."""
+    times = [row.seconds for row in rows if row.seconds is not None]
+    return sum(b < a for a, b in pairwise(times)) <= max(3, len(times) // 20)
+
+
+def without_times(log: Log) -> Log:
+    """The log without the seconds of its rows."""
+
+    def bare(rows: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(replace(row, seconds=None) for row in rows)
+
+    others = {name: bare(rows) for name, rows in log.other_evals.items()}
+    return replace(log, steps=bare(log.steps), evals=bare(log.evals), other_evals=others)
+
+
+def kinds(rows: Iterable[Record]) -> dict[frozenset[str], list[Record]]:
+    """The rows by the names that they hold."""
+    found: dict[frozenset[str], list[Record]] = {}
+    for row in rows:
+        found.setdefault(frozenset(row.values), []).append(row)
+    return found
+
+
+def same_run(rows: Iterable[Record], kept: Iterable[Record], order: Order) -> list[Record]:
+    """The rows of another kind that belong to the run that was kept, by their place in the file.
+
+    Between the last row of one run and the first of the next, those up to the step at which the
+    next one begins are its own: an evaluation before the first update.
+    """
+    place = min((row.row for row in kept), default=0)
+    begun = [jump for jump in order.restarted if jump.after.row <= place]
+    ended = [jump for jump in order.restarted if jump.after.row > place]
+
+    def after(row: Record, jump: Jump) -> bool:
+        between = row.row > jump.before.row and row.step <= jump.after.step
+        return between or row.row >= jump.after.row
+
+    return [
+        row
+        for row in rows
+        if all(after(row, jump) for jump in begun[-1:])
+        and not any(after(row, jump) for jump in ended[:1])
+    ]

@@ -38,7 +38,7 @@ HELD_OUT = ("val", "valid", "validation", "eval", "evaluation", "test", "dev", "
 PARTS = re.compile(r"[/._\- ]+")
 REINFORCEMENT = re.compile(
     r"(^|/)(reward|rewards?/mean|reward_mean|mean_reward|objective/(kl|rlhf_reward|scores)"
-    r"|policy/\w+|kl|approx_kl|clip_ratio\S*|completion_length|completions/mean_length|ppo/\S+"
+    r"|policy/\w+|approx_kl|clip_ratio\S*|completion_length|completions/mean_length|ppo/\S+"
     r"|episode_reward|ep_rew_mean)$"
 )
 PREFERENCE = re.compile(r"(^|/|_)(rewards/(chosen|rejected|margins|accuracies)|logps/chosen)$")
@@ -78,7 +78,8 @@ def meanings(
     for name in columns:
         parts = [p for p in PARTS.split(short[name]) if p]
         if name in taken or "loss" not in parts[-1:] + parts[:1]:
-            if name not in taken and "learning_rate" not in found and parts[:1] == ["lr"]:
+            rate = "lr" in parts[:1] + parts[-1:] or parts[-2:] == ["learning", "rate"]
+            if name not in taken and "learning_rate" not in found and rate:
                 found["learning_rate"] = name
             continue
         if set(HELD_OUT) & set(parts):

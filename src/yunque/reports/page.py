@@ -15,7 +15,7 @@ from yunque.reports.exam_page import exams, forgotten
 from yunque.reports.findings import Text
 from yunque.reports.frame import chart_places, document
 from yunque.reports.ledger_page import ledger_section
-from yunque.reports.log import Log
+from yunque.reports.log import Log, Record
 from yunque.reports.markup import (
     ANSI,
     both,
@@ -231,7 +231,8 @@ def settings(log: Log) -> str:
     """The start row (or what the other tool says of its settings) as it stands."""
     rows = [
         [f"<code>{foreign(str(key))}</code>", foreign(json.dumps(value, ensure_ascii=False))]
-        for key, value in log.settings.items()
+        for key, told in log.settings.items()
+        for value in [dict(told.values) if isinstance(told, Record) else told]
     ]
     return table(both("report.settings"), [both("report.fact"), both("report.value")], rows)
 

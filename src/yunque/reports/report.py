@@ -84,7 +84,10 @@ class Report:
             head = say(f"report.id.{one.id}", lang), say(f"report.severity.{one.severity}", lang)
             lines += [f"### {head[0]} ({head[1]})", "", plain(one.text[lang]), ""]
             lines += [f"{say('report.advice', lang)}: {plain(one.advice[lang])}", ""]
-            proof = [f"{e['row']} `{plain(str(e['field']))}` {e['value']}" for e in one.evidence]
+            proof = [
+                f"{e['row']} {plain(str(e['field']))} {plain(str(e['value']))}"
+                for e in one.evidence
+            ]
             if proof:
                 lines += [f"{say('report.evidence.row', lang)}: {'; '.join(proof)}", ""]
         told = forgetting_text(self.log)

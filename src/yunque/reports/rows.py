@@ -34,6 +34,12 @@ def moment(value: object) -> object:
         return value
 
 
+def whole_epochs(rows: Rows, name: str) -> bool:
+    """Whether every epoch is a whole number; rows within an epoch have no such step."""
+    marks = [figure(cells[name]) for _, cells in rows if cells.get(name) not in (None, "")]
+    return all(isinstance(mark, int | float) and float(mark).is_integer() for mark in marks)
+
+
 def log_of(
     format: str,
     file: str,
@@ -45,12 +51,13 @@ def log_of(
 ) -> Log:
     """The rows as a log: a row may hold a training loss, validation losses, or both.
 
-    A log without a step counts its epochs instead, and without these its rows.
+    A log without a step counts its epochs instead, and without whole ones its rows.
     """
     columns = {str(key): None for _, cells in rows for key in cells}
     named, sets, runs = meanings(columns, mapped)
-    if "step" not in named and "epoch" in named:
-        named["step"] = named["epoch"]
+    counted = "" if "step" in named else "rows"
+    if counted and "epoch" in named and whole_epochs(rows, named["epoch"]):
+        named["step"], counted = named["epoch"], "epochs"
     names = {ours: theirs for ours, theirs in named.items() if ours != theirs}
     steps: list[Record] = []
     evals: list[Record] = []
@@ -106,6 +113,7 @@ def log_of(
         eval_set=first,
         other_evals={k: tuple(v) for k, v in others.items()},
         other_runs=runs,
+        counted=counted,
         objective=objective(columns),
         **more,
     )

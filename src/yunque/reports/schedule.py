@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from yunque.reports.curve import Curve
+from yunque.reports.curve import Curve, curve, fell
 from yunque.reports.findings import Finding, evidence, make
 from yunque.reports.log import Log, Record
 
@@ -153,18 +153,22 @@ def schedule(log: Log, rates: Curve, norms: Curve) -> Finding | None:
     )
 
 
-def learning_rate_zero(rates: Curve) -> Finding | None:
-    """The rate was 0 over the run, or over its end: these updates changed nothing."""
+def learning_rate_zero(rates: Curve, train: Curve) -> Finding | None:
+    """The rate was 0 over the run, or over its end: these updates changed nothing.
+
+    Unless the training loss fell meanwhile: then the log rounds small rates to 0.
+    """
     if len(rates.values) < 3:
         return None
     zero = rates.values == 0
     if zero.all():
         rows = [(rates.rows[0], "learning_rate"), (rates.rows[-1], "learning_rate")]
+        learned = fell(train)
         return make(
             "learning_rate_zero",
-            "problem",
+            "info" if learned else "problem",
             evidence(*rows),
-            case="all",
+            case="rounded" if learned else "all",
             rows=len(zero),
             step=rates.rows[0].step,
             last_step=rates.rows[-1].step,
@@ -175,6 +179,8 @@ def learning_rate_zero(rates: Curve) -> Finding | None:
     if part < 0.1:
         return None
     row, last = rates.rows[begin], rates.rows[-1]
+    if fell(curve(tuple(r for r in train.rows if r.step >= row.step), train.name)):
+        return None
     return make(
         "learning_rate_zero",
         "warning",

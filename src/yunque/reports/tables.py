@@ -40,13 +40,16 @@ def read_csv(
     lines = csv.reader(io.StringIO(text), delimiter=mark)
     rows: Rows = []
     names: list[str] = []
+    unread = 0
     try:
         for cells in lines:
             if not any(cells):
                 continue
             if not names:
                 names = [cell.strip() for cell in cells]
-            elif len(cells) <= len(names):
+            elif any(cells[len(names) :]):
+                unread += 1
+            else:
                 if mark == ";":  # A decimal comma goes with it.
                     cells = [c.replace(",", ".") if c.count(",") == 1 else c for c in cells]
                 rows.append((lines.line_num, dict(zip(names, cells, strict=False))))
@@ -54,7 +57,13 @@ def read_csv(
         return None
     lightning = {"epoch", "step"} <= set(names) and file.name == "metrics.csv"
     log = log_of(
-        "lightning_csv" if lightning else "csv", str(file), len(rows), sha256, rows, mapped
+        "lightning_csv" if lightning else "csv",
+        str(file),
+        len(rows),
+        sha256,
+        rows,
+        mapped,
+        unread=unread,
     )
     return counted_epochs(log) if held(log) and placed(names, mapped) else None
 
@@ -81,7 +90,10 @@ def counted_epochs(log: Log) -> Log:
     marks = [r.epoch for r in (*log.steps, *log.evals) if r.epoch is not None]
     if not marks or any(not e.is_integer() for e in marks) or min(marks) != 0 or log.asked_epochs:
         return log
-    if log.format not in ("lightning_csv", "tensorboard") and min(r.step for r in log.steps) == 0:
+    begin = min(r.step for r in (*log.steps, *log.evals))
+    # A training loss of epoch 0 is that of the first pass, where the log counts nothing finer.
+    trained = log.counted == "epochs" and any(r.step == 0 for r in log.steps)
+    if log.format not in ("lightning_csv", "tensorboard") and begin == 0 and not trained:
         return log
     more = 1.0 if max(marks) > 0 else None
 
@@ -120,9 +132,11 @@ def read_json_lines(
         return None
     columns = {str(k) for _, cells in rows for k in cells}
     factory = {"current_steps", "total_steps", "percentage"} <= columns
-    log = log_of("llamafactory" if factory else "jsonl", str(file), len(rows), sha256, rows, mapped)
+    form = "llamafactory" if factory else "jsonl"
+    log = log_of(form, str(file), len(rows), sha256, rows, mapped, unread=bad)
     if not held(log) or not placed(columns, mapped):
         return None
+    log = counted_epochs(log) if log.counted else log
     if factory:
         last = rows[-1][1]
         total, done = last.get("total_steps"), last.get("current_steps")
@@ -178,4 +192,6 @@ def read_json(
         return None
     log = log_of("json", str(file), len(rows), sha256, rows, mapped)
     # A list in which the rows stand in order needs no step.
-    return log if held(log) and (by_columns or placed(flat(rows[0][1]), mapped)) else None
+    if not held(log) or not (by_columns or placed(flat(rows[0][1]), mapped)):
+        return None
+    return counted_epochs(log) if log.counted else log

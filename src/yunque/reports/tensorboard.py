@@ -36,5 +36,6 @@ def read_events(file: Path, content: bytes, sha256: str) -> Log | None:
                 rows.append((count, cells))
     except Exception as error:  # The package raises what its record reader finds.
         raise InputError(f"{file}: the event file cannot be read: {error}") from None
-    log = log_of("tensorboard", str(file), count, sha256, rows)
+    beside = sorted(p.name for p in file.parent.glob("events.out.tfevents.*") if p != file)
+    log = log_of("tensorboard", str(file), count, sha256, rows, other_files=tuple(beside))
     return counted_epochs(log) if held(log) else None

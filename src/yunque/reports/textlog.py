@@ -103,6 +103,8 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
             continue
         if "step" not in cells and set(EXACT["val_loss"]) & set(cells) and step is not None:
             cells["step"] = step  # llm.c prints the validation loss on a line of its own.
+        elif not {"step", "epoch"} & set(cells) and step is None and epoch is None:
+            cells["step"] = "0"  # And the first of them before the first update.
         if epoch is not None and "step" not in cells:
             cells.setdefault("epoch", epoch)  # Keras prints the epoch on a line of its own.
         if "step" in cells or "epoch" in cells:
@@ -116,5 +118,6 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
     if len({c["step"] for _, c in rows}) < 2:
         return None
     log = log_of("text", str(file), len(lines), sha256, rows)
+    log = log if rows is stepped else replace(log, counted="rows")
     total = int(totals.pop()) if len(totals) == 1 else None
     return replace(log, asked_steps=total, settings=sizes) if log.has_losses else None

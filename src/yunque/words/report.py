@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,27 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de entrenamiento subió de {low:loss} (paso {low_step:n}) a {end:loss} y ahí se "
         "quedó.",
     ),
+    "report.verdict.not_finite_why": (
+        "A loss was NaN or infinite first at step {step:n}, and at the end of the log it still is.",
+        "Una pérdida fue NaN o infinita por primera vez en el paso {step:n}, y al final del "
+        "registro lo sigue siendo.",
+    ),
+    "report.verdict.rose_why": (
+        "The validation loss fell from {first:loss} to {best:loss} at step {step:n}, but ended at "
+        "{last:loss} (step {last_step:n}): what holds is true of the model of step {step:n}, if it "
+        "was kept.",
+        "La pérdida de validación bajó de {first:loss} a {best:loss} en el paso {step:n}, pero "
+        "terminó en {last:loss} (paso {last_step:n}): lo dicho vale para el modelo del paso "
+        "{step:n}, si se guardó.",
+    ),
+    "report.verdict.unsure_why": (
+        "The validation loss went from {first:loss} to {last:loss} (step {last_step:n}), lowest at "
+        "{best:loss} (step {step:n}): that is not below the first by more than the noise of its "
+        "points explains.",
+        "La pérdida de validación pasó de {first:loss} a {last:loss} (paso {last_step:n}), con el "
+        "mínimo en {best:loss} (paso {step:n}): no queda por debajo de la primera más de lo que "
+        "explica el ruido de sus puntos.",
+    ),
     "report.verdict.no_validation_why": (
         "The training loss went from {first:loss} to {last:loss}, but nothing was held out: the "
         "log does not show whether the model does well on anything it has not seen.",
@@ -88,7 +110,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.verdict.exam": (
         "Exam at step {last_step:n}: {last_right:n} of {last_total:n} right.",
-        "Examen en el paso {last_step:n}: {last_right:n} aciertos de {last_total:n}.",
+        "Aciertos en el examen del paso {last_step:n}: {last_right:n} de {last_total:n}.",
     ),
     "report.verdict.exam_better": (
         "Exam: better than the base. Right before training: {first_right:n} of {first_total:n}; at "
@@ -252,24 +274,22 @@ WORDS: dict[str, tuple[str, str]] = {
         "Activa la parada temprana o pide menos pasos la próxima vez.",
     ),
     "report.could_have_stopped.best": (
-        "It could have stopped at step {step:n}, the best one ({best:loss}): the {saved:pct} of "
-        "the steps after it brought no lower loss.",
-        "Pudo parar en el paso {step:n}, el mejor ({best:loss}): el {saved:pct} de los pasos, el "
-        "que vino después, no trajo una pérdida menor.",
+        "It could have stopped at step {step:n}, the best one ({best:loss}): the steps after it "
+        "({saved:pct} of all) brought no lower loss.",
+        "Pudo parar en el paso {step:n}, el mejor ({best:loss}): los pasos posteriores (el "
+        "{saved:pct} de todos) no trajeron una pérdida menor.",
     ),
     "report.saved_time": (
         "Those steps took about {saved_seconds:time}.",
         "Esos pasos tardaron unos {saved_seconds:time}.",
     ),
     "report.saved_passes": (
-        "Those steps were {saved_epochs:x} passes over the data.",
-        "Esos pasos fueron {saved_epochs:x} pasadas por los datos.",
+        "Passes over the data in those steps: {saved_epochs:x}.",
+        "Pasadas por los datos en esos pasos: {saved_epochs:x}.",
     ),
     "report.saved_timepasses": (
-        "Those steps were {saved_epochs:x} passes over the data and took about "
-        "{saved_seconds:time}.",
-        "Esos pasos fueron {saved_epochs:x} pasadas por los datos y tardaron unos "
-        "{saved_seconds:time}.",
+        "Passes over the data in those steps: {saved_epochs:x}; time: about {saved_seconds:time}.",
+        "Pasadas por los datos en esos pasos: {saved_epochs:x}; tiempo: unos {saved_seconds:time}.",
     ),
     "report.could_have_stopped.training_loss": (
         "Judged by the training loss alone (running median), everything after step {step:n} "
@@ -336,11 +356,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "aprendizaje.",
     ),
     "report.no_validation": (
-        "No validation loss in this log. The training losses ({loss_rows:n} rows) only show how "
-        "well the model knows the text it was trained on.",
-        "No hay pérdida de validación en este registro. Las pérdidas de entrenamiento "
-        "({loss_rows:n} filas) solo muestran lo bien que el modelo conoce el texto con el que se "
-        "entrenó.",
+        "No validation loss in this log. The training losses (rows: {loss_rows:n}) only show how "
+        "well the model knows what it was trained on.",
+        "No hay pérdida de validación en este registro. Las pérdidas de entrenamiento (filas: "
+        "{loss_rows:n}) solo muestran lo bien que el modelo conoce aquello con lo que se entrenó.",
     ),
     "report.no_validation.advice": (
         "Hold a part of the data out (a tenth is usual), evaluate it while training, and stop when "
@@ -349,10 +368,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "entrenamiento y para cuando su pérdida deje de bajar.",
     ),
     "report.validation_doubtful.copies": (
-        "Of the {total:n} held-out documents, {copied:n} stand in the training data too: the "
+        "Held-out documents that stand in the training data too: {copied:n} of {total:n}. The "
         "validation loss looks better than it is.",
-        "De los {total:n} documentos apartados, {copied:n} están también en los datos de "
-        "entrenamiento: la pérdida de validación parece mejor de lo que es.",
+        "Documentos apartados que están también en los datos de entrenamiento: {copied:n} de "
+        "{total:n}. La pérdida de validación parece mejor de lo que es.",
     ),
     "report.validation_doubtful.tokens": (
         "The held-out text has only {held_out_tokens:n} tokens: its loss says little about other "
@@ -361,10 +380,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "textos, por lisa que sea la curva.",
     ),
     "report.validation_doubtful.examples": (
-        "The held-out set has only {held_out:n} examples (their rate times the time that they "
-        "took): its loss says little about others, however smooth its curve.",
-        "El conjunto apartado tiene solo {held_out:n} ejemplos (su ritmo por el tiempo que "
-        "llevaron): su pérdida dice poco de otros, por lisa que sea la curva.",
+        "Examples in the held-out set: only {held_out:n} (their rate times the time that they "
+        "took). Its loss says little about others, however smooth its curve.",
+        "Ejemplos del conjunto apartado: solo {held_out:n} (su ritmo por el tiempo que llevaron). "
+        "Su pérdida dice poco de otros, por lisa que sea la curva.",
     ),
     "report.validation_doubtful.advice": (
         "Hold out more, and nothing that is also trained on; a tenth of the data is usual.",
@@ -378,6 +397,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
         "{first:loss} a {last:loss}, sin nada apartado: dalo por memorizado hasta que un examen "
         "con preguntas nuevas muestre lo contrario.",
+    ),
+    "report.memorisation_risk.possible": (
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
+        "{last:loss}, with nothing held out: how much of that was learned by heart, only an exam "
+        "on new questions can show.",
+        "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
+        "{first:loss} a {last:loss}, sin nada apartado: cuánto de eso se aprendió de memoria solo "
+        "lo puede mostrar un examen con preguntas nuevas.",
     ),
     "report.memorisation_risk.advice": (
         "Fewer passes, more examples, and an exam of unseen questions before and after training.",
@@ -399,10 +426,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "examen con preguntas nuevas muestre lo contrario.",
     ),
     "report.worse_than_base": (
-        "The exam got worse: {first_right:n} of {first_total:n} right before the first update, "
-        "{last_right:n} of {last_total:n} at step {last_step:n}.",
-        "El examen empeoró: {first_right:n} aciertos de {first_total:n} antes del primer paso, "
-        "{last_right:n} de {last_total:n} en el paso {last_step:n}.",
+        "The exam got worse. Right answers before the first update: {first_right:n} of "
+        "{first_total:n}; at step {last_step:n}: {last_right:n} of {last_total:n}.",
+        "El examen empeoró. Aciertos antes del primer paso: {first_right:n} de {first_total:n}; en "
+        "el paso {last_step:n}: {last_right:n} de {last_total:n}.",
     ),
     "report.worse_than_base.paired": (
         "The exam got worse than the base: of {first_total:n} questions, {first_right:n} were "
@@ -414,12 +441,13 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.worse_than_base.kept_first": (
         "best/ is the base, as it was before training: {kept_right:n} of {kept_total:n} right.",
-        "best/ es el modelo base, tal como estaba antes de entrenar: {kept_right:n} aciertos de "
-        "{kept_total:n}.",
+        "best/ es el modelo base, tal como estaba antes de entrenar. Sus aciertos: {kept_right:n} "
+        "de {kept_total:n}.",
     ),
     "report.worse_than_base.kept_other": (
         "best/ holds the model of step {kept_step:n}: {kept_right:n} of {kept_total:n} right.",
-        "best/ guarda el modelo del paso {kept_step:n}: {kept_right:n} aciertos de {kept_total:n}.",
+        "best/ guarda el modelo del paso {kept_step:n}. Sus aciertos: {kept_right:n} de "
+        "{kept_total:n}.",
     ),
     "report.worse_than_base.kept_exam": (
         "best/ is the base, as it was before training: no later exam ({later:n} of them) had more "
@@ -525,10 +553,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "Pon una tasa de aprendizaje mayor que 0 y revisa su plan: puede que su duración esté mal.",
     ),
     "report.learning_rate_zero.tail": (
-        "The learning rate was 0 from step {step:n} to step {last_step:n}, {part:pct} of the run: "
-        "those steps changed nothing.",
-        "La tasa de aprendizaje fue 0 del paso {step:n} al {last_step:n}, un {part:pct} de la "
-        "ejecución: esos pasos no cambiaron nada.",
+        "The learning rate stands in the log as 0 from step {step:n} to step {last_step:n}, "
+        "{part:pct} of the run: unless small rates were rounded, those steps changed nothing.",
+        "En el registro la tasa de aprendizaje es 0 del paso {step:n} al {last_step:n}, un "
+        "{part:pct} de la ejecución: salvo que se redondearan tasas pequeñas, esos pasos no "
+        "cambiaron nada.",
+    ),
+    "report.learning_rate_zero.rounded": (
+        "The learning rate stands as 0 in all {rows:n} rows that name it (steps {step:n} to "
+        "{last_step:n}), yet the training loss fell: most likely small rates were rounded to 0 as "
+        "they were written.",
+        "La tasa de aprendizaje figura como 0 en las {rows:n} filas que la indican (pasos {step:n} "
+        "a {last_step:n}), y aun así la pérdida de entrenamiento bajó: lo más probable es que al "
+        "escribir las tasas pequeñas se redondearan a 0.",
+    ),
+    "report.learning_rate_zero.rounded.advice": (
+        "Log the learning rate with more digits, as 3e-05.",
+        "Registra la tasa de aprendizaje con más cifras, como 3e-05.",
     ),
     "report.learning_rate_zero.tail.advice": (
         "Make the schedule as long as the run, or the run as short as the schedule.",
@@ -571,9 +612,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "apartado puede mostrar si aprendió algo más.",
     ),
     "report.overfitting.sets": (
-        "(Read from {set}; of {sets:n} held-out sets, {rose:n} ended above their lowest loss.)",
-        "(Según {set}; de {sets:n} conjuntos apartados, {rose:n} terminaron por encima de su menor "
-        "pérdida.)",
+        "(Read from {set}. Held-out sets: {sets:n}; of these ended above their lowest loss: "
+        "{rose:n}.)",
+        "(Según {set}. Conjuntos apartados: {sets:n}; de ellos terminaron por encima de su menor "
+        "pérdida: {rose:n}.)",
     ),
     "report.worse_than_base.loss": (
         "The validation loss is worse than before the first update: {first:loss} there, "
@@ -582,11 +624,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "entonces, {last:loss} en el paso {last_step:n}.",
     ),
     "report.abnormal_start_loss.high": (
-        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing: among "
-        "{vocabulary:n} tokens, more than any common model has, that would be {blind:loss}.",
+        "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing, if it "
+        "is in nats per token: among {vocabulary:n} tokens, more than any common model has, that "
+        "would be {blind:loss}.",
         "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
-        "ciegas: entre {vocabulary:n} tokens, más de los que tiene cualquier modelo común, sería "
-        "{blind:loss}.",
+        "ciegas, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
+        "cualquier modelo común, sería {blind:loss}.",
     ),
     "report.abnormal_start_loss.zero": (
         "The training loss is exactly 0 from the first row (step {step:n}): no token counted "
@@ -646,15 +689,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "puede responder mejor y a la vez estar demasiado seguro de sus errores.",
     ),
     "report.not_a_loss_objective.reinforcement": (
-        "This is a reinforcement run: its loss ({loss_rows:n} rows) does not say how well text is "
+        "This is a reinforcement run: its loss (rows: {loss_rows:n}) does not say how well text is "
         "predicted, and need not fall.",
-        "Es un entrenamiento por refuerzo: su pérdida ({loss_rows:n} filas) no dice lo bien que se "
-        "predice el texto, y no tiene por qué bajar.",
+        "Es un entrenamiento por refuerzo: su pérdida (filas: {loss_rows:n}) no dice lo bien que "
+        "se predice el texto, y no tiene por qué bajar.",
     ),
     "report.not_a_loss_objective.preference": (
-        "This is a preference run: its loss ({loss_rows:n} rows) says how well preferred answers "
+        "This is a preference run: its loss (rows: {loss_rows:n}) says how well preferred answers "
         "are told from rejected ones, not how well text is predicted.",
-        "Es un entrenamiento por preferencias: su pérdida ({loss_rows:n} filas) dice lo bien que "
+        "Es un entrenamiento por preferencias: su pérdida (filas: {loss_rows:n}) dice lo bien que "
         "se distinguen las respuestas preferidas de las rechazadas, no lo bien que se predice el "
         "texto.",
     ),
@@ -747,6 +790,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida media del resumen, {mean:loss}, no es la media de las filas, "
         "{rows_mean:loss}: una ejecución reanudada o pérdidas registradas de otra manera.",
     ),
+    "report.log_inconsistent.unread": (
+        "Lines of the file that could not be read, and are left out: {unread:n}.",
+        "Líneas del archivo que no se pudieron leer y quedan fuera: {unread:n}.",
+    ),
     "report.log_inconsistent.unsorted": (
         "The rows were not in the order of their steps ({unsorted:n} times the step went back); "
         "they were sorted.",
@@ -823,32 +870,33 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.copied_text.none": (
         "Nothing that the model wrote stands word for word in the training data: 0 of "
-        "{copied_of:n} tokens in {samples:n} samples (stretches of {copied_shortest:n} tokens or "
+        "{copied_of:n} tokens (samples: {samples:n}; stretches of {copied_shortest:n} tokens or "
         "more; {copied_searched:n} training tokens searched).",
         "Nada de lo que el modelo escribió está palabra por palabra en los datos de entrenamiento: "
-        "0 de {copied_of:n} tokens en {samples:n} muestras (tramos de {copied_shortest:n} tokens o "
+        "0 de {copied_of:n} tokens (muestras: {samples:n}; tramos de {copied_shortest:n} tokens o "
         "más; se buscó en {copied_searched:n} tokens de entrenamiento).",
     ),
     "report.copied_text.some": (
         "Of what the model wrote, {part:pct1} stands word for word in the training data: "
-        "{copied_tokens:n} of {copied_of:n} tokens in {samples:n} samples (stretches of "
+        "{copied_tokens:n} of {copied_of:n} tokens (samples: {samples:n}; stretches of "
         "{copied_shortest:n} tokens or more; {copied_searched:n} training tokens searched). The "
         "longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
         "De lo que el modelo escribió, el {part:pct1} está palabra por palabra en los datos de "
-        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens en {samples:n} muestras (tramos "
+        "entrenamiento: {copied_tokens:n} de {copied_of:n} tokens (muestras: {samples:n}; tramos "
         "de {copied_shortest:n} tokens o más; se buscó en {copied_searched:n} tokens de "
         "entrenamiento). El más largo tiene {copied_longest:n} tokens (paso "
         "{copied_longest_step:n}).",
     ),
     "report.copied_text.more": (
-        "The model recites: {part:pct1} of what it wrote stands word for word in the training data "
-        "({copied_tokens:n} of {copied_of:n} tokens, in {copied_samples:n} of {samples:n} samples; "
-        "stretches of {copied_shortest:n} tokens or more; {copied_searched:n} training tokens "
-        "searched). The longest has {copied_longest:n} tokens (step {copied_longest_step:n}).",
-        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los datos "
-        "de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens, en {copied_samples:n} de "
-        "{samples:n} muestras; tramos de {copied_shortest:n} tokens o más; se buscó en "
-        "{copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
+        "The model recites: {part:pct1} of what it wrote stands word for word in the training "
+        "data ({copied_tokens:n} of {copied_of:n} tokens; samples: {copied_samples:n} of "
+        "{samples:n}; stretches of {copied_shortest:n} tokens or more; {copied_searched:n} "
+        "training tokens searched). The longest has {copied_longest:n} tokens (step "
+        "{copied_longest_step:n}).",
+        "El modelo recita: el {part:pct1} de lo que escribió está palabra por palabra en los "
+        "datos de entrenamiento ({copied_tokens:n} de {copied_of:n} tokens; muestras: "
+        "{copied_samples:n} de {samples:n}; tramos de {copied_shortest:n} tokens o más; se buscó "
+        "en {copied_searched:n} tokens de entrenamiento). El más largo tiene {copied_longest:n} "
         "tokens (paso {copied_longest_step:n}).",
     ),
     "report.copied_text.chance": (
@@ -911,6 +959,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "Por qué el registro acaba aquí: no tiene fila de fin, así que la ejecución sigue en "
         "marcha o fue interrumpida.",
     ),
+    "report.unknown.updates_epochs": (
+        "How many updates were made: the log counts epochs only, and “step” means such an epoch in "
+        "this report.",
+        "Cuántas actualizaciones se hicieron: el registro solo cuenta épocas, y en este informe "
+        "«paso» es una de esas épocas.",
+    ),
+    "report.unknown.updates_rows": (
+        "How many updates were made: the log counts none, and “step” means the number of a row in "
+        "this report.",
+        "Cuántas actualizaciones se hicieron: el registro no las cuenta, y en este informe «paso» "
+        "es el número de una fila.",
+    ),
     "report.unknown.unit": (
         "What the losses are made of: perplexity is right only if they are nats per token.",
         "De qué están hechas las pérdidas: la perplejidad solo vale si son nats por token.",
@@ -948,6 +1008,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.unknown.other_runs": (
         "How the other runs in this file went: only the first is read.",
         "Cómo fueron las otras ejecuciones de este archivo: solo se lee la primera.",
+    ),
+    "report.unknown.other_files": (
+        "What the other event files of this folder hold, of this run or of others: one file is "
+        "read.",
+        "Qué contienen los otros archivos de eventos de esta carpeta, de esta ejecución o de "
+        "otras: solo se lee uno.",
     ),
     "report.unknown.seed": (
         "How another random seed would have come out: one run does not tell.",
@@ -1401,10 +1467,10 @@ for _form, (_en, _es) in FORMS.items():
         "sin calentamiento visible.",
     )
     WORDS[f"report.schedule.warm_{_form}"] = (
-        f"Learning rate: warm-up over {{warmup_steps:n}} steps to {{peak:sci}}, then {_en}; "
+        f"Learning rate: warm-up to {{peak:sci}}, reached at step {{warmup_steps:n}}, then {_en}; "
         "{end:sci} at step {last_step:n}.",
-        f"Tasa de aprendizaje: calentamiento de {{warmup_steps:n}} pasos hasta {{peak:sci}} y "
-        f"después {_es}; {{end:sci}} en el paso {{last_step:n}}.",
+        f"Tasa de aprendizaje: calentamiento hasta {{peak:sci}}, que alcanza en el paso "
+        f"{{warmup_steps:n}}, y después {_es}; {{end:sci}} en el paso {{last_step:n}}.",
     )
 
 
@@ -1421,9 +1487,13 @@ class Written:
             return visible(str(v))
         if v is None:
             return "-"
-        if kind == "loss":  # 2.696, 0.0570, 0.00012: three figures or more at any size
+        if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0
+            if 0 < abs(v) < 1e-4 or abs(v) >= 1e7:
+                return scientific(v, lang)
             return number(v, lang, 3 if abs(v) >= 1 else 4 if abs(v) >= 0.01 or not v else 6)
-        if kind == "x":  # 250, 37.5, 0.3
+        if kind == "x":  # 250, 37.50, 0.30, 0.0012
+            if 0 < abs(v) < 0.01:
+                return number(v, lang, 1 - math.floor(math.log10(abs(v))))
             return number(v, lang, 0 if float(v).is_integer() or abs(v) >= 1000 else 2)
         if kind == "sci":
             return scientific(v, lang) if v else number(0, lang)
