@@ -825,7 +825,7 @@ class Plan:
     """What a run will take before it runs: memory by part, time, disk, electricity; does it fit?
 
     RECIPE is a recipe file or a run folder; flags go over it, and without one they are the recipe.
-    Also said: what to change, cheapest first, with what it gives in memory and costs in time, and a
+    Also said: what could be changed, with what each gives in memory and costs in time, and a
     second opinion on the recipe. The first forecast measures this machine for some seconds; the
     measurement is kept, and every run that ends makes the next forecast better.
 

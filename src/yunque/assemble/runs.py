@@ -22,7 +22,7 @@ from yunque.assemble.demo import tutor_items, tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam, read_exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
-from yunque.assemble.planning import forecast_run, learn, told
+from yunque.assemble.planning import LATER_BYTES, forecast_run, learn, library_bytes, told
 from yunque.assemble.recipes import (
     FINETUNE_RATES,
     HIGHEST_RATES,
@@ -605,17 +605,20 @@ class Run:
                 "known exactly. Leave memory out, and set micro_batch_size."
             )
         budget = where.device_bytes() if asked == "auto" else parse_size(asked)
-        base = CUDA_CONTEXT if where.device.type == "cuda" else where.resident_bytes() or 0
         job = self.workload(recipe, packs(recipe, self.data))
+        base = CUDA_CONTEXT
+        if where.device.type == "cpu":
+            # What the libraries take that are not loaded yet, and the program once it trains.
+            base = (where.resident_bytes() or 0) + library_bytes(job) + LATER_BYTES
         chosen = fit(job, budget, base)
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []
             way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
             raise InputError(
                 f"memory is {asked!r}: even one row of {chosen.job.row_length} tokens with "
-                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, of which the "
-                f"weights {chosen.memory.weights / 1e9:.2f} and the program itself "
-                f"{base / 1e9:.2f}. {way}"
+                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, perhaps up to "
+                f"{chosen.most / 1e9:.2f}; the weights are {chosen.memory.weights / 1e9:.2f} of "
+                f"it and the program itself {base / 1e9:.2f}. {way}"
             )
         return chosen
 
