@@ -367,3 +367,22 @@ def test_steady_outcomes_leave_the_memory_as_uncertain_as_it_was() -> None:
     past = correction(same, "here", "lora", 0.12)
     assert past.memory_spread == MEMORY_SPREAD
     assert past.time_spread < 0.12
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("options", "sooner"),
+    [
+        ({}, True),
+        ({"val": 0.0}, False),
+        ({"early_stopping": False}, False),
+        # Evaluations at steps 0 to 600: the sixth without improvement is the last.
+        ({"patience": 6}, False),
+    ],
+)
+def test_early_stopping_is_promised_where_the_loop_stops(
+    options: dict[str, Any], sooner: bool
+) -> None:
+    made = planned(steps=600, eval_every=100, **options)
+    assert ("Early stopping" in "\n".join(made.lines("en"))) is sooner
+    assert ("parada temprana" in "\n".join(made.lines("es"))) is sooner

@@ -23,6 +23,7 @@ def short_time(seconds: float, lang: str) -> str:
 def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> list[str]:
     """What the run is, whether it fits, what it takes, what could be changed, what to doubt."""
     job = plan.job
+    sooner = " " + say("plan.early_stopping", lang) if plan.may_stop_early else ""
     lines = [
         say(
             f"plan.job_{job.method}",
@@ -44,7 +45,8 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
             update=short_time(plan.update_seconds.value, lang),
             evaluations=plan.evaluations,
             evaluation=short_time(plan.evaluation_seconds, lang),
-        ),
+        )
+        + sooner,
         say(
             "plan.disk",
             lang,

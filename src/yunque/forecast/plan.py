@@ -98,6 +98,16 @@ class Plan:
         """Fits by its likeliest value, but not by the high end of its interval."""
         return not self.fits and self.peak.value <= self.machine.memory
 
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether the patience can run out before the last update (train/stopping.py).
+
+        The first evaluation sets the mark, so that it takes one more than the patience.
+        """
+        watched = self.job.validated or self.job.train.watch == "exam"
+        enough = self.evaluations - 1 > self.job.train.patience
+        return self.job.train.early_stopping and watched and enough
+
     def to_json(self) -> dict[str, Any]:
         """The plan as a JSON object: bytes, seconds, kWh."""
         return {

@@ -55,11 +55,13 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.time": (
         "Time: {whole} (likely between {low} and {high}): {update} an update, {evaluations:,} "
-        "{evaluations:|evaluation|evaluations} of {evaluation} each. Early stopping may end it "
-        "sooner.",
+        "{evaluations:|evaluation|evaluations} of {evaluation} each.",
         "Tiempo: {whole} (lo probable: entre {low} y {high}): {update} por actualización y "
-        "{evaluations:,} {evaluations:|evaluación|evaluaciones} de {evaluation}. La parada "
-        "temprana puede acortarlo.",
+        "{evaluations:,} {evaluations:|evaluación|evaluaciones} de {evaluation}.",
+    ),
+    "plan.early_stopping": (
+        "Early stopping may end it sooner.",
+        "La parada temprana puede acortarlo.",
     ),
     "plan.disk": (
         "Disk: {disk}. Electricity: about {energy} kWh (likely between {low} and {high}).",
@@ -192,10 +194,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "valdría más que más pasadas.",
     ),
     "plan.doubt_passes_worthless": (
-        "{passes:,.0f} passes over the text: past about forty they give nothing. Early stopping "
-        "will decide; a smaller --steps or more text is better.",
-        "{passes:,.0f} pasadas sobre el texto: pasadas unas cuarenta no aportan nada. Decidirá la "
-        "parada temprana; es mejor bajar --steps o añadir texto.",
+        "{passes:,.0f} passes over the text: past about forty they give nothing. A smaller "
+        "--steps or more text is better.",
+        "{passes:,.0f} pasadas sobre el texto: pasadas unas cuarenta no aportan nada. Es mejor "
+        "bajar --steps o añadir texto.",
     ),
     "plan.doubt_batch_small": (
         "{tokens:,} tokens an update are so few that the gradient is mostly noise: raise "
