@@ -31,7 +31,7 @@ from yunque.config import (
     TrainConfig,
     Weights,
 )
-from yunque.errors import InputError
+from yunque.errors import InputError, OutOfMemory
 from yunque.words import say, user_language
 from yunque.words.writing import data_size, duration, number, scientific, visible
 
@@ -862,7 +862,7 @@ class Plan:
         with contextlib.closing(show(self.output)) as screen:
             made = plan(recipe, on=self.on, screen=screen, lang=self.output.language)
         say_all(self.output, made.to_json(), made.lines(self.output.language))
-        return 0
+        return OutOfMemory.exit_code if made.chosen and not made.chosen.fits else 0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from yunque.data.conversations import Message
 from yunque.data.prepare import open_prepared
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import train_tokenizer
-from yunque.errors import InputError
+from yunque.errors import InputError, OutOfMemory
 from yunque.model import decoder
 from yunque.screen import SilentScreen
 
@@ -512,7 +512,7 @@ def test_a_run_that_is_given_little_memory_says_what_it_chose(
     assert 1 <= recipe["train"]["micro_batch_size"] < 4
     assert any(text.startswith("Memory: 0.00 of 0.00 GB") for text in said)
     assert any("an update still has 4" in text for text in said)
-    with pytest.raises(InputError, match="memory is '10KB': even one row"):
+    with pytest.raises(OutOfMemory, match="memory is '10KB': even one row"):
         finetune(base, str(chats), tmp_path / "no", **{**options, "memory": "10KB"})
 
 
