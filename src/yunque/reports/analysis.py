@@ -55,6 +55,7 @@ from yunque.reports.findings import (
     too_short_to_judge,
 )
 from yunque.reports.log import Log, Record
+from yunque.reports.names import SHARES, meanings, words_of
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.reports.yardsticks import copied_text, ngram_yardstick
@@ -82,7 +83,7 @@ def analyse(log: Log) -> Analysis:
     train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
     facts = facts_of(log, train, val)
     if log.format == "unknown":
-        return not_a_training_log(facts)
+        return not_a_training_log(log, facts)
     rates, norms = curve(log.steps, "learning_rate"), curve(log.steps, "grad_norm")
     short = too_short_to_judge(train, val)
     # The loss of a reinforcement trainer need not fall, and its rise is no failure.
@@ -177,10 +178,29 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
     }
 
 
-def not_a_training_log(facts: dict[str, Any]) -> Analysis:
-    """The result for a file that is no training log."""
+SHOWN_COLUMNS = 12
+
+
+def not_a_training_log(log: Log, facts: dict[str, Any]) -> Analysis:
+    """The result for a file that is no training log: what it is instead, as far as can be seen."""
     empty = dict.fromkeys(facts)
-    finding = make("not_a_training_log", "problem", [])
+    names = meanings(log.columns)[0]
+    losses = [names[name] for name in ("train_loss", "val_loss") if name in names]
+    told: dict[str, Any] = {}
+    case = "line" if log.first_line else ""
+    if log.columns:
+        more = " …" if len(log.columns) > SHOWN_COLUMNS else ""
+        told = {"columns": ", ".join(log.columns[:SHOWN_COLUMNS]) + more}
+        shares = [name for name in log.columns if set(SHARES) & set(words_of(name))]
+        case = "shares" if shares else "columns"
+        if losses:
+            told |= {"loss": losses[0]}
+            case = "values" if {"step", "epoch"} & set(names) else "steps"
+        elif shares:
+            told |= {"shares": ", ".join(shares[:SHOWN_COLUMNS])}
+    elif case:
+        told = {"line": log.first_line}
+    finding = make("not_a_training_log", "problem", [], case=case, **told)
     verdict = {"id": "cannot_tell", "text": finding.text}
     return Analysis(empty, verdict, [], None, [finding], [])
 
@@ -372,7 +392,12 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
         "quality": not log.exams,
         "end": early,
         f"updates_{log.counted}": bool(log.counted) and facts["steps"] is None,
-        "unit": log.format != "yunque" and losses and log.objective == "prediction",
+        "steps_reckoned": log.reckoned,
+        "perplexities": log.perplexities,
+        "unit": log.format != "yunque"
+        and losses
+        and log.objective == "prediction"
+        and not log.perplexities,
         "learning_rate": losses and "learning_rate" not in kinds,
         "grad_norm": losses and "grad_norm" not in kinds,
         "epochs": losses and facts["epochs"] is None,

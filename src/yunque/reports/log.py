@@ -121,6 +121,10 @@ class Log:
     """Whether the steps were worked out from the epochs and the summary's steps per second."""
     perplexities: bool = False
     """Whether the file holds perplexities: the losses are their natural logarithms."""
+    columns: tuple[str, ...] = ()
+    """What the columns of a file that is no training log are called."""
+    first_line: str = ""
+    """How such a file begins."""
     unread: int = 0
     """Lines of a table that are no rows of it: cut, or with cells that have no name."""
     other_files: tuple[str, ...] = ()

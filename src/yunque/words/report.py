@@ -142,6 +142,59 @@ WORDS: dict[str, tuple[str, str]] = {
         "This file is not a training log of a format that Yunque reads.",
         "Este archivo no es un registro de entrenamiento en un formato que Yunque lea.",
     ),
+    "report.not_a_training_log.line": (
+        "This file is not a training log of a format that Yunque reads. It begins with: {line}",
+        "Este archivo no es un registro de entrenamiento en un formato que Yunque lea. Empieza "
+        "así: {line}",
+    ),
+    "report.not_a_training_log.columns": (
+        "This file is a table, but none of its columns has the name of a loss. They are: "
+        "{columns}.",
+        "Este archivo es una tabla, pero ninguna de sus columnas tiene nombre de pérdida. Son: "
+        "{columns}.",
+    ),
+    "report.not_a_training_log.columns.advice": (
+        "If one of them is a loss, say which, and which one holds the step: --columns "
+        "step=COLUMN,train_loss=COLUMN,val_loss=COLUMN.",
+        "Si una de ellas es una pérdida, di cuál, y cuál lleva el paso: --columns "
+        "step=COLUMNA,train_loss=COLUMNA,val_loss=COLUMNA.",
+    ),
+    "report.not_a_training_log.shares": (
+        "This file is a table of measures like {shares}, with no loss (columns: {columns}). A "
+        "report is made from losses: how many answers are right does not tell it.",
+        "Este archivo es una tabla de medidas como {shares}, sin ninguna pérdida (columnas: "
+        "{columns}). El informe se hace con pérdidas: cuántas respuestas son correctas no le basta.",
+    ),
+    "report.not_a_training_log.shares.advice": (
+        "Log the loss too, of training and of what was held out. If a column holds it under "
+        "another name: --columns step=COLUMN,train_loss=COLUMN,val_loss=COLUMN.",
+        "Registra también la pérdida, la de entrenamiento y la de lo apartado. Si una columna la "
+        "tiene con otro nombre: --columns step=COLUMNA,train_loss=COLUMNA,val_loss=COLUMNA.",
+    ),
+    "report.not_a_training_log.steps": (
+        "This file is a table with a column {loss}, but with none that tells the step or the epoch "
+        "of a row (columns: {columns}).",
+        "Este archivo es una tabla con una columna {loss}, pero sin ninguna que diga el paso o la "
+        "época de cada fila (columnas: {columns}).",
+    ),
+    "report.not_a_training_log.steps.advice": (
+        "Say which column holds the step: --columns step=COLUMN. If the rows stand in the order of "
+        "the training, naming the loss is enough: --columns train_loss=COLUMN.",
+        "Di qué columna lleva el paso: --columns step=COLUMNA. Si las filas están en el orden del "
+        "entrenamiento, basta con nombrar la pérdida: --columns train_loss=COLUMNA.",
+    ),
+    "report.not_a_training_log.values": (
+        "This file is a table with a column {loss}, but its rows do not hold numbers at different "
+        "steps (columns: {columns}).",
+        "Este archivo es una tabla con una columna {loss}, pero sus filas no tienen números en "
+        "pasos distintos (columnas: {columns}).",
+    ),
+    "report.not_a_training_log.values.advice": (
+        "If other columns hold the loss and the step, say which: --columns "
+        "step=COLUMN,train_loss=COLUMN,val_loss=COLUMN.",
+        "Si la pérdida y el paso están en otras columnas, di en cuáles: --columns "
+        "step=COLUMNA,train_loss=COLUMNA,val_loss=COLUMNA.",
+    ),
     "report.not_a_training_log.advice": (
         "Give a run folder, or a log with steps and losses: trainer_state.json, TensorBoard "
         "events, a table (CSV, JSON lines) or a text log.",
@@ -960,16 +1013,31 @@ WORDS: dict[str, tuple[str, str]] = {
         "marcha o fue interrumpida.",
     ),
     "report.unknown.updates_epochs": (
-        "How many updates were made: the log counts epochs only, and “step” means such an epoch in "
-        "this report.",
-        "Cuántas actualizaciones se hicieron: el registro solo cuenta épocas, y en este informe "
-        "«paso» es una de esas épocas.",
+        "How many updates were made: the log counts epochs only.",
+        "Cuántas actualizaciones se hicieron: el registro solo cuenta épocas.",
+    ),
+    "report.unknown.updates_examples": (
+        "How many updates were made: the log counts examples only.",
+        "Cuántas actualizaciones se hicieron: el registro solo cuenta ejemplos.",
     ),
     "report.unknown.updates_rows": (
-        "How many updates were made: the log counts none, and “step” means the number of a row in "
-        "this report.",
-        "Cuántas actualizaciones se hicieron: el registro no las cuenta, y en este informe «paso» "
-        "es el número de una fila.",
+        "How many updates were made: the log counts none. Here its rows with a training loss are "
+        "counted, from 1; an evaluation has the number of the row before it.",
+        "Cuántas actualizaciones se hicieron: el registro no las cuenta. Aquí se cuentan sus filas "
+        "con pérdida de entrenamiento, desde la 1; una evaluación lleva el número de la fila "
+        "anterior.",
+    ),
+    "report.unknown.steps_reckoned": (
+        "At which update each row was written, in its own words: it is worked out here from the "
+        "epochs and from the steps per second of the summary.",
+        "En qué actualización se escribió cada fila, dicho por el propio registro: aquí se calcula "
+        "con las épocas y con los pasos por segundo del resumen.",
+    ),
+    "report.unknown.perplexities": (
+        "How its perplexities were worked out: they are read as e to the power of the loss, and "
+        "the losses shown here are their natural logarithms.",
+        "Cómo se calcularon sus perplejidades: se leen como e elevado a la pérdida, y las pérdidas "
+        "que aquí se muestran son sus logaritmos naturales.",
     ),
     "report.unknown.unit": (
         "What the losses are made of: perplexity is right only if they are nats per token.",
