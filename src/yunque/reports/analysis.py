@@ -59,7 +59,7 @@ from yunque.reports.names import SHARES, meanings, words_of
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.reports.yardsticks import copied_text, ngram_yardstick
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,26 @@ def analyse(log: Log) -> Analysis:
     stages = [] if silent else stages_of(train, val, onset, over)
     analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
     verdict = verdict_of(log, analysis, train, val)
-    return Analysis(facts, verdict, stages, stop, findings, analysis.unknown)
+    return as_counted(replace(analysis, verdict=verdict), log.counted)
+
+
+def as_counted(analysis: Analysis, counted: str) -> Analysis:
+    """The analysis with its sentences about what the log counts, where that is not steps.
+
+    What does not agree in a log's own figures is about true steps, if about any.
+    """
+    verdict = analysis.verdict | {"text": counted_in(analysis.verdict["text"], counted)}
+    found = [
+        f
+        if f.id == "log_inconsistent"
+        else replace(
+            f,
+            text=counted_in(f.text, counted),
+            advice=counted_in(f.advice, counted, numbered=True),
+        )
+        for f in analysis.findings
+    ]
+    return replace(analysis, verdict=verdict, findings=found)
 
 
 def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:

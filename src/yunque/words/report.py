@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from yunque.words import LANGUAGES, say
@@ -1589,3 +1591,53 @@ def tell(key: str, **values: Any) -> dict[str, str]:
         lang: say(key, lang, **{name: Written(v, lang) for name, v in values.items()})
         for lang in LANGUAGES
     }
+
+
+COUNTED = {
+    "epochs": (("epoch", "epochs"), ("época", "épocas")),
+    "examples": (("example", "examples"), ("ejemplo", "ejemplos")),
+    "rows": (("row", "rows"), ("fila", "filas")),
+}
+"""What a log counts that has no steps → its words, one and many, in each language."""
+
+FEMININE = {"el": "la", "del": "de la", "al": "a la", "un": "una", "los": "las", "ese": "esa"}
+FEMININE |= {"este": "esta", "esos": "esas", "estos": "estas", "primer": "primera"}
+FEMININE |= {"primeros": "primeras", "último": "última", "últimos": "últimas"}
+STEP = {
+    "en": re.compile(r"\b(?P<before>a +)?(?P<step>steps?)\b(?P<number> \d)?", re.IGNORECASE),
+    "es": re.compile(
+        rf"\b(?P<before>(?:(?:{'|'.join(FEMININE)}) +)*)(?P<step>pasos?)\b(?P<number> \d)?",
+        re.IGNORECASE,
+    ),
+}
+
+
+def counted_in(text: dict[str, str], counted: str, numbered: bool = False) -> dict[str, str]:
+    """A sentence about steps as one about what the log counts: epochs, examples or rows.
+
+    Args:
+        text: the sentence in each language.
+        counted: a key of COUNTED; empty where the log counts steps.
+        numbered: leave steps in general alone, as advice means them: "step 12", not "fewer steps".
+    """
+    if not counted:
+        return text
+
+    def changed(found: re.Match[str], lang: str) -> str:
+        if numbered and not found["number"]:
+            return found[0]
+        one, many = COUNTED[counted][LANGUAGES.index(lang)]
+        before, step = found["before"] or "", found["step"]
+        word = many if step.lower().endswith("s") else one
+        word = word.capitalize() if step[0].isupper() else word
+        if lang == "en" and before and word[0] in "aeiou":
+            before = "an "
+        elif lang == "es" and word.endswith(("a", "as")):
+            shown = [
+                FEMININE[w.lower()].capitalize() if w[0].isupper() else FEMININE[w]
+                for w in before.split()
+            ]
+            before = " ".join([*shown, ""])
+        return before + word + (found["number"] or "")
+
+    return {lang: STEP[lang].sub(partial(changed, lang=lang), one) for lang, one in text.items()}
