@@ -55,6 +55,7 @@ from yunque.reports.findings import (
     too_short_to_judge,
 )
 from yunque.reports.log import Log, Record
+from yunque.reports.metrics import held_out_measure
 from yunque.reports.names import SHARES, meanings, words_of
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
@@ -93,7 +94,10 @@ def analyse(log: Log) -> Analysis:
     still_born = idle is not None and idle.severity == "problem"
     over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
-    calm = not silent and onset is None and over is None
+    strange = abnormal_start_loss(log, train)
+    zeroed = strange is not None and "before" in strange.numbers
+    calm = not silent and onset is None and over is None and not zeroed
+    stop = None if zeroed else stop
     risk = memorisation_risk(log, train, facts, silent)
     still = plateau(val, train, facts) if calm else None
     flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
@@ -114,7 +118,7 @@ def analyse(log: Log) -> Analysis:
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),
-        abnormal_start_loss(log, train),
+        strange,
         loss_spike(log, train, onset),
         gradient_spike(log, norms),
         schedule(log, rates, norms),
@@ -396,7 +400,10 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
     risk = has("memorisation_risk")
     if risk and risk.severity == "problem" and id == "cannot_tell":
         return [tell("report.verdict.memorised_why", passes=risk.numbers["passes"], **losses)]
-    if has("no_validation") and id == "cannot_tell":
+    unheld = has("no_validation")
+    if unheld and "metric" in unheld.numbers and id == "cannot_tell":
+        return [tell("report.verdict.measured_why", **unheld.numbers | losses)]
+    if unheld and id == "cannot_tell":
         return [tell("report.verdict.no_validation_why", **losses)]
     return [tell("report.verdict.train_why", **losses)]
 
@@ -407,7 +414,7 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
     losses = bool(facts["loss_rows"])
     kinds = {key for row in log.steps for key in row.values}
     cases = {
-        "generalisation": facts["best_val_loss"] is None,
+        "generalisation": facts["best_val_loss"] is None and held_out_measure(log) is None,
         "quality": not log.exams,
         "end": early,
         f"updates_{log.counted}": bool(log.counted) and facts["steps"] is None,

@@ -26,10 +26,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "El entrenamiento funcionó, hasta donde lo puede mostrar material con el que no entrenó.",
     ),
     "report.verdict.overfitted": (
-        "The model overfitted: it got worse on text that it did not train on, though not on its "
-        "training data.",
-        "El modelo se sobreajustó: empeoró con textos con los que no entrenó, aunque no con sus "
-        "datos de entrenamiento.",
+        "The model overfitted: it got worse on material that it did not train on, though not on "
+        "its training data.",
+        "El modelo se sobreajustó: empeoró con material con el que no entrenó, aunque no con "
+        "sus datos de entrenamiento.",
     ),
     "report.verdict.undertrained": (
         "The model learned, but the run ended while it was still improving.",
@@ -93,18 +93,28 @@ WORDS: dict[str, tuple[str, str]] = {
         "explica el ruido de sus puntos.",
     ),
     "report.verdict.no_validation_why": (
-        "The training loss went from {first:loss} to {last:loss}, but nothing was held out: the "
-        "log does not show whether the model does well on anything it has not seen.",
-        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}, pero no se apartó nada "
-        "para comprobarlo: el registro no muestra si el modelo acierta con algo que no haya visto.",
+        "The training loss went from {first:loss} to {last:loss}, but the log has no validation "
+        "loss: it does not show whether the model does well on anything it has not seen.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}, pero el registro no "
+        "tiene pérdida de validación: no muestra si el modelo acierta con algo que no haya "
+        "visto.",
+    ),
+    "report.verdict.measured_why": (
+        "The training loss went from {first:loss} to {last:loss}. What was held out was "
+        "measured too: {metric} was best at step {step:n} ({value:loss}) and ended at "
+        "{last_value:loss} (step {last_step:n}). But no validation loss stands in the log.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}. Lo apartado también se "
+        "midió: {metric} tuvo su mejor valor en el paso {step:n} ({value:loss}) y terminó en "
+        "{last_value:loss} (paso {last_step:n}). Pero en el registro no hay pérdida de "
+        "validación.",
     ),
     "report.verdict.memorised_why": (
         "The training loss went from {first:loss} to {last:loss} in {passes:x} passes over the "
-        "same data with nothing held out: take it for learned by heart until an exam of new "
-        "questions shows otherwise.",
-        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss} en {passes:x} pasadas por "
-        "los mismos datos, sin nada apartado: da por hecho que se los sabe de memoria hasta que un "
-        "examen de preguntas nuevas muestre lo contrario.",
+        "same data, with no validation loss to set against it: take it for learned by heart "
+        "until an exam of new questions shows otherwise.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss} en {passes:x} pasadas "
+        "por los mismos datos, sin pérdida de validación con que contrastarla: da por hecho que "
+        "se los sabe de memoria hasta que un examen de preguntas nuevas muestre lo contrario.",
     ),
     "report.verdict.train_why": (
         "The training loss went from {first:loss} to {last:loss}.",
@@ -416,6 +426,35 @@ WORDS: dict[str, tuple[str, str]] = {
         "No hay pérdida de validación en este registro. Las pérdidas de entrenamiento (filas: "
         "{loss_rows:n}) solo muestran lo bien que el modelo conoce aquello con lo que se entrenó.",
     ),
+    "report.no_validation.measured": (
+        "No validation loss in this log, though it has evaluations ({evals:n}): {metric} was "
+        "best at step {step:n} ({value:loss}) and ended at {last_value:loss} (step "
+        "{last_step:n}). The training losses (rows: {loss_rows:n}) only show how well the model "
+        "knows what it was trained on.",
+        "No hay pérdida de validación en este registro, aunque sí evaluaciones ({evals:n}): "
+        "{metric} tuvo su mejor valor en el paso {step:n} ({value:loss}) y terminó en "
+        "{last_value:loss} (paso {last_step:n}). Las pérdidas de entrenamiento (filas: "
+        "{loss_rows:n}) solo muestran lo bien que el modelo conoce aquello con lo que se "
+        "entrenó.",
+    ),
+    "report.no_validation.measured.advice": (
+        "Log the loss of what is held out as well; until then choose the checkpoint by this "
+        "measure.",
+        "Registra también la pérdida de lo apartado; hasta entonces, elige el punto de control "
+        "por esta medida.",
+    ),
+    "report.no_validation.evaluated": (
+        "No validation loss in this log, though it has evaluations ({evals:n}). The training "
+        "losses (rows: {loss_rows:n}) only show how well the model knows what it was trained "
+        "on.",
+        "No hay pérdida de validación en este registro, aunque sí evaluaciones ({evals:n}). Las "
+        "pérdidas de entrenamiento (filas: {loss_rows:n}) solo muestran lo bien que el modelo "
+        "conoce aquello con lo que se entrenó.",
+    ),
+    "report.no_validation.evaluated.advice": (
+        "Log the loss of what is held out as well.",
+        "Registra también la pérdida de lo apartado.",
+    ),
     "report.no_validation.advice": (
         "Hold a part of the data out (a tenth is usual), evaluate it while training, and stop when "
         "its loss no longer falls.",
@@ -446,20 +485,20 @@ WORDS: dict[str, tuple[str, str]] = {
         "datos.",
     ),
     "report.memorisation_risk": (
-        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
-        "{last:loss}, with nothing held out: take it for memorised until an exam on new questions "
-        "shows otherwise.",
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} "
+        "to {last:loss}, with no validation loss to set against it: take it for memorised until "
+        "an exam on new questions shows otherwise.",
         "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
-        "{first:loss} a {last:loss}, sin nada apartado: dalo por memorizado hasta que un examen "
-        "con preguntas nuevas muestre lo contrario.",
+        "{first:loss} a {last:loss}, sin pérdida de validación con que contrastarla: dalo por "
+        "memorizado hasta que un examen con preguntas nuevas muestre lo contrario.",
     ),
     "report.memorisation_risk.possible": (
-        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
-        "{last:loss}, with nothing held out: how much of that was learned by heart, only an exam "
-        "on new questions can show.",
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} "
+        "to {last:loss}, with no validation loss to set against it: how much of that was "
+        "learned by heart, only an exam on new questions can show.",
         "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
-        "{first:loss} a {last:loss}, sin nada apartado: cuánto de eso se aprendió de memoria solo "
-        "lo puede mostrar un examen con preguntas nuevas.",
+        "{first:loss} a {last:loss}, sin pérdida de validación con que contrastarla: cuánto de "
+        "eso se aprendió de memoria solo lo puede mostrar un examen con preguntas nuevas.",
     ),
     "report.memorisation_risk.advice": (
         "Fewer passes, more examples, and an exam of unseen questions before and after training.",
@@ -473,12 +512,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "de sobra para aprendérselos de memoria.",
     ),
     "report.memorisation_risk.examples": (
-        "The same {examples:n} examples were seen {passes:x} times and the training loss fell from "
-        "{first:loss} to {last:loss}, with nothing held out: take it for memorised until an exam "
-        "on new questions shows otherwise.",
-        "Los mismos {examples:n} ejemplos se vieron {passes:x} veces y la pérdida de entrenamiento "
-        "bajó de {first:loss} a {last:loss}, sin nada apartado: dalo por memorizado hasta que un "
-        "examen con preguntas nuevas muestre lo contrario.",
+        "The same {examples:n} examples were seen {passes:x} times and the training loss fell "
+        "from {first:loss} to {last:loss}, with no validation loss to set against it: take it "
+        "for memorised until an exam on new questions shows otherwise.",
+        "Los mismos {examples:n} ejemplos se vieron {passes:x} veces y la pérdida de "
+        "entrenamiento bajó de {first:loss} a {last:loss}, sin pérdida de validación con que "
+        "contrastarla: dalo por memorizado hasta que un examen con preguntas nuevas muestre lo "
+        "contrario.",
     ),
     "report.worse_than_base": (
         "The exam got worse. Right answers before the first update: {first_right:n} of "
@@ -540,10 +580,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "entrena menos.",
     ),
     "report.loss_spike": (
-        "Spikes in the training loss, far above the noise around them: {rows:n}. The highest is "
-        "{loss:loss} at step {step:n}, where {around:loss} was usual.",
-        "Picos en la pérdida de entrenamiento, muy por encima del ruido de alrededor: {rows:n}. El "
-        "mayor es {loss:loss} en el paso {step:n}, donde lo normal era {around:loss}.",
+        "Spikes in the training loss, far above the noise around them: {rows:n}. The one that "
+        "stands out most is {loss:loss} at step {step:n}; the rows before and after it have "
+        "{around:loss} at most (medians).",
+        "Picos en la pérdida de entrenamiento, muy por encima del ruido de alrededor: {rows:n}. "
+        "El que más sobresale es {loss:loss} en el paso {step:n}; las filas anteriores y "
+        "posteriores tienen {around:loss} como mucho (medianas).",
     ),
     "report.loss_spike.advice": (
         "Look at the data of those steps; if the loss does not come back down, lower the learning "
@@ -552,10 +594,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "aprendizaje.",
     ),
     "report.gradient_spike": (
-        "Gradient norms several times those around them: {rows:n}. The highest is {norm:loss} at "
-        "step {step:n}, where {around:loss} was usual.",
-        "Normas del gradiente varias veces mayores que las de alrededor: {rows:n}. La mayor es "
-        "{norm:loss} en el paso {step:n}, donde lo normal era {around:loss}.",
+        "Gradient norms several times those around them: {rows:n}. The one that stands out most "
+        "is {norm:loss} at step {step:n}; the rows before and after it have {around:loss} at "
+        "most (medians).",
+        "Normas del gradiente varias veces mayores que las de alrededor: {rows:n}. La que más "
+        "sobresale es {norm:loss} en el paso {step:n}; las filas anteriores y posteriores "
+        "tienen {around:loss} como mucho (medianas).",
     ),
     "report.gradient_spike.advice": (
         "If gradients are clipped, as most trainers do at 1, little harm is done; else clip them, "
@@ -649,10 +693,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "No hay nada que hacer: así fue la tasa de aprendizaje.",
     ),
     "report.data_repeated": (
-        "The same data was seen {passes:x} times. Up to about {free:n} passes are nearly as good "
-        "as new data; later ones bring less and less.",
-        "Los mismos datos se vieron {passes:x} veces. Hasta unas {free:n} pasadas valen casi lo "
-        "mismo que datos nuevos; las siguientes, cada vez menos.",
+        "The same data was seen {passes:x} times. For language models up to about {free:n} "
+        "passes are nearly as good as new data; later ones bring less and less.",
+        "Los mismos datos se vieron {passes:x} veces. En los modelos de lenguaje, hasta unas "
+        "{free:n} pasadas valen casi lo mismo que datos nuevos; las siguientes, cada vez menos.",
     ),
     "report.data_repeated.advice": (
         "More data would help more than more passes.",
@@ -682,8 +726,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing, if it "
         "is in nats per token: among {vocabulary:n} tokens, more than any common model has, that "
         "would be {blind:loss}.",
-        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
-        "ciegas, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
+        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que adivinar al "
+        "azar, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
         "cualquier modelo común, sería {blind:loss}.",
     ),
     "report.abnormal_start_loss.zero": (
@@ -691,6 +735,26 @@ WORDS: dict[str, tuple[str, str]] = {
         "towards it, or the numbers underflowed.",
         "La pérdida de entrenamiento es exactamente 0 desde la primera fila (paso {step:n}): "
         "ningún token contaba para ella o los números se quedaron sin precisión.",
+    ),
+    "report.abnormal_start_loss.zero.advice": (
+        "Look at a training example as the model sees it: labels, mask, chat template, "
+        "tokenizer. With fp16, try bf16 or fp32.",
+        "Mira un ejemplo tal como lo ve el modelo: etiquetas, máscara, plantilla de "
+        "conversación, tokenizador. Con fp16, prueba con bf16 o fp32.",
+    ),
+    "report.abnormal_start_loss.zero_from": (
+        "From step {step:n} to the end (step {last_step:n}) the training loss is exactly 0 "
+        "(rows: {rows:n}), after {before:loss} at step {before_step:n}: no token counted "
+        "towards it any more, or the numbers broke down.",
+        "Desde el paso {step:n} hasta el final (paso {last_step:n}) la pérdida de entrenamiento "
+        "es exactamente 0 (filas: {rows:n}), después de {before:loss} en el paso "
+        "{before_step:n}: ya ningún token contaba para ella o los números se estropearon.",
+    ),
+    "report.abnormal_start_loss.zero_from.advice": (
+        "Use the model from before that step. Look at the gradient norm there and at the data "
+        "that followed; with fp16, try bf16 or fp32.",
+        "Usa el modelo de antes de ese paso. Mira allí la norma del gradiente y los datos que "
+        "venían después; con fp16, prueba con bf16 o fp32.",
     ),
     "report.abnormal_start_loss.advice": (
         "Look at a training example as the model sees it: labels, mask, chat template, tokenizer. "
@@ -1000,8 +1064,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     # What the log cannot tell, and what to log to know it.
     "report.unknown.generalisation": (
-        "Whether the model does well on text that it has not seen: hold some out and log its loss.",
-        "Si el modelo acierta con textos que no ha visto: aparta una parte y registra su pérdida.",
+        "Whether the model does well on what it has not seen: hold some out and log its loss.",
+        "Si el modelo acierta con lo que no ha visto: aparta una parte y registra su pérdida.",
     ),
     "report.unknown.quality": (
         "Whether the model is of use for its task: a loss is not an exam. Ask it questions with "
@@ -1106,7 +1170,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.best_step": ("Best step", "Mejor paso"),
     "report.id.could_have_stopped": ("Could have stopped earlier", "Pudo parar antes"),
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
-    "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
+    "report.id.no_validation": ("No validation loss", "Sin pérdida de validación"),
     "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
     "report.id.worse_than_base": ("No better than before", "No mejor que antes"),
@@ -1120,7 +1184,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.id.schedule": ("Learning rate", "Tasa de aprendizaje"),
     "report.id.data_repeated": ("Data repeated", "Datos repetidos"),
-    "report.id.abnormal_start_loss": ("Strange first loss", "Primera pérdida extraña"),
+    "report.id.abnormal_start_loss": ("Strange loss", "Pérdida extraña"),
     "report.id.losses_not_comparable": ("Losses not comparable", "Pérdidas no comparables"),
     "report.id.metric_disagrees_with_loss": (
         "Metric and loss disagree",
