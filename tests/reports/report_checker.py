@@ -592,7 +592,7 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "no_validation": unheld,
 }
 
-TOKEN = re.compile(r"(?<![\w.,-])\d+(?:[.,\u00a0]\d+)*(?:e[-+]\d+)?")
+TOKEN = re.compile(r"(?<![\w.,-])\u2212?\d+(?:[.,\u00a0]\d+)*(?:e[-+]\d+)?")
 
 
 def tokens(text: str, lang: str) -> list[str]:
@@ -601,8 +601,8 @@ def tokens(text: str, lang: str) -> list[str]:
         re.sub(r"1e-4|5e-4|1e-5|5e-5|best/|\d*checkpoint-\d+/|eval_\w+", "", text)
     )
     if lang == "en":
-        return [t.replace(",", "") for t in found]
-    return [t.replace("\u00a0", "").replace(",", ".") for t in found]
+        return [t.replace(",", "").replace("\u2212", "-") for t in found]
+    return [t.replace("\u00a0", "").replace(",", ".").replace("\u2212", "-") for t in found]
 
 
 def said(token: str, numbers: Row) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_runs import write_run
 
+from yunque.cli import main
 from yunque.errors import InputError
 from yunque.reports.read import Log, read
 from yunque.reports.report import report
@@ -213,3 +216,18 @@ def test_what_is_no_log_is_described(tmp_path: Path) -> None:
     assert "step" in one.text["en"]
     one = found(written(tmp_path, "a.md", ["Once upon a time", "there was a file."]))
     assert "Once upon a time" in one.text["en"]
+
+
+def test_the_folders_of_other_tools_stay_as_they_are(tmp_path: Path) -> None:
+    folder, out = tmp_path / "checkpoint-10", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    rows = [{"step": s, "loss": 3 - s / 100} for s in range(1, 40)]
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    assert main(["report", str(folder), "--quiet"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["trainer_state.json"]
+    assert main(["report", str(folder), "--quiet", "--out", str(out)]) == 0
+    assert (out / "report.html").is_file()
+    run = write_run(tmp_path / "run", steps=40)
+    assert main(["report", str(run), "--quiet"]) == 0
+    assert (run / "report.html").is_file()

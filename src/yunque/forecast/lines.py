@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 from yunque.forecast.fit import Fit
@@ -132,8 +133,10 @@ def memory_table(plan: Plan, lang: str) -> list[str]:
 
 
 def energy(kilowatt_hours: float, lang: str) -> str:
-    """Kilowatt hours; below one with three decimals."""
-    return number(kilowatt_hours, lang, 3 if kilowatt_hours < 1 else 1)
+    """Kilowatt hours; below one with three decimals, or as many as show two digits that count."""
+    if not kilowatt_hours or kilowatt_hours >= 0.01:
+        return number(kilowatt_hours, lang, 3 if kilowatt_hours < 1 else 1)
+    return number(kilowatt_hours, lang, 1 - math.floor(math.log10(kilowatt_hours)))
 
 
 def effect(change: Change, lang: str) -> str:

@@ -35,7 +35,7 @@ FACTS = {
     "steps": "integer",
     "epochs": "compact",
     "examples": "integer",
-    "hours": "compact",
+    "hours": "time_value",
     "first_train_loss": "loss_value",
     "last_train_loss": "loss_value",
     "lowest_train_loss": "loss_value",

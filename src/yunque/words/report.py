@@ -1413,7 +1413,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.fact.steps": ("Steps (updates)", "Pasos (actualizaciones)"),
     "report.fact.epochs": ("Epochs (passes over the data)", "Épocas (pasadas por los datos)"),
     "report.fact.examples": ("Training examples", "Ejemplos de entrenamiento"),
-    "report.fact.hours": ("Hours", "Horas"),
+    "report.fact.hours": ("Time", "Tiempo"),
     "report.fact.first_train_loss": (
         "First training loss logged",
         "Primera pérdida de entrenamiento registrada",
@@ -1433,6 +1433,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.fact.non_finite_rows": ("Rows with NaN or infinity", "Filas con NaN o infinito"),
     "report.integer": ("{value:n}", "{value:n}"),
     "report.compact": ("{value:x}", "{value:x}"),
+    "report.time_value": ("{value:hours}", "{value:hours}"),
     "report.loss_value": ("{value:loss}", "{value:loss}"),
     "report.share": ("{value:pct}", "{value:pct}"),
     "report.settings": ("Settings at the start", "Datos del comienzo"),
@@ -1621,10 +1622,14 @@ class Written:
             return visible(str(v))
         if v is None:
             return "-"
-        if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0
+        if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0; 134.21, 80,032
             if 0 < abs(v) < 1e-4 or abs(v) >= 1e7:
                 return scientific(v, lang)
+            if abs(v) >= 100:
+                return number(v, lang, 2 if abs(v) < 1000 else 1 if abs(v) < 10_000 else 0)
             return number(v, lang, 3 if abs(v) >= 1 else 4 if abs(v) >= 0.01 or not v else 6)
+        if kind == "hours":  # 32.56 h, 14 s
+            return f"{number(v, lang, 2)} h" if v >= 1 else duration(3600 * v)
         if kind == "x":  # 250, 37.50, 0.30, 0.0012
             if 0 < abs(v) < 0.01:
                 return number(v, lang, 1 - math.floor(math.log10(abs(v))))
