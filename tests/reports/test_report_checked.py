@@ -65,7 +65,12 @@ def test_logs_that_lack_something(tmp_path: Path) -> None:
     other = [{"step": 40 * k, "eval_odd": k} for k in range(1, 11)]
     log("odd.jsonl", [*rows, *other], "though it has evaluations (10). The training", 12)
     zeros = [{**row, "loss": 0.0} if i >= 200 else row for i, row in enumerate(rows)]
-    log("zero.jsonl", zeros, "From step 201 to the end (step 400) the training loss is exactly 0", 12)
+    log(
+        "zero.jsonl",
+        zeros,
+        "From step 201 to the end (step 400) the training loss is exactly 0",
+        12,
+    )
     tail = {300: 2.4, 301: 1.9, 302: 1.5, 303: 1.2, 100: 1.2}
     high = [{**row, "loss": row["loss"] + tail.get(i, 0)} for i, row in enumerate(rows, 1)]  # type: ignore[operator]
     log("spikes.jsonl", high, "stands out most is 2.498 at step 300; the rows before and after", 12)

@@ -12,6 +12,8 @@ from report_runs import write_run
 
 from yunque.cli import main
 from yunque.errors import InputError
+from yunque.reports.compare import compare
+from yunque.reports.compare_page import terminal
 from yunque.reports.read import Log, read
 from yunque.reports.report import report
 
@@ -231,3 +233,15 @@ def test_the_folders_of_other_tools_stay_as_they_are(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=40)
     assert main(["report", str(run), "--quiet"]) == 0
     assert (run / "report.html").is_file()
+
+
+def test_logs_that_count_epochs_are_compared_in_epochs(tmp_path: Path) -> None:
+    logs = []
+    for name in ("a", "b"):
+        rows = [f"{e},{3 - e / 10},{3.1 - e / 10}" for e in range(1, 11)]
+        logs.append(report(written(tmp_path, f"{name}.csv", ["epoch,loss,val_loss", *rows])))
+    text = terminal(compare(logs), "en")
+    assert "… at epoch" in text
+    assert "(epoch 10)" in text
+    assert " step" not in text
+    assert "(época 10)" in terminal(compare(logs), "es")

@@ -300,7 +300,9 @@ def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
             case="zero",
             step=row.step,
         )
-    begin = len(train.values) - int(np.argmax(train.values[::-1] != 0)) if np.any(train.values) else 0
+    begin = (
+        len(train.values) - int(np.argmax(train.values[::-1] != 0)) if np.any(train.values) else 0
+    )
     # Losses that fell to 0.0001 may be rounded to 0; from a hundredth on, no row falls there.
     if 0 < begin <= len(train.values) - 3 and train.values[begin - 1] > 0.01:
         before, start, last = train.rows[begin - 1], train.rows[begin], train.rows[-1]

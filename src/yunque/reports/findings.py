@@ -401,7 +401,8 @@ def no_validation(log: Log, train: Curve) -> Finding | None:
     measure = held_out_measure(log)
     if measure is None:
         # Our own evaluations measure the training data where nothing was held out.
-        known = {"evals": len(log.evals)} if log.evals and log.format != "yunque" else {}
+        more = bool(log.evals) and log.format != "yunque"
+        known: dict[str, Any] = {"evals": len(log.evals)} if more else {}
         return make(
             "no_validation",
             "warning",

@@ -74,8 +74,9 @@ def updates_an_epoch(rows: Rows, epoch: str, summary: Mapping[str, Any]) -> floa
     And only where every row then falls on a whole update, as exactly as its epoch is written.
     """
     names = ("train_steps_per_second", "train_runtime", "epoch")
-    pace, time, passes = (figure(summary.get(name)) for name in names)
-    if not all(isinstance(v, int | float) and v > 0 for v in (pace, time, passes)):
+    told = Record(0, 0, None, None, None, {name: figure(summary.get(name)) for name in names})
+    pace, time, passes = (told.number(name) for name in names)
+    if not pace or not time or not passes:
         return None
     off_pace, off_time = half_digit(summary[names[0]]), half_digit(summary[names[1]])
     error = off_pace * time + off_time * pace
@@ -118,7 +119,9 @@ def log_of(
             )
     rows, sums = parted(rows)
     told = {key: figure(value) for key, value in sums[-1][1].items()} if sums else {}
-    summary = record(sums[-1][0], {k: v for k, v in told.items() if v is not None}) if sums else None
+    summary = (
+        record(sums[-1][0], {k: v for k, v in told.items() if v is not None}) if sums else None
+    )
     columns = {str(key): None for _, cells in rows for key in cells}
     named, sets, runs = meanings(columns, mapped)
     perplexed = {k for k in ("train_loss", "val_loss") if k in named and is_perplexity(named[k])}

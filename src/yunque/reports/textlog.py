@@ -24,10 +24,7 @@ STEP_WORDS = ("step", "iter", "iteration", "update", "s")
 EPOCH = re.compile(r"\b(?:epochs?|epocas?)\b\s*[:=\[]{0,2}\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
 PLACE = re.compile(r"(?:^|(?<=[\[(|\s]))(\d+)\s*/\s*(\d+)(?=[\])\s|,:]|$)(\s*\(\d+%\))?")
 """`1875/1875`, `[50/5000]`, `[6400/60000 (10%)]`: how far a run is, or an epoch of it."""
-HELD_LINE = re.compile(
-    r"^\W*(?:on (?:the )?)?(?:val|valid|validation|validacion|eval|evaluation|evaluacion|test|prueba"
-    r"|dev|held-?out)\b(?! ?_)"
-)
+HELD_LINE = re.compile(rf"^\W*(?:on (?:the )?)?(?:{'|'.join(HELD_OUT)}|held-?out)\b")
 """A line about what was held out says so at its beginning: `Test set: Average loss: 0.4`."""
 PEFT = re.compile(r"trainable params: ([\d,]+) \|\| all params: ([\d,]+) \|\| trainable%: ([\d.]+)")
 """What PEFT's print_trainable_parameters writes."""
@@ -43,7 +40,7 @@ class Place:
     number: int
     of: int
     examples: bool
-    """Whether examples are counted, as PyTorch's own demonstrations write it: `[6400/60000 (10%)]`."""
+    """Whether examples are counted, as PyTorch's demonstrations do: `[6400/60000 (10%)]`."""
 
 
 def place_of(line: str, cells: dict[str, Any]) -> Place | None:
@@ -61,7 +58,7 @@ def place_of(line: str, cells: dict[str, Any]) -> Place | None:
             mine = named is None or named[1].isdigit() or named[1] in (*STEP_WORDS, "batch")
         else:
             mine = not before or before[-1] in "|]"
-        if mine and 0 < int(match[2]) and int(match[1]) <= int(match[2]):
+        if mine and int(match[2]) > 0 and int(match[1]) <= int(match[2]):
             return Place(int(match[1]), int(match[2]), match[3] is not None)
     return None
 

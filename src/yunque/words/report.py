@@ -175,7 +175,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "This file is a table of measures like {shares}, with no loss (columns: {columns}). A "
         "report is made from losses: how many answers are right does not tell it.",
         "Este archivo es una tabla de medidas como {shares}, sin ninguna pérdida (columnas: "
-        "{columns}). El informe se hace con pérdidas: cuántas respuestas son correctas no le basta.",
+        "{columns}). El informe se hace con pérdidas: no le basta con cuántas respuestas son "
+        "correctas.",
     ),
     "report.not_a_training_log.shares.advice": (
         "Log the loss too, of training and of what was held out. If a column holds it under "

@@ -1,7 +1,8 @@
 """Numbers, durations and foreign text, written for a reader of either language.
 
 English: `12,345.6`. Spanish: `12 345,6`, with a no-break space from five digits on (RAE,
-Ortografía 2010). A minus is the sign of that name, no hyphen. Units are SI: 1 GB is 10^9 bytes. Standard library only.
+Ortografía 2010). A minus is the sign of that name, no hyphen. Units are SI: 1 GB is 10^9 bytes.
+Standard library only.
 """
 
 from __future__ import annotations
