@@ -168,6 +168,20 @@ def test_perplexities_are_read_as_losses(tmp_path: Path) -> None:
     assert made.log.steps[0].names["train_loss"] == "ln(train_ppl)"
 
 
+def test_a_measure_beside_the_training_loss(tmp_path: Path) -> None:
+    """BLEU rises to step 100 and falls again; nothing is said to be not held out."""
+    rows = [f"{s},{5 - s / 50},{30 - abs(s - 100) / 10}" for s in range(10, 201, 10)]
+    made = report(written(tmp_path, "a.csv", ["step,loss,eval_bleu", *rows]))
+    found = made.analysis.finding("no_validation")
+    assert found is not None
+    assert (found.numbers["metric"], found.numbers["evals"]) == ("eval_bleu", 20)
+    assert (found.numbers["step"], found.numbers["value"]) == (100, 30.0)
+    assert (found.numbers["last_step"], found.numbers["last_value"]) == (200, 20.0)
+    verdict = made.analysis.verdict["text"]
+    assert "eval_bleu was best at step 100 (30.000)" in verdict["en"]
+    assert "nothing" not in verdict["en"] + " ".join(f.text["en"] for f in made.analysis.findings)
+
+
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv", ["step,weird", "1,2.5", "2,2.4"])
     with pytest.raises(InputError, match=r"no column 'nope'; it has the columns: step, weird"):

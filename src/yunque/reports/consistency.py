@@ -12,7 +12,7 @@ import numpy as np
 from yunque.reports.curve import Curve, curve
 from yunque.reports.findings import Finding, Text, evidence, joined, make
 from yunque.reports.log import Log, Record, whole
-from yunque.reports.metrics import higher_is_better
+from yunque.reports.names import higher_is_better
 from yunque.words.report import tell
 
 LARGEST_VOCABULARY = 300_000

@@ -50,6 +50,9 @@ LOSS = ("loss", "perdida")
 PERPLEXITY = ("ppl", "perplexity", "perplejidad")
 SHARES = ("acc", "accuracy", "precision", "recall", "f1", "exactitud", "aciertos")
 """Words for metrics that are no loss, and of which no loss can be worked out."""
+HIGHER = re.compile(r"accurac(y|ies)|acc\d*|f1|rouge\w*|s?bleu\d*|exact|em|score|chrf\w*|meteor")
+LOWER = ("wer", "cer", "error")
+"""Words for measures that get better upwards, and downwards."""
 PARTS = re.compile(r"[/._\- ]+")
 REINFORCEMENT = re.compile(
     r"(^|/)(reward|rewards?/mean|reward_mean|mean_reward|objective/(kl|rlhf_reward|scores)"
@@ -83,6 +86,14 @@ def is_perplexity(name: str) -> bool:
     """Whether a column of this name holds perplexities."""
     words = words_of(name)
     return bool(set(PERPLEXITY) & set(words)) and not set(LOSS) & set(words)
+
+
+def higher_is_better(name: str) -> bool | None:
+    """Which way a measure of this name gets better; None where the name does not tell."""
+    words = words_of(name)
+    if any(HIGHER.fullmatch(word) for word in words):
+        return True
+    return False if set(words) & set(LOWER) else None
 
 
 def meanings(

@@ -11,7 +11,14 @@ from typing import Any
 
 from yunque.errors import InputError
 from yunque.reports.log import Log, Record, figure, record
-from yunque.reports.names import HELD_OUT, is_perplexity, meanings, objective, words_of
+from yunque.reports.names import (
+    HELD_OUT,
+    higher_is_better,
+    is_perplexity,
+    meanings,
+    objective,
+    words_of,
+)
 
 CLOCK = re.compile(r"(?:(\d+) days?, ?)?(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
@@ -172,7 +179,9 @@ def log_of(
         }
         metrics = {k: v for k, v in rest.items() if set(HELD_OUT) & set(words_of(k))}
         held = {k: values.pop(k) for k in ("val_loss",) if k in values}
-        if held or (metrics and "train_loss" not in values):
+        # A row may hold a training loss and a measure of what was held out.
+        measured = any(higher_is_better(k) is not None for k in metrics)
+        if held or measured or (metrics and "train_loss" not in values):
             evals.append(record(row, {**values, **held, **metrics}, names))
         for name, theirs in sets.items():
             if cells.get(theirs) not in (None, ""):

@@ -340,10 +340,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Activa la parada temprana o pide menos pasos la próxima vez.",
     ),
     "report.could_have_stopped.best": (
-        "It could have stopped at step {step:n}, the best one ({best:loss}): the steps after it "
-        "({saved:pct} of all) brought no lower loss.",
-        "Pudo parar en el paso {step:n}, el mejor ({best:loss}): los pasos posteriores (el "
-        "{saved:pct} de todos) no trajeron una pérdida menor.",
+        "It could have stopped at step {step:n}, where the loss was lowest ({best:loss}): what "
+        "came after it ({saved:pct} of the steps) brought no lower one.",
+        "Pudo parar en el paso {step:n}, donde la pérdida fue mínima ({best:loss}): lo que vino "
+        "después (el {saved:pct} de los pasos) no trajo una menor.",
     ),
     "report.saved_time": (
         "Those steps took about {saved_seconds:time}.",
