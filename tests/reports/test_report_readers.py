@@ -76,6 +76,19 @@ def test_a_pasted_console_without_a_pace_counts_rows(tmp_path: Path) -> None:
         assert (made.log.counted, made.analysis.facts["steps"]) == ("rows", None)
 
 
+def test_a_pasted_console_with_its_bars(tmp_path: Path) -> None:
+    """A bar before each line: that of the training counts updates, the other one batches."""
+    lines, step = [], 0
+    for line in console():
+        step += 10 * ("'loss'" in line)
+        bar = f" 5%|█   | {step}/192 [00:01<00:09, 13.31it/s]"
+        evaluation = "100%|████| 5/5 [00:00<00:00, 99.2it/s]"
+        lines.append((evaluation if "eval_loss" in line else bar) + line)
+    log = read(written(tmp_path, "a.log", lines))
+    assert [step for step, _ in train(log)] == list(range(10, 191, 10))
+    assert [step for step, _ in held(log)] == [30, 60, 90, 120, 160, 190]
+
+
 def test_a_pace_that_does_not_pin_the_updates_is_not_used(tmp_path: Path) -> None:
     """13 steps a second may be 12.5 to 13.5: between 180 and 195 updates."""
     lines = [*console(), SUMMARY.replace("13.31", "13")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -146,7 +147,7 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
         if "total_steps" in cells:
             totals.add(cells.pop("total_steps"))
         elif here is not None:
-            totals.add(str(here.of))
+            totals.add(str(here.of))  # An evaluation's own bar has another, and then none is told.
         step, epoch = cells.get("step", step), cells.get("epoch", epoch)
         if not LOSSES & set(cells):
             continue
@@ -164,6 +165,7 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
         for _, cells, _ in rows:
             if "train_loss" in cells:
                 cells["evaluated train_loss"] = cells.pop("train_loss")
+    leave_other_bars(rows)
     stepped = [row for row in rows if "step" in row[1]]
     counted = ""
     if len(stepped) >= len(rows) / 2:
@@ -182,6 +184,19 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
     total = int(totals.pop()) if len(totals) == 1 else None
     log = replace(log, asked_steps=None if log.counted else total, settings=sizes)
     return replace(log, counted=counted or log.counted) if log.has_losses else None
+
+
+def leave_other_bars(rows: list[tuple[int, dict[str, Any], Place | None]]) -> None:
+    """Give rows whose bar is not that of the training (an evaluation has its own) the step before."""
+    sizes = Counter(p.of for _, cells, p in rows if p and not set(EXACT["val_loss"]) & set(cells))
+    if not sizes:
+        return
+    ((own, _),) = sizes.most_common(1)
+    step = "0"
+    for _, cells, place in rows:
+        if place is not None and place.of != own and "step" in cells:
+            cells["step"] = step
+        step = cells.get("step", step)
 
 
 def through_epochs(
