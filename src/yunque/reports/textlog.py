@@ -187,7 +187,7 @@ def read_text(file: Path, content: bytes, sha256: str) -> Log | None:
 
 
 def leave_other_bars(rows: list[tuple[int, dict[str, Any], Place | None]]) -> None:
-    """Give rows whose bar is not that of the training (an evaluation has its own) the step before."""
+    """Give rows with another bar than the training (an evaluation has its own) the step before."""
     sizes = Counter(p.of for _, cells, p in rows if p and not set(EXACT["val_loss"]) & set(cells))
     if not sizes:
         return
