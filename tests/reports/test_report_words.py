@@ -118,3 +118,9 @@ def test_steps_as_epochs_rows_and_examples() -> None:
         "Usa un punto de control cercano a la fila 3 si lo hay"
     )
     assert counted_in(text, "") == text
+    best = {"en": "Best step: 3, the last at step 5", "es": "Mejor paso: 3, el último en el paso 5"}
+    assert counted_in(best, "epochs")["en"] == "Best epoch: 3, the last at epoch 5"
+    assert counted_in(best, "rows") == {
+        "en": "Best: row 3, the last at row 5",
+        "es": "Lo mejor: fila 3, el último en la fila 5",
+    }

@@ -1710,4 +1710,11 @@ def counted_in(text: dict[str, str], counted: str, numbered: bool = False) -> di
             before = " ".join([*shown, ""])
         return before + word + (found["number"] or "")
 
+    if counted != "epochs":  # An epoch may be the best one; a row or an example is none.
+        text = {
+            "en": text["en"].replace("Best step: ", "Best: step ").replace("Best step", "Best"),
+            "es": text["es"]
+            .replace("Mejor paso: ", "Lo mejor: paso ")
+            .replace("Mejor paso", "Lo mejor"),
+        }
     return {lang: STEP[lang].sub(partial(changed, lang=lang), one) for lang, one in text.items()}
