@@ -55,10 +55,12 @@ from yunque.reports.findings import (
     too_short_to_judge,
 )
 from yunque.reports.log import Log, Record
+from yunque.reports.metrics import held_out_measure
+from yunque.reports.names import SHARES, meanings, words_of
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.reports.yardsticks import copied_text, ngram_yardstick
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def analyse(log: Log) -> Analysis:
     train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
     facts = facts_of(log, train, val)
     if log.format == "unknown":
-        return not_a_training_log(facts)
+        return not_a_training_log(log, facts)
     rates, norms = curve(log.steps, "learning_rate"), curve(log.steps, "grad_norm")
     short = too_short_to_judge(train, val)
     # The loss of a reinforcement trainer need not fall, and its rise is no failure.
@@ -92,7 +94,10 @@ def analyse(log: Log) -> Analysis:
     still_born = idle is not None and idle.severity == "problem"
     over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
-    calm = not silent and onset is None and over is None
+    strange = abnormal_start_loss(log, train)
+    zeroed = strange is not None and "before" in strange.numbers
+    calm = not silent and onset is None and over is None and not zeroed
+    stop = None if zeroed else stop
     risk = memorisation_risk(log, train, facts, silent)
     still = plateau(val, train, facts) if calm else None
     flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
@@ -113,7 +118,7 @@ def analyse(log: Log) -> Analysis:
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),
-        abnormal_start_loss(log, train),
+        strange,
         loss_spike(log, train, onset),
         gradient_spike(log, norms),
         schedule(log, rates, norms),
@@ -142,7 +147,26 @@ def analyse(log: Log) -> Analysis:
     stages = [] if silent else stages_of(train, val, onset, over)
     analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
     verdict = verdict_of(log, analysis, train, val)
-    return Analysis(facts, verdict, stages, stop, findings, analysis.unknown)
+    return as_counted(replace(analysis, verdict=verdict), log.counted)
+
+
+def as_counted(analysis: Analysis, counted: str) -> Analysis:
+    """The analysis with its sentences about what the log counts, where that is not steps.
+
+    What does not agree in a log's own figures is about true steps, if about any.
+    """
+    verdict = analysis.verdict | {"text": counted_in(analysis.verdict["text"], counted)}
+    found = [
+        f
+        if f.id == "log_inconsistent"
+        else replace(
+            f,
+            text=counted_in(f.text, counted),
+            advice=counted_in(f.advice, counted, numbered=True),
+        )
+        for f in analysis.findings
+    ]
+    return replace(analysis, verdict=verdict, findings=found)
 
 
 def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
@@ -177,10 +201,29 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
     }
 
 
-def not_a_training_log(facts: dict[str, Any]) -> Analysis:
-    """The result for a file that is no training log."""
+SHOWN_COLUMNS = 12
+
+
+def not_a_training_log(log: Log, facts: dict[str, Any]) -> Analysis:
+    """The result for a file that is no training log: what it is instead, as far as can be seen."""
     empty = dict.fromkeys(facts)
-    finding = make("not_a_training_log", "problem", [])
+    names = meanings(log.columns)[0]
+    losses = [names[name] for name in ("train_loss", "val_loss") if name in names]
+    told: dict[str, Any] = {}
+    case = "line" if log.first_line else ""
+    if log.columns:
+        more = " …" if len(log.columns) > SHOWN_COLUMNS else ""
+        told = {"columns": ", ".join(log.columns[:SHOWN_COLUMNS]) + more}
+        shares = [name for name in log.columns if set(SHARES) & set(words_of(name))]
+        case = "shares" if shares else "columns"
+        if losses:
+            told |= {"loss": losses[0]}
+            case = "values" if {"step", "epoch"} & set(names) else "steps"
+        elif shares:
+            told |= {"shares": ", ".join(shares[:SHOWN_COLUMNS])}
+    elif case:
+        told = {"line": log.first_line}
+    finding = make("not_a_training_log", "problem", [], case=case, **told)
     verdict = {"id": "cannot_tell", "text": finding.text}
     return Analysis(empty, verdict, [], None, [finding], [])
 
@@ -357,7 +400,10 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
     risk = has("memorisation_risk")
     if risk and risk.severity == "problem" and id == "cannot_tell":
         return [tell("report.verdict.memorised_why", passes=risk.numbers["passes"], **losses)]
-    if has("no_validation") and id == "cannot_tell":
+    unheld = has("no_validation")
+    if unheld and "metric" in unheld.numbers and id == "cannot_tell":
+        return [tell("report.verdict.measured_why", **unheld.numbers | losses)]
+    if unheld and id == "cannot_tell":
         return [tell("report.verdict.no_validation_why", **losses)]
     return [tell("report.verdict.train_why", **losses)]
 
@@ -368,11 +414,16 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
     losses = bool(facts["loss_rows"])
     kinds = {key for row in log.steps for key in row.values}
     cases = {
-        "generalisation": facts["best_val_loss"] is None,
+        "generalisation": facts["best_val_loss"] is None and held_out_measure(log) is None,
         "quality": not log.exams,
         "end": early,
         f"updates_{log.counted}": bool(log.counted) and facts["steps"] is None,
-        "unit": log.format != "yunque" and losses and log.objective == "prediction",
+        "steps_reckoned": log.reckoned,
+        "perplexities": log.perplexities,
+        "unit": log.format != "yunque"
+        and losses
+        and log.objective == "prediction"
+        and not log.perplexities,
         "learning_rate": losses and "learning_rate" not in kinds,
         "grad_norm": losses and "grad_norm" not in kinds,
         "epochs": losses and facts["epochs"] is None,

@@ -279,16 +279,16 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.same_computation": (
         "By the scaling law of Hoffmann et al. 2022 the same computation is best spent on about "
-        "{parameters:,} parameters and {tokens:,} tokens of new text (now: {now_parameters:,} and "
-        "{now_tokens:,}).",
+        "{parameters:~} parameters and {tokens:~} tokens of new text (now: {now_parameters:~} and "
+        "{now_tokens:~}).",
         "Según la ley de escala de Hoffmann et al. 2022, el mismo cálculo rinde más con unos "
-        "{parameters:,} parámetros y {tokens:,} tokens de texto nuevo (ahora: {now_parameters:,} y "
-        "{now_tokens:,}).",
+        "{parameters:~} parámetros y {tokens:~} tokens de texto nuevo (ahora: {now_parameters:~} y "
+        "{now_tokens:~}).",
     ),
     "plan.repeated": (
-        "By Muennighoff et al. 2023 these {passes:,.0f} passes are worth about {worth:,} tokens of "
+        "By Muennighoff et al. 2023 these {passes:,.0f} passes are worth about {worth:~} tokens of "
         "new text ({seen:,} are computed).",
-        "Según Muennighoff et al. 2023, estas {passes:,.0f} pasadas valen como unos {worth:,} "
+        "Según Muennighoff et al. 2023, estas {passes:,.0f} pasadas valen como unos {worth:~} "
         "tokens de texto nuevo (se calculan {seen:,}).",
     ),
     "plan.repeated_fewer": (
