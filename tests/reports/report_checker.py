@@ -143,9 +143,24 @@ def overfitting(f: File, n: Row) -> Row:
         "last_step": last_step,
         "last": last,
         "rise": last - best,
-        "train_at_best": f.train_level(step),
-        "train_at_last": f.train_level(last_step),
+        **({"train_at_best": f.train_level(step)} if "train_at_best" in n else {}),
+        **({"train_at_last": f.train_level(last_step)} if "train_at_last" in n else {}),
     }
+
+
+def ended_worse(f: File, n: Row) -> Row:
+    if "rows" not in n:
+        (step, best), values = lowest(f.val), [v for _, v, _ in f.val]
+        last_step, last = f.val[-1][0], values[-1]
+        assert last > best
+    else:
+        values = f.smooth()
+        step, best = f.train[values.index(min(values))][0], min(values)
+        last_step, last = f.train[-1][0], median([v for _, v, _ in f.train][-n["rows"] :])
+    found = {"step": step, "best": best, "last_step": last_step, "last": last}
+    if "won" in n:
+        found |= {"won": height(values), "part": (last - best) / height(values)}
+    return found
 
 
 def best_step(f: File, n: Row) -> Row:
@@ -164,14 +179,16 @@ def could_have_stopped(f: File, n: Row) -> Row:
     saved = 1 - n["step"] / f.end
     values = f.val or [(s, v, r) for (s, _, r), v in zip(f.train, f.smooth(), strict=True)]
     step, best = lowest(values)
-    epochs = [float(r["epoch"]) for s, _, r in values if s == n["step"]]
-    return {
+    found = {}
+    if "saved_epochs" in n:
+        there = next(r for s, _, r in values if s == n["step"])
+        found["saved_epochs"] = float(values[-1][2]["epoch"]) - float(there["epoch"])
+    return found | {
         "saved": saved,
         "loss": f.at(values, n["step"]),
         "best": best,
         "best_step": step,
         "saved_seconds": f.seconds() * saved,
-        "saved_epochs": float(values[-1][2]["epoch"]) - epochs[0],
     }
 
 
@@ -260,7 +277,8 @@ def plateau(f: File, n: Row) -> Row:
 def diverged(f: File, n: Row) -> Row:
     before = [one for one in f.train if one[0] <= n["onset_step"]]
     step, low = lowest(before)
-    tail = [v for _, v, _ in f.train][-max(3, len(f.train) // 10) :]
+    after = [v for s, v, _ in f.train if s > n["onset_step"]]
+    tail = after[-max(3, len(f.train) // 10) :]
     return {"low": low, "low_step": step, "end": median(tail), "last_step": f.train[-1][0]}
 
 
@@ -538,6 +556,7 @@ def doubtful(f: File, n: Row) -> Row:
 
 RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "overfitting": overfitting,
+    "ended_worse": ended_worse,
     "best_step": best_step,
     "could_have_stopped": could_have_stopped,
     "still_improving": still_improving,

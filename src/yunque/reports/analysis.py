@@ -21,7 +21,7 @@ from yunque.reports.consistency import (
     resumed_run,
     validation_doubtful,
 )
-from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell, whole_fall
+from yunque.reports.curve import CLEAR, SMALL_SHARE, Curve, curve, fell, whole_fall
 from yunque.reports.exams import (
     best_kept,
     exam_better,
@@ -55,6 +55,7 @@ from yunque.reports.findings import (
     too_short_to_judge,
 )
 from yunque.reports.log import Log, Record
+from yunque.reports.rises import ended_worse
 from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
 from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.reports.yardsticks import copied_text, ngram_yardstick
@@ -92,7 +93,9 @@ def analyse(log: Log) -> Analysis:
     still_born = idle is not None and idle.severity == "problem"
     over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
-    calm = not silent and onset is None and over is None
+    # Of a loss that is NaN at the end nothing says how it would have gone on.
+    broken = ends_broken(log.steps, "train_loss")
+    calm = not silent and onset is None and over is None and not broken
     risk = memorisation_risk(log, train, facts, silent)
     still = plateau(val, train, facts) if calm else None
     flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
@@ -104,6 +107,7 @@ def analyse(log: Log) -> Analysis:
         learning_rate_too_high(rates, train, onset),
         idle,
         over,
+        ended_worse(log, train, val) if calm and not still_born else None,
         best_step(log, val),
         could_have_stopped(log, train, val, stop, over, flat),
         still_improving(val, train, facts) if calm else None,
@@ -246,6 +250,8 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     | worse than before training, or best/ is the model before training; | did_not_learn |
     |   and neither the last nor the kept model is better at the exam    |               |
     | overfitting, and no better model kept from before it               | overfitted    |
+    | the last loss far above the lowest, no better model kept, and no   | cannot_tell   |
+    |   exam that the last model does better                             |               |
     | exam better (no exam in pairs: validation), a tenth of the fall    | undertrained  |
     |   in the last quarter                                              |               |
     | exam better (no exam in pairs: validation)                         | worked        |
@@ -255,11 +261,8 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     has = analysis.finding
     first = float(val.values[0]) if len(val.values) else math.nan
     best = float(val.values[val.lowest]) if len(val.values) else math.nan
-    # A fifth of the loss is beyond the noise of any mean over a fixed set, however few the points.
-    # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
-    luck = val.noise * math.sqrt(2 * math.log(len(val.values))) if len(val.values) >= 3 else 0.0
     lower = len(val.values) >= 2 and (
-        val.moved(first - best - luck) or first - best > 0.2 * abs(first)
+        val.moved(first - best - val.luck) or first - best > CLEAR * abs(first)
     )
     better, worse = exam_better(log), has("worse_than_base")
     held = last_paired(log) is not None
@@ -286,13 +289,18 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "did_not_learn"
     elif over and not (saved and (lower or better)):
         id = "overfitted"
+    elif has("ended_worse") and not saved and not better:
+        id = "cannot_tell"
     elif improved and still and still.numbers["part"] >= 0.1:
         id = "undertrained"
     elif improved:
         id = "worked"
     else:
         id = "cannot_tell"
-    sentences = [tell(f"report.verdict.{id}"), *verdict_reasons(log, analysis, val, id, lower)]
+    opening = id
+    if id == "overfitted" and over and "train_at_best" not in over.numbers:
+        opening = "overfitted_alone"
+    sentences = [tell(f"report.verdict.{opening}"), *verdict_reasons(log, analysis, val, id, lower)]
     return {"id": id, "text": joined([*sentences, *exam_reasons(log)])}
 
 
@@ -331,11 +339,16 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
     objective = has("not_a_loss_objective")
     if objective and log.objective == "reinforcement":
         return [objective.text]
-    case = ""
+    case, worse = "", has("ended_worse")
+    rise = float(val.values[-1] - val.values[val.lowest]) if len(val.values) else 0.0
+    rose = val.moved(rise) and rise > SMALL_SHARE * whole_fall(val.values)
     if id in ("worked", "undertrained") and lower:
-        rise = float(val.values[-1] - val.values[val.lowest])
-        rose = val.moved(rise) and rise > SMALL_SHARE * whole_fall(val.values)
-        case = "kept" if over and log.kept else "rose" if rose and not log.kept else "val"
+        up = bool(over or worse or rose)
+        case = "val" if not up else "kept" if log.kept else "rose"
+    elif id == "cannot_tell" and lower and worse and worse.numbers["best"] == val.values.min():
+        case = "rose"
+    elif id == "cannot_tell" and worse:
+        return [worse.text]
     elif id == "cannot_tell" and len(val.values) >= 3 and not lower and not sat(log) and not over:
         case = "unsure"
     if case and not (case == "unsure" and has("too_short_to_judge")):
@@ -351,7 +364,8 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
             )
         ]
     if over:
-        return [tell("report.verdict.overfitted_why", **over.numbers)]
+        alone = "" if "train_at_best" in over.numbers else "_alone"
+        return [tell(f"report.verdict.overfitted{alone}_why", **over.numbers)]
     if first is None or id == "diverged" or has("too_short_to_judge"):
         return []
     risk = has("memorisation_risk")

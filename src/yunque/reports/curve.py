@@ -19,6 +19,10 @@ SMALL_SHARE = 0.01
 """A part of the whole improvement that is nothing to act on, however exact the curve is."""
 NEGLIGIBLE = 0.002
 """A part of a loss that nobody would train on for."""
+CLEAR = 0.2
+"""A part of a loss beyond the noise of any mean over a fixed set, however few the points."""
+FEW = 8
+"""Points below which a bend of the curve cannot be told from its noise."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Curve:
     def lowest(self) -> int:
         """Index of the lowest value, the first of equals."""
         return int(np.argmin(self.values))
+
+    @property
+    def luck(self) -> float:
+        """How far the lowest of n noisy values lies below the true curve: noise·sqrt(2 ln n)."""
+        n = len(self.values)
+        return self.noise * math.sqrt(2 * math.log(n)) if n >= 3 else 0.0
 
     def moved(self, change: float, points: float = 1.0, sigmas: float = SIGMAS) -> bool:
         """Whether a change between means, worth `points` single points, is beyond the noise."""
@@ -139,6 +149,20 @@ def smoothed(values: np.ndarray, spread: float) -> np.ndarray:
 def whole_fall(values: np.ndarray) -> float:
     """How far the values fell to their lowest, from the highest before it (not from the first)."""
     return float(np.max(values[: int(np.argmin(values)) + 1]) - np.min(values))
+
+
+def above_lowest(c: Curve, level: float) -> bool:
+    """Whether a level that came later lies above the lowest value by more than chance explains."""
+    low = float(c.values[c.lowest])
+    rise = level - low
+    if c.moved(rise - c.luck):
+        return True
+    if len(c.values) < FEW and rise > CLEAR * abs(low):
+        return True
+    # A single turn, all points falling to it and all rising from it, is no noise either.
+    falls, rises = np.diff(c.values[: c.lowest + 1]), np.diff(c.values[c.lowest :])
+    turned = len(c.values) >= 5 and len(rises) >= 2 and np.all(falls < 0) and np.all(rises > 0)
+    return bool(turned) and rise > max(CLEAR / 4 * abs(low), whole_fall(c.values) / 3)
 
 
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:

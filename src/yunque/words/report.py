@@ -29,6 +29,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "El modelo se sobreajustó: empeoró con textos con los que no entrenó, aunque no con sus "
         "datos de entrenamiento.",
     ),
+    "report.verdict.overfitted_alone": (
+        "The model got worse on text that it did not train on. The usual cause is overfitting; the "
+        "log has no training loss to show it.",
+        "El modelo empeoró con textos con los que no entrenó. La causa habitual es el sobreajuste; "
+        "el registro no tiene pérdida de entrenamiento que lo muestre.",
+    ),
     "report.verdict.undertrained": (
         "The model learned, but the run ended while it was still improving.",
         "El modelo aprendió, pero el entrenamiento terminó cuando aún mejoraba.",
@@ -63,6 +69,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de validación tuvo su mínimo en el paso {step:n} ({best:loss}) y terminó en "
         "{last:loss}, mientras la de entrenamiento pasaba de {train_at_best:loss} a "
         "{train_at_last:loss}.",
+    ),
+    "report.verdict.overfitted_alone_why": (
+        "The validation loss was lowest at step {step:n} ({best:loss}) and ended at {last:loss} "
+        "(step {last_step:n}).",
+        "La pérdida de validación tuvo su mínimo en el paso {step:n} ({best:loss}) y terminó en "
+        "{last:loss} (paso {last_step:n}).",
     ),
     "report.verdict.diverged_why": (
         "The training loss rose from {low:loss} (step {low_step:n}) to {end:loss} and stayed up.",
@@ -226,6 +238,73 @@ WORDS: dict[str, tuple[str, str]] = {
         "and keep the best model.",
         "Usa un punto de control cercano al paso {step:n} si lo hay; si no, entrena otra vez con "
         "parada temprana y guarda el mejor modelo.",
+    ),
+    "report.overfitting.alone": (
+        "From about step {onset_step:n} on the validation loss rose: from {best:loss} (step "
+        "{step:n}) to {last:loss} (step {last_step:n}). With no training loss in the log, that is "
+        "most likely overfitting. The log does not show that the model of step {step:n} was kept.",
+        "Más o menos desde el paso {onset_step:n} la pérdida de validación subió: de {best:loss} "
+        "(paso {step:n}) a {last:loss} (paso {last_step:n}). Sin pérdida de entrenamiento en el "
+        "registro, lo más probable es que sea sobreajuste. El registro no muestra que se guardara "
+        "el modelo del paso {step:n}.",
+    ),
+    "report.overfitting.alone.advice": (
+        "Use a checkpoint near step {step:n} if there is one; else train again with early stopping "
+        "and keep the best model. Log the training loss too: where it rises as well, the learning "
+        "rate is to blame.",
+        "Usa un punto de control cercano al paso {step:n} si lo hay; si no, entrena otra vez con "
+        "parada temprana y guarda el mejor modelo. Registra también la pérdida de entrenamiento: "
+        "si sube igual, la culpa es de la tasa de aprendizaje.",
+    ),
+    "report.ended_worse.validation": (
+        "The run ended worse than it had been: the validation loss was {best:loss} at step "
+        "{step:n} and {last:loss} at the end (step {last_step:n}). The log does not show that the "
+        "model of step {step:n} was kept.",
+        "La ejecución terminó peor de lo que había llegado a estar: la pérdida de validación era "
+        "{best:loss} en el paso {step:n} y {last:loss} al final (paso {last_step:n}). El registro "
+        "no muestra que se guardara el modelo del paso {step:n}.",
+    ),
+    "report.ended_worse.kept_validation": (
+        "The run ended worse than it had been: the validation loss was {best:loss} at step "
+        "{step:n} and {last:loss} at the end (step {last_step:n}). {kept} holds the model of step "
+        "{step:n}, before that.",
+        "La ejecución terminó peor de lo que había llegado a estar: la pérdida de validación era "
+        "{best:loss} en el paso {step:n} y {last:loss} al final (paso {last_step:n}). {kept} "
+        "guarda el modelo del paso {step:n}, anterior a eso.",
+    ),
+    "report.ended_worse.last": (
+        "The last validation loss lies far above the others: {last:loss} at step {last_step:n}, "
+        "where {best:loss} was the lowest (step {step:n}). The log ends there: it cannot show "
+        "whether that was one bad evaluation or the start of a breakdown.",
+        "La última pérdida de validación queda muy por encima de las demás: {last:loss} en el paso "
+        "{last_step:n}, cuando la menor era {best:loss} (paso {step:n}). El registro acaba ahí: no "
+        "puede mostrar si fue una mala evaluación suelta o el comienzo de un derrumbe.",
+    ),
+    "report.ended_worse.kept_last": (
+        "The last validation loss lies far above the others: {last:loss} at step {last_step:n}, "
+        "where {best:loss} was the lowest (step {step:n}). {kept} holds the model of step "
+        "{step:n}, before that.",
+        "La última pérdida de validación queda muy por encima de las demás: {last:loss} en el paso "
+        "{last_step:n}, cuando la menor era {best:loss} (paso {step:n}). {kept} guarda el modelo "
+        "del paso {step:n}, anterior a eso.",
+    ),
+    "report.ended_worse.training": (
+        "The training loss ended above where it had been: {best:loss} at step {step:n} (running "
+        "median), {last:loss} at the end (median of the last {rows:n} rows, up to step "
+        "{last_step:n}).",
+        "La pérdida de entrenamiento terminó por encima de donde había llegado: {best:loss} en el "
+        "paso {step:n} (mediana móvil) y {last:loss} al final (mediana de las últimas {rows:n} "
+        "filas, hasta el paso {last_step:n}).",
+    ),
+    "report.ended_worse.part": (
+        "That gives back {part:pct} of its whole fall, {won:loss}.",
+        "Así se pierde el {part:pct} de toda su bajada, {won:loss}.",
+    ),
+    "report.ended_worse.advice": (
+        "Do not use the last model: take a checkpoint near step {step:n} if there is one, and look "
+        "at what changed after it (learning rate, data, a resume).",
+        "No uses el último modelo: toma un punto de control cercano al paso {step:n} si lo hay, y "
+        "mira qué cambió después (tasa de aprendizaje, datos, una reanudación).",
     ),
     "report.best_step.alone": (
         "Best step: {step:n}, with the lowest validation loss, {val_loss:loss} (evaluations: "
@@ -1033,6 +1112,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.too_short_to_judge": ("Too short to judge", "Demasiado corto para juzgar"),
     "report.id.non_finite": ("Values that are no numbers", "Valores que no son números"),
     "report.id.overfitting": ("Overfitting", "Sobreajuste"),
+    "report.id.ended_worse": ("Ended worse than its best", "Terminó peor que su mejor momento"),
     "report.id.best_step": ("Best step", "Mejor paso"),
     "report.id.could_have_stopped": ("Could have stopped earlier", "Pudo parar antes"),
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
