@@ -57,7 +57,8 @@ def test_five_evaluations_show_overfitting(tmp_path: Path, val: list[float]) -> 
     made = short(tmp_path / "l.jsonl", TRAIN[: len(val)], val)
     assert verdict(made) == "overfitted"
     over = made.analysis.finding("overfitting")
-    assert over is not None and over.numbers["rise"] == pytest.approx(val[-1] - 1.25)
+    assert over is not None
+    assert over.numbers["rise"] == pytest.approx(val[-1] - 1.25)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,8 @@ def test_a_slow_rise_of_both_losses_is_divergence(tmp_path: Path, every: int) ->
     made = log(tmp_path / "l.jsonl", curve(3000, every, level))
     assert verdict(made) == "diverged"
     found = made.analysis.finding("diverged")
-    assert found is not None and 950 <= found.numbers["onset_step"] <= 1400
+    assert found is not None
+    assert 950 <= found.numbers["onset_step"] <= 1400
 
 
 def test_a_jump_in_the_last_rows_is_divergence(tmp_path: Path) -> None:
@@ -100,7 +102,8 @@ def test_a_jump_in_the_last_rows_is_divergence(tmp_path: Path) -> None:
     made = log(tmp_path / "l.jsonl", rows)
     assert verdict(made) == "diverged"
     found = made.analysis.finding("diverged")
-    assert found is not None and found.numbers["onset_step"] == 1940
+    assert found is not None
+    assert found.numbers["onset_step"] == 1940
     assert found.numbers["end"] == pytest.approx(7.5, abs=0.1)
     # Two rows may be a spike that the log ends in.
     assert verdict(log(tmp_path / "l.jsonl", [r for r in rows if r["step"] <= 1960])) == "worked"
@@ -113,7 +116,8 @@ def test_a_last_evaluation_far_above_the_others(tmp_path: Path) -> None:
     assert verdict(made) == "cannot_tell"
     assert "ended at 3.600 (step 2,000)" in made.json["verdict"]["text"]["en"]
     found = made.analysis.finding("ended_worse")
-    assert found is not None and found.numbers["step"] == 1900
+    assert found is not None
+    assert found.numbers["step"] == 1900
 
 
 def test_a_training_loss_that_gave_back_a_part(tmp_path: Path) -> None:
@@ -122,7 +126,8 @@ def test_a_training_loss_that_gave_back_a_part(tmp_path: Path) -> None:
 
     made = log(tmp_path / "l.jsonl", curve(3000, 0, level))
     found = made.analysis.finding("ended_worse")
-    assert found is not None and 0.15 < found.numbers["part"] < 0.25
+    assert found is not None
+    assert 0.15 < found.numbers["part"] < 0.25
     assert "ended above where it had been" in made.json["verdict"]["text"]["en"]
 
 
@@ -136,5 +141,6 @@ def test_a_kept_model_may_have_worked_but_the_rise_is_told(tmp_path: Path) -> No
     assert verdict(made) in ("worked", "undertrained")
     assert "so use the model of step 360, kept in best/" in made.json["verdict"]["text"]["en"]
     found = made.analysis.finding("ended_worse")
-    assert found is not None and found.severity == "warning"
+    assert found is not None
+    assert found.severity == "warning"
     assert check(run / "log.jsonl", json.loads(json.dumps(made.json)))[0] == []

@@ -21,7 +21,7 @@ from yunque.reports.consistency import (
     resumed_run,
     validation_doubtful,
 )
-from yunque.reports.curve import CLEAR, SMALL_SHARE, Curve, curve, fell, whole_fall
+from yunque.reports.curve import CLEAR, FEW, SMALL_SHARE, Curve, curve, fell, whole_fall
 from yunque.reports.exams import (
     best_kept,
     exam_better,
@@ -55,10 +55,16 @@ from yunque.reports.findings import (
     too_short_to_judge,
 )
 from yunque.reports.log import Log, Record
-from yunque.reports.rises import ended_worse
-from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
+from yunque.reports.rewards import reward_fell
+from yunque.reports.rises import ended_worse, other_set_rose, validation_unmoved
+from yunque.reports.schedule import (
+    finished,
+    learning_rate_too_high,
+    learning_rate_zero,
+    schedule,
+)
 from yunque.reports.spikes import gradient_spike, loss_spike
-from yunque.reports.yardsticks import copied_text, ngram_yardstick
+from yunque.reports.yardsticks import below_counting, copied_text, ngram_yardstick
 from yunque.words.report import tell
 
 
@@ -93,14 +99,25 @@ def analyse(log: Log) -> Analysis:
     still_born = idle is not None and idle.severity == "problem"
     over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
+    if stop is not None and stop["why"] == "validation" and over is None and not was_lower(val):
+        stop = None  # Where nothing fell, the first evaluation is not as good as it gets.
     # Of a loss that is NaN at the end nothing says how it would have gone on.
     broken = ends_broken(log.steps, "train_loss")
     calm = not silent and onset is None and over is None and not broken
     risk = memorisation_risk(log, train, facts, silent)
-    still = plateau(val, train, facts) if calm else None
+    plan = schedule(log, rates, norms)
+    rising = plan is not None and plan.numbers["form"] == "rising"
+    way = "rising" if rising else "decayed" if finished(rates) else ""
+    stairs = epoch_staircase(train) if not silent else None
+    more = still_improving(val, train, facts, rates, way) if calm else None
+    if more is not None and stairs is not None and len(val.values) < 4:
+        more = None  # What fell are the stairs; within a pass nothing need have.
+    # A loss that still falls is on no plateau, and what it cost was not for nothing.
+    still = plateau(val, train, facts) if calm and more is None else None
     flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
     found = [
         not_a_loss_objective(log, train),
+        reward_fell(log),
         short,
         non_finite(log, facts),
         diverged(train, onset),
@@ -110,18 +127,20 @@ def analyse(log: Log) -> Analysis:
         ended_worse(log, train, val) if calm and not still_born else None,
         best_step(log, val),
         could_have_stopped(log, train, val, stop, over, flat),
-        still_improving(val, train, facts) if calm else None,
+        more,
         still,
         no_validation(log, train),
-        validation_doubtful(log, val),
+        validation_doubtful(log, val, facts["epochs"]),
+        validation_unmoved(train, val) if calm else None,
+        other_set_rose(log) if not silent and over is None else None,
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),
         abnormal_start_loss(log, train),
         loss_spike(log, train, onset),
         gradient_spike(log, norms),
-        schedule(log, rates, norms),
-        epoch_staircase(train) if not silent else None,
+        plan,
+        stairs,
         None if silent or onset is not None else losses_not_comparable(train, val),
         metric_disagrees_with_loss(log, val) if not silent else None,
         mean_is_not_last_loss(log, train),
@@ -137,8 +156,6 @@ def analyse(log: Log) -> Analysis:
     if stop is not None and stop["why"] == "training_loss" and not flat:
         stop = None
     findings = [f for f in found if f is not None]
-    if any(f.id == "still_improving" for f in findings):
-        findings = [f for f in findings if f.id != "plateau"]
     if any(f.id == "worse_than_base" and f.numbers.get("lost") is not None for f in findings):
         first = tell("report.worse_than_base.first")
         by_loss = ("best_step", "still_improving")
@@ -237,33 +254,54 @@ def stages_of(
     ]
 
 
+def was_lower(val: Curve) -> bool:
+    """Whether the lowest validation loss lies below the first by more than chance explains."""
+    if len(val.values) < 2:
+        return False
+    fall = float(val.values[0] - val.values[val.lowest])
+    return val.moved(fall - val.luck) or fall > CLEAR * abs(float(val.values[0]))
+
+
+def ended_by_plan(analysis: Analysis) -> bool:
+    """Whether the rate had decayed to its end, so that a fall in the last quarter is the decay's.
+
+    A loss that fell as much in its last quarter as in the others had not begun to slow down: then a
+    longer plan would still have brought more. A decay at the end alone never shows that.
+    """
+    still, plan = analysis.finding("still_improving"), analysis.finding("schedule")
+    if still is None or "rate" not in still.numbers or plan is None:
+        return False
+    form = plan.numbers["form"]
+    return form == "decay_at_end" or (form != "rising" and still.numbers["part"] < 0.25)
+
+
 def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[str, Any]:
     """The verdict: the first line of this table that holds.
 
     | holds                                                              | verdict       |
     |--------------------------------------------------------------------|---------------|
     | training loss diverged, or is not finite in the last three rows    | diverged      |
+    | a reward that ended far below where it had been                    | diverged      |
     | too few rows                                                       | cannot_tell   |
     | the loss is not one of prediction (reinforcement)                  | cannot_tell   |
     | learning rate 0 throughout                                         | did_not_learn |
+    | validation never moved while the training loss fell, exam no better| did_not_learn |
     | training loss flat within its noise; validation, exam no better    | did_not_learn |
     | worse than before training, or best/ is the model before training; | did_not_learn |
     |   and neither the last nor the kept model is better at the exam    |               |
     | overfitting, and no better model kept from before it               | overfitted    |
     | the last loss far above the lowest, no better model kept, and no   | cannot_tell   |
     |   exam that the last model does better                             |               |
-    | exam better (no exam in pairs: validation), a tenth of the fall    | undertrained  |
-    |   in the last quarter                                              |               |
+    | exam better (no exam in pairs: validation), and: a tenth of the    | undertrained  |
+    |   fall in the last quarter, but for a finished decay; or the log   |               |
+    |   ends in the warm-up; or no exam in pairs, and never below        |               |
+    |   counting tokens, or which follows which                          |               |
     | exam better (no exam in pairs: validation)                         | worked        |
     | anything else: nothing held out shows an improvement, or the last  | cannot_tell   |
     |   validation loss is NaN or infinite                               |               |
     """
     has = analysis.finding
-    first = float(val.values[0]) if len(val.values) else math.nan
-    best = float(val.values[val.lowest]) if len(val.values) else math.nan
-    lower = len(val.values) >= 2 and (
-        val.moved(first - best - val.luck) or first - best > CLEAR * abs(first)
-    )
+    lower = was_lower(val)
     better, worse = exam_better(log), has("worse_than_base")
     held = last_paired(log) is not None
     # Where the exam was not compared in pairs, the finding decides alone, as far as nothing says
@@ -277,13 +315,20 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     still = has("still_improving")
     broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
-    if has("diverged") or broken:
+    fell_back = has("reward_fell")
+    plan, unmoved = has("schedule"), has("validation_unmoved")
+    counted = None if held else below_counting(log, val)
+    young = counted or (plan and plan.numbers["form"] == "rising")
+    if still and (still.numbers["part"] < 0.1 or ended_by_plan(analysis)):
+        still = None
+    if has("diverged") or broken or (fell_back and fell_back.severity == "problem"):
         id = "diverged"
     elif has("too_short_to_judge") or log.objective == "reinforcement":
         id = "cannot_tell"
     elif (
         (idle and idle.severity == "problem")
         or (flat and not lower and not better)
+        or (unmoved and not better)
         or (failed and (not over or exam_worse(log)))
     ):
         id = "did_not_learn"
@@ -291,7 +336,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "overfitted"
     elif has("ended_worse") and not saved and not better:
         id = "cannot_tell"
-    elif improved and still and still.numbers["part"] >= 0.1:
+    elif improved and (still or young):
         id = "undertrained"
     elif improved:
         id = "worked"
@@ -300,7 +345,11 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     opening = id
     if id == "overfitted" and over and "train_at_best" not in over.numbers:
         opening = "overfitted_alone"
-    sentences = [tell(f"report.verdict.{opening}"), *verdict_reasons(log, analysis, val, id, lower)]
+    if id == "undertrained" and not still:
+        opening = f"undertrained_below_{counted}" if counted else "undertrained_warmup"
+    sentences = [tell(f"report.verdict.{opening}"), *verdict_reasons(log, analysis, train, val, id, lower)]
+    if (other := has("other_set_rose")) and id in ("worked", "undertrained"):
+        sentences.append(tell("report.verdict.other_set", **other.numbers))
     return {"id": id, "text": joined([*sentences, *exam_reasons(log)])}
 
 
@@ -326,16 +375,27 @@ def exam_reasons(log: Log) -> list[Text]:
     return sentences
 
 
-def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bool) -> list[Text]:
+def verdict_reasons(
+    log: Log, analysis: Analysis, train: Curve, val: Curve, id: str, lower: bool
+) -> list[Text]:
     """The second sentence: the figures that decided."""
     facts, has = analysis.facts, analysis.finding
     over, diverge, first = has("overfitting"), has("diverged"), facts["first_train_loss"]
     losses = {"first": first, "last": facts["last_train_loss"]}
     if diverge:
         return [tell("report.verdict.diverged_why", **diverge.numbers)]
-    broken = ends_broken(log.steps, "train_loss") or ends_broken(log.evals, "val_loss", 1)
+    bad_train = ends_broken(log.steps, "train_loss")
+    broken = bad_train or ends_broken(log.evals, "val_loss", 1)
     if broken and (bad := has("non_finite")) and id in ("diverged", "cannot_tell"):
-        return [tell("report.verdict.not_finite_why", step=bad.numbers["step"])]
+        said = [tell("report.verdict.not_finite_why", step=bad.numbers["step"])]
+        if bad_train and train.rows:
+            row, value = train.rows[-1], float(train.values[-1])
+            said.append(tell("report.verdict.last_finite", loss=value, step=row.step))
+        return said
+    if (fallen := has("reward_fell")) and id == "diverged":
+        return [fallen.text]
+    if (unmoved := has("validation_unmoved")) and id == "did_not_learn":
+        return [unmoved.text]
     objective = has("not_a_loss_objective")
     if objective and log.objective == "reinforcement":
         return [objective.text]
@@ -352,6 +412,8 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
     elif id == "cannot_tell" and len(val.values) >= 3 and not lower and not sat(log) and not over:
         case = "unsure"
     if case and not (case == "unsure" and has("too_short_to_judge")):
+        few = case == "unsure" and len(val.values) < FEW
+        extra = [tell("report.verdict.few", evals=len(val.values))] if few else []
         return [
             tell(
                 f"report.verdict.{case}_why",
@@ -361,7 +423,8 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
                 last=facts["last_val_loss"],
                 last_step=val.rows[-1].step,
                 kept=log.kept,
-            )
+            ),
+            *extra,
         ]
     if over:
         alone = "" if "train_at_best" in over.numbers else "_alone"

@@ -151,6 +151,12 @@ def whole_fall(values: np.ndarray) -> float:
     return float(np.max(values[: int(np.argmin(values)) + 1]) - np.min(values))
 
 
+def single_turn(values: np.ndarray) -> bool:
+    """Whether all points fall one by one to the lowest, and rise one by one from it."""
+    low = int(np.argmin(values))
+    return bool(np.all(np.diff(values[: low + 1]) < 0) and np.all(np.diff(values[low:]) > 0))
+
+
 def above_lowest(c: Curve, level: float) -> bool:
     """Whether a level that came later lies above the lowest value by more than chance explains."""
     low = float(c.values[c.lowest])
@@ -159,10 +165,9 @@ def above_lowest(c: Curve, level: float) -> bool:
         return True
     if len(c.values) < FEW and rise > CLEAR * abs(low):
         return True
-    # A single turn, all points falling to it and all rising from it, is no noise either.
-    falls, rises = np.diff(c.values[: c.lowest + 1]), np.diff(c.values[c.lowest :])
-    turned = len(c.values) >= 5 and len(rises) >= 2 and np.all(falls < 0) and np.all(rises > 0)
-    return bool(turned) and rise > max(CLEAR / 4 * abs(low), whole_fall(c.values) / 3)
+    # A single turn with points on both sides is no noise either.
+    turned = len(c.values) >= 5 and c.lowest <= len(c.values) - 3 and single_turn(c.values)
+    return turned and rise > max(CLEAR / 4 * abs(low), whole_fall(c.values) / 3)
 
 
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:

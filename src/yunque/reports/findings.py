@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import SMALL_SHARE, Curve, above_lowest, curve, fell, whole_fall
+from yunque.reports.curve import (
+    NEGLIGIBLE,
+    SMALL_SHARE,
+    Curve,
+    above_lowest,
+    curve,
+    fell,
+    single_turn,
+    whole_fall,
+)
 from yunque.reports.log import Log, Record, whole
 from yunque.reports.trend import ahead, as_good_as_the_best
 from yunque.words.report import WORDS, tell
@@ -249,8 +258,7 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        likely = as_good_as_the_best(val.steps, val.values, val.noise)
-        at = val.turn()[0] if likely is None else likely
+        at = good_enough(val)
     elif len(train.values) >= 8 and fell(train):
         c, why, at = train, "training_loss", first_tiny(train)
     else:
@@ -261,6 +269,18 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
     before, end = (1 - min(steps) if log.counted else 0), max(steps)
     saved = 1 - (row.step + before) / (end + before) if end else 0.0
     return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
+
+
+def good_enough(val: Curve) -> int:
+    """Index of the earliest evaluation as good as the best."""
+    low, n = val.lowest, len(val.values)
+    # Points that fall one by one to the best, and rise one by one from it, have no noise to speak
+    # of; too few for a law, or rising after the best, they are taken as they stand.
+    if single_turn(val.values) and (n < 10 or low <= n - 3):
+        close = val.values <= val.values[low] + NEGLIGIBLE * abs(val.values[low])
+        return int(np.flatnonzero(close)[0])
+    likely = as_good_as_the_best(val.steps, val.values, val.noise)
+    return val.turn()[0] if likely is None else likely
 
 
 def first_tiny(train: Curve) -> int:
@@ -314,10 +334,20 @@ def could_have_stopped(
     )
 
 
-def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
+def still_improving(
+    val: Curve, train: Curve, facts: dict[str, Any], rates: Curve, way: str
+) -> Finding | None:
     """The judging loss fell beyond its noise in the last quarter of the run.
 
     Without a validation loss the training loss says so only where no data was seen many times.
+
+    Args:
+        val: the validation loss.
+        train: the training loss.
+        facts: the facts of the log.
+        rates: the learning rate.
+        way: where no law of the loss looks ahead, why: `decayed`, the rate had gone to its end, or
+            `rising`, it was still in the warm-up; else empty.
     """
     held_out = len(val.values) >= 4
     c = val if held_out else train
@@ -338,14 +368,19 @@ def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding 
     if not won or not c.moved(fall, points) or fall < SMALL_SHARE * won:
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
-    told = ahead(c.steps, c.values, c.noise, points)
-    then = {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
+    told = None if way else ahead(c.steps, c.values, c.noise, points)
+    then: dict[str, Any] = {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
+    proof = evidence((row, c.name), (best, c.name))
+    also = f"report.still_improving.{way or 'ahead'}" if way or then else ""
+    if way:
+        then = {"rate": float(rates.values[-1]), "rate_step": rates.rows[-1].step}
+        proof += evidence((rates.rows[-1], rates.name))
     return make(
         "still_improving",
         "info",
-        evidence((row, c.name), (best, c.name)),
+        proof,
         case="validation" if held_out else "training",
-        also="report.still_improving.ahead" if then else "",
+        also=also,
         **then,
         step=row.step,
         loss=float(c.values[at]) if held_out else float(early.mean()),

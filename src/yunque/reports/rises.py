@@ -1,4 +1,5 @@
-"""Losses that rose where no overfitting and no divergence explains it."""
+"""Losses that went elsewhere than the one judged by: an end above the best, another held-out set
+that rose, a validation loss that never moved."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import Curve, above_lowest, fell, whole_fall
+from yunque.reports.curve import FEW, Curve, above_lowest, curve, fell, whole_fall
 from yunque.reports.findings import Finding, evidence, make
 from yunque.reports.log import Log
 
@@ -77,4 +78,54 @@ def training_end(train: Curve) -> Finding | None:
         rows=tail,
         won=won,
         part=(end - best) / won,
+    )
+
+
+def other_set_rose(log: Log) -> Finding | None:
+    """A further held-out set on which the loss rose, beside the one that the verdict goes by."""
+    rising: list[tuple[float, str, Curve]] = []
+    for name, rows in log.other_evals.items():
+        c = curve(rows, "val_loss")
+        if len(c.values) < 4 or c.lowest > len(c.values) - 3:
+            continue
+        low, level = float(c.values[c.lowest]), float(np.median(c.values[c.lowest + 1 :][-3:]))
+        if level - low > FAR * whole_fall(c.values) and above_lowest(c, level):
+            rising.append(((level - low) / abs(low) if low else 0.0, name, c))
+    if not rising:
+        return None
+    _, name, c = max(rising, key=lambda one: one[0])
+    low_row, last = c.rows[c.lowest], c.rows[-1]
+    return make(
+        "other_set_rose",
+        "warning",
+        evidence((low_row, c.name), (last, c.name)),
+        set=name,
+        main=log.eval_set,
+        step=low_row.step,
+        best=float(c.values[c.lowest]),
+        last_step=last.step,
+        last=float(c.values[-1]),
+        others=len(log.other_evals),
+        rose=len(rising),
+    )
+
+
+def validation_unmoved(train: Curve, val: Curve) -> Finding | None:
+    """The training loss fell, and no evaluation differs from another by a part of it to speak of."""
+    if len(val.values) < FEW or len(train.values) < FEW or not fell(train):
+        return None
+    won, least, most = whole_fall(train.smooth), float(val.values.min()), float(val.values.max())
+    if most - least > 0.05 * won or won < 0.1 * abs(float(train.smooth[0])):
+        return None
+    low, high = val.rows[val.lowest], val.rows[int(np.argmax(val.values))]
+    return make(
+        "validation_unmoved",
+        "problem",
+        evidence((low, val.name), (high, val.name), (train.rows[0], train.name))
+        + evidence((train.rows[-1], train.name)),
+        evals=len(val.values),
+        least=least,
+        most=most,
+        first=float(train.values[0]),
+        last=float(train.values[-1]),
     )

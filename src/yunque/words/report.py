@@ -39,6 +39,36 @@ WORDS: dict[str, tuple[str, str]] = {
         "The model learned, but the run ended while it was still improving.",
         "El modelo aprendió, pero el entrenamiento terminó cuando aún mejoraba.",
     ),
+    "report.verdict.undertrained_below_1": (
+        "The model learned, but less than a count of how often each token occurs would have told "
+        "it.",
+        "El modelo aprendió, pero menos de lo que da contar cada cuánto aparece cada token.",
+    ),
+    "report.verdict.undertrained_below_2": (
+        "The model learned, but less than a count of which token follows which would have told it.",
+        "El modelo aprendió, pero menos de lo que da contar qué token sigue a cuál.",
+    ),
+    "report.verdict.undertrained_warmup": (
+        "The model learned, but the log ends in the warm-up, before the learning rate had reached "
+        "its peak.",
+        "El modelo aprendió, pero el registro acaba en el calentamiento, antes de que la tasa de "
+        "aprendizaje llegara a su máximo.",
+    ),
+    "report.verdict.other_set": (
+        "Not so on {set}: there the validation loss rose from {best:loss} (step {step:n}) to "
+        "{last:loss} (step {last_step:n}).",
+        "No así con {set}: ahí la pérdida de validación subió de {best:loss} (paso {step:n}) a "
+        "{last:loss} (paso {last_step:n}).",
+    ),
+    "report.verdict.last_finite": (
+        "The last training loss that is a number is {loss:loss} (step {step:n}).",
+        "La última pérdida de entrenamiento que es un número es {loss:loss} (paso {step:n}).",
+    ),
+    "report.verdict.few": (
+        "Evaluations: only {evals:n}. From so few, noise cannot be told from a small fall.",
+        "Evaluaciones: solo {evals:n}. Con tan pocas no se distingue el ruido de una bajada "
+        "pequeña.",
+    ),
     "report.verdict.diverged": (
         "The training broke down before its end.",
         "El entrenamiento se rompió antes de su final.",
@@ -406,6 +436,19 @@ WORDS: dict[str, tuple[str, str]] = {
         "{ahead_low:loss} y {ahead_high:loss} con nueve probabilidades de diez, menos si no sigue "
         "ninguna ley sencilla.",
     ),
+    "report.still_improving.decayed": (
+        "The learning rate had gone to its end by then, {rate:sci} at step {rate_step:n}: a part "
+        "of that fall is due to its decay, and more steps at such a rate would bring nothing.",
+        "Para entonces la tasa de aprendizaje había llegado a su final, {rate:sci} en el paso "
+        "{rate_step:n}: parte de esa bajada se debe a su decaimiento, y más pasos con esa tasa no "
+        "traerían nada.",
+    ),
+    "report.still_improving.rising": (
+        "The learning rate was still rising ({rate:sci} at step {rate_step:n}): how the loss goes "
+        "on from there, these rows cannot foretell.",
+        "La tasa de aprendizaje aún subía ({rate:sci} en el paso {rate_step:n}): cómo sigue la "
+        "pérdida desde ahí, estas filas no lo pueden prever.",
+    ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
         "more steps rather than going on with this one.",
@@ -464,10 +507,50 @@ WORDS: dict[str, tuple[str, str]] = {
         "Ejemplos del conjunto apartado: solo {held_out:n} (su ritmo por el tiempo que llevaron). "
         "Su pérdida dice poco de otros, por lisa que sea la curva.",
     ),
+    "report.validation_doubtful.near_zero": (
+        "After {passes:x} passes over the same data the validation loss, too, is close to zero: "
+        "{val_first:loss} at first, {val_last:loss} at step {val_step:n}. Text that was really "
+        "held out rarely comes so low: see whether it stands in the training data, or is so simple "
+        "that it has only one answer.",
+        "Después de {passes:x} pasadas por los mismos datos, también la pérdida de validación está "
+        "cerca de cero: {val_first:loss} al principio, {val_last:loss} en el paso {val_step:n}. Un "
+        "texto apartado de verdad rara vez baja tanto: mira si está en los datos de entrenamiento "
+        "o si es tan simple que solo tiene una respuesta.",
+    ),
     "report.validation_doubtful.advice": (
         "Hold out more, and nothing that is also trained on; a tenth of the data is usual.",
         "Aparta más, y nada con lo que también se entrene; lo habitual es una décima parte de los "
         "datos.",
+    ),
+    "report.validation_unmoved": (
+        "The validation loss never moved: all of its values ({evals:n}) lie between {least:loss} "
+        "and {most:loss}, while the training loss went from {first:loss} to {last:loss}. What the "
+        "model learned does not carry over to the held-out text: it was learned by heart, or that "
+        "text is of another kind.",
+        "La pérdida de validación no se movió: todos sus valores ({evals:n}) están entre "
+        "{least:loss} y {most:loss}, mientras la de entrenamiento pasaba de {first:loss} a "
+        "{last:loss}. Lo que el modelo aprendió no le sirve con el texto apartado: se lo aprendió "
+        "de memoria, o ese texto es de otra clase.",
+    ),
+    "report.validation_unmoved.advice": (
+        "Compare some held-out examples with the training data, and look whether the evaluation "
+        "uses the model that is trained (an adapter may be switched off there).",
+        "Compara algunos ejemplos apartados con los de entrenamiento y mira si la evaluación usa "
+        "el modelo que se entrena (quizá ahí el adaptador está desactivado).",
+    ),
+    "report.other_set_rose": (
+        "On {set} the validation loss rose: from {best:loss} (step {step:n}) to {last:loss} (step "
+        "{last_step:n}), while the verdict goes by {main}. Other held-out sets: {others:n}; of "
+        "these rose: {rose:n}.",
+        "Con {set} la pérdida de validación subió: de {best:loss} (paso {step:n}) a {last:loss} "
+        "(paso {last_step:n}), y el veredicto se basa en {main}. Otros conjuntos apartados: "
+        "{others:n}; de ellos subieron: {rose:n}.",
+    ),
+    "report.other_set_rose.advice": (
+        "Decide which of the sets stands for what you want of the model, and choose the checkpoint "
+        "by it; for {set} it is that of step {step:n}.",
+        "Decide qué conjunto representa lo que quieres del modelo y elige por él el punto de "
+        "control; para {set} es el del paso {step:n}.",
     ),
     "report.memorisation_risk": (
         "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
@@ -668,6 +751,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Prueba con la décima parte y con gradientes recortados. Con LoRA y AdamW lo habitual es "
         "de 1e-4 a 5e-4; para un modelo entero, de 1e-5 a 5e-5.",
     ),
+    "report.schedule.rising": (
+        "Learning rate: it rose in every row, up to {peak:sci} at step {last_step:n}: the log ends "
+        "in the warm-up.",
+        "Tasa de aprendizaje: subió en todas las filas, hasta {peak:sci} en el paso {last_step:n}: "
+        "el registro acaba en el calentamiento.",
+    ),
     "report.schedule.advice": (
         "Nothing to do: this is how the learning rate went.",
         "No hay nada que hacer: así fue la tasa de aprendizaje.",
@@ -789,6 +878,35 @@ WORDS: dict[str, tuple[str, str]] = {
         "{last_step:n}).",
         "{name} pasó de {first_reward:loss} (paso {first_step:n}) a {last_reward:loss} (paso "
         "{last_step:n}).",
+    ),
+    "report.reward_fell": (
+        "{name} fell: from {top:loss} at its highest (step {step:n}, running median) to {end:loss} "
+        "at the end (median of the last {rows:n} rows, up to step {last_step:n}); at the start it "
+        "was {start:loss}.",
+        "{name} cayó: de {top:loss} en su máximo (paso {step:n}, mediana móvil) a {end:loss} al "
+        "final (mediana de las últimas {rows:n} filas, hasta el paso {last_step:n}); al principio "
+        "era {start:loss}.",
+    ),
+    "report.reward_fell.advice": (
+        "Use a checkpoint near step {step:n} if there is one. Train again with a lower learning "
+        "rate or a stronger pull towards the reference model (KL), and read what the model writes.",
+        "Usa un punto de control cercano al paso {step:n} si lo hay. Entrena otra vez con una tasa "
+        "de aprendizaje menor o más sujeto al modelo de referencia (KL), y lee lo que escribe el "
+        "modelo.",
+    ),
+    "report.reward_fell.chosen": (
+        "{name} went from {start:loss} to {end:loss} (medians of the first and the last {rows:n} "
+        "rows, up to step {last_step:n}): the preferred answers, too, became less likely than the "
+        "reference model has them.",
+        "{name} pasó de {start:loss} a {end:loss} (medianas de las primeras y las últimas {rows:n} "
+        "filas, hasta el paso {last_step:n}): también las respuestas preferidas se hicieron menos "
+        "probables de lo que son para el modelo de referencia.",
+    ),
+    "report.reward_fell.chosen.advice": (
+        "Common with DPO, and no failure by itself: read the answers. A lower learning rate, fewer "
+        "steps or a supervised term on the preferred answers hold it back.",
+        "Es común con DPO y por sí solo no es un fallo: lee las respuestas. Lo frenan una tasa de "
+        "aprendizaje menor, menos pasos o un término supervisado con las respuestas preferidas.",
     ),
     "report.mean_is_not_last_loss": (
         "The summary's train_loss, {mean:loss}, is the mean over the whole run; the last logged "
@@ -1118,6 +1236,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
     "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
     "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
+    "report.id.validation_unmoved": ("Validation did not move", "La validación no se movió"),
+    "report.id.other_set_rose": ("Another held-out set", "Otro conjunto apartado"),
+    "report.id.reward_fell": ("The reward", "La recompensa"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
     "report.id.worse_than_base": ("No better than before", "No mejor que antes"),
     "report.id.loss_spike": ("Spikes in the loss", "Picos en la pérdida"),
