@@ -167,7 +167,11 @@ def other_set(f: File, n: Row) -> Row:
     series = f.series((n["set"],), None)
     step, best = lowest(series)
     sets = {k for r in f.rows.values() for k in r if re.fullmatch(r"eval_\w+_loss", k)}
-    rose = [s for s in sets - {n["main"]} if f.series((s,), None)[-1][1] > lowest(f.series((s,), None))[1]]
+    rose = [
+        s
+        for s in sets - {n["main"]}
+        if f.series((s,), None)[-1][1] > lowest(f.series((s,), None))[1]
+    ]
     assert n["rose"] <= len(rose)
     found = {"step": step, "best": best, "last_step": series[-1][0], "last": series[-1][1]}
     return found | {"others": len(sets) - 1}
@@ -177,6 +181,13 @@ def unmoved(f: File, n: Row) -> Row:
     held = sorted(v for _, v, _ in f.val)
     found = {"evals": len(held), "least": held[0], "most": held[-1]}
     return found | {"first": f.train[0][1], "last": f.train[-1][1]}
+
+
+def flat(f: File, n: Row) -> Row:
+    values = [v for _, v, _ in f.train]
+    half = len(values) // 2
+    found = {"early": fmean(values[:half]), "late": fmean(values[half:])}
+    return found | {"least": min(values), "most": max(values), "loss_rows": len(values)}
 
 
 def reward(f: File, n: Row) -> Row:
@@ -602,6 +613,7 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "ended_worse": ended_worse,
     "other_set_rose": other_set,
     "validation_unmoved": unmoved,
+    "training_flat": flat,
     "reward_fell": reward,
     "not_a_loss_objective": objective,
     "best_step": best_step,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,7 +55,7 @@ from yunque.reports.findings import (
 )
 from yunque.reports.log import Log, Record
 from yunque.reports.rewards import reward_fell
-from yunque.reports.rises import ended_worse, other_set_rose, validation_unmoved
+from yunque.reports.rises import ended_worse, other_set_rose, training_flat, validation_unmoved
 from yunque.reports.schedule import (
     finished,
     learning_rate_too_high,
@@ -132,6 +131,7 @@ def analyse(log: Log) -> Analysis:
         no_validation(log, train),
         validation_doubtful(log, val, facts["epochs"]),
         validation_unmoved(train, val) if calm else None,
+        training_flat(train) if calm and not still_born and not was_lower(val) else None,
         other_set_rose(log) if not silent and over is None else None,
         risk,
         data_repeated(train, facts, risk),
@@ -311,7 +311,8 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     # loss does not stand for it.
     improved = better or (lower and not held and not ends_broken(log.evals, "val_loss", 1))
     saved = bool(log.kept) or bool(log.kept_step)
-    flat = len(train.values) >= 8 and not fell(train, 3.0)
+    flat, begun = has("training_flat"), has("abnormal_start_loss")
+    zero = begun is not None and begun.severity == "problem" and not lower
     still = has("still_improving")
     broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
@@ -327,8 +328,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "cannot_tell"
     elif (
         (idle and idle.severity == "problem")
-        or (flat and not lower and not better)
-        or (unmoved and not better)
+        or ((flat or unmoved or zero) and not better)
         or (failed and (not over or exam_worse(log)))
     ):
         id = "did_not_learn"
@@ -347,7 +347,10 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         opening = "overfitted_alone"
     if id == "undertrained" and not still:
         opening = f"undertrained_below_{counted}" if counted else "undertrained_warmup"
-    sentences = [tell(f"report.verdict.{opening}"), *verdict_reasons(log, analysis, train, val, id, lower)]
+    sentences = [
+        tell(f"report.verdict.{opening}"),
+        *verdict_reasons(log, analysis, train, val, id, lower),
+    ]
     if (other := has("other_set_rose")) and id in ("worked", "undertrained"):
         sentences.append(tell("report.verdict.other_set", **other.numbers))
     return {"id": id, "text": joined([*sentences, *exam_reasons(log)])}
@@ -394,8 +397,9 @@ def verdict_reasons(
         return said
     if (fallen := has("reward_fell")) and id == "diverged":
         return [fallen.text]
-    if (unmoved := has("validation_unmoved")) and id == "did_not_learn":
-        return [unmoved.text]
+    still = has("validation_unmoved") or has("training_flat")
+    if still and id == "did_not_learn":
+        return [still.text]
     objective = has("not_a_loss_objective")
     if objective and log.objective == "reinforcement":
         return [objective.text]

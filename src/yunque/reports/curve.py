@@ -173,13 +173,31 @@ def above_lowest(c: Curve, level: float) -> bool:
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:
     """Whether the curve ends below its start by more than so many deviations of the noise.
 
-    The start is tried at several lengths: a short one sees a steep fall, a long one a slow one.
+    The start is tried at several lengths: a short one sees a steep fall, a long one a slow one. And
+    it must lie further above the end than stretches of its length in the second half differ from
+    each other: noise that goes on from row to row makes such differences again and again.
     """
-    if len(c.values) < 3:
+    n = len(c.values)
+    if n < 3:
         return False
-    last = c.values[-max(1, len(c.values) // 3) :]
-    lengths = [2**k for k in range(len(c.values).bit_length()) if 2**k <= len(c.values) / 2]
-    drops = [
-        (float(c.values[:k].mean() - last.mean()), 1 / (1 / k + 1 / len(last))) for k in lengths
-    ]
-    return any(c.moved(drop, points, sigmas) for drop, points in drops)
+    last = c.values[-max(1, n // 3) :]
+    for k in (2**k for k in range(n.bit_length()) if 2**k <= n / 2):
+        drop, points = float(c.values[:k].mean() - last.mean()), 1 / (1 / k + 1 / len(last))
+        if c.moved(drop, points, sigmas) and (
+            n < 2 * FEW or drop > sigmas * unlike(c.values[n // 2 :], k) * math.sqrt(k / points)
+        ):
+            return True
+    return False
+
+
+def unlike(values: np.ndarray, k: int) -> float:
+    """Robust deviation of the means of k neighbours about the line through all such means.
+
+    Where k is more than a quarter of the points, that of fewer neighbours, as if rows further apart
+    than these were independent.
+    """
+    m = min(k, max(1, len(values) // 4))
+    means = np.lib.stride_tricks.sliding_window_view(values, m).mean(axis=1)
+    places = np.column_stack([np.arange(len(means)), np.ones(len(means))])
+    line, *_ = np.linalg.lstsq(places, means, rcond=None)
+    return float(1.4826 * np.median(np.abs(means - places @ line)) * math.sqrt(m / k))

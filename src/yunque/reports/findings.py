@@ -274,11 +274,12 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
 def good_enough(val: Curve) -> int:
     """Index of the earliest evaluation as good as the best."""
     low, n = val.lowest, len(val.values)
-    # Points that fall one by one to the best, and rise one by one from it, have no noise to speak
-    # of; too few for a law, or rising after the best, they are taken as they stand.
-    if single_turn(val.values) and (n < 10 or low <= n - 3):
-        close = val.values <= val.values[low] + NEGLIGIBLE * abs(val.values[low])
-        return int(np.flatnonzero(close)[0])
+    # Points that fall one by one to the best, and rise one by one from it, have little noise, and
+    # what there is of it third differences show; too few for a law, they are taken as they stand.
+    if single_turn(val.values) and (n < 10 or (n <= 12 and low <= n - 3)):
+        rest = np.abs(np.diff(val.values, 3)) / math.sqrt(20) if n >= 10 else np.zeros(1)
+        slack = max(2 * 1.4826 * float(np.median(rest)), NEGLIGIBLE * abs(float(val.values[low])))
+        return int(np.flatnonzero(val.values <= val.values[low] + slack)[0])
     likely = as_good_as_the_best(val.steps, val.values, val.noise)
     return val.turn()[0] if likely is None else likely
 
@@ -369,7 +370,9 @@ def still_improving(
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
     told = None if way else ahead(c.steps, c.values, c.noise, points)
-    then: dict[str, Any] = {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
+    then: dict[str, Any] = (
+        {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
+    )
     proof = evidence((row, c.name), (best, c.name))
     also = f"report.still_improving.{way or 'ahead'}" if way or then else ""
     if way:

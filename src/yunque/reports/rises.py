@@ -1,5 +1,5 @@
 """Losses that went elsewhere than the one judged by: an end above the best, another held-out set
-that rose, a validation loss that never moved."""
+that rose, losses that never moved."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def other_set_rose(log: Log) -> Finding | None:
 
 
 def validation_unmoved(train: Curve, val: Curve) -> Finding | None:
-    """The training loss fell, and no evaluation differs from another by a part of it to speak of."""
+    """The training loss fell, and no evaluation differs from another by much of that fall."""
     if len(val.values) < FEW or len(train.values) < FEW or not fell(train):
         return None
     won, least, most = whole_fall(train.smooth), float(val.values.min()), float(val.values.max())
@@ -128,4 +128,23 @@ def validation_unmoved(train: Curve, val: Curve) -> Finding | None:
         most=most,
         first=float(train.values[0]),
         last=float(train.values[-1]),
+    )
+
+
+def training_flat(train: Curve) -> Finding | None:
+    """The training loss did not fall beyond its noise. Of losses that are all 0 another finding
+    tells."""
+    if len(train.values) < FEW or fell(train, 3.0) or not np.any(train.values):
+        return None
+    half = len(train.values) // 2
+    low, high = train.rows[train.lowest], train.rows[int(np.argmax(train.values))]
+    return make(
+        "training_flat",
+        "problem",
+        evidence((low, train.name), (high, train.name)),
+        early=float(train.values[:half].mean()),
+        late=float(train.values[half:].mean()),
+        least=float(train.values.min()),
+        most=float(train.values.max()),
+        loss_rows=len(train.values),
     )

@@ -538,6 +538,22 @@ WORDS: dict[str, tuple[str, str]] = {
         "Compara algunos ejemplos apartados con los de entrenamiento y mira si la evaluación usa "
         "el modelo que se entrena (quizá ahí el adaptador está desactivado).",
     ),
+    "report.training_flat": (
+        "The training loss did not fall beyond its noise: {early:loss} on average in the first "
+        "half of its rows ({loss_rows:n}), {late:loss} in the second; single rows lie between "
+        "{least:loss} and {most:loss}.",
+        "La pérdida de entrenamiento no bajó más que su ruido: de media {early:loss} en la primera "
+        "mitad de sus filas ({loss_rows:n}) y {late:loss} en la segunda; las filas sueltas están "
+        "entre {least:loss} y {most:loss}.",
+    ),
+    "report.training_flat.advice": (
+        "Train on ten examples until the loss is near zero; where it does not get there, look at "
+        "the labels, at what is frozen, and at the learning rate: too high a rate makes a loss "
+        "wander, too low a rate keeps it in its place.",
+        "Entrena con diez ejemplos hasta que la pérdida sea casi cero; si no llega, mira las "
+        "etiquetas, qué está congelado y la tasa de aprendizaje: una demasiado alta hace vagar la "
+        "pérdida, y una demasiado baja la deja donde está.",
+    ),
     "report.other_set_rose": (
         "On {set} the validation loss rose: from {best:loss} (step {step:n}) to {last:loss} (step "
         "{last_step:n}), while the verdict goes by {main}. Other held-out sets: {others:n}; of "
@@ -1237,6 +1253,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
     "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
     "report.id.validation_unmoved": ("Validation did not move", "La validación no se movió"),
+    "report.id.training_flat": ("The loss did not fall", "La pérdida no bajó"),
     "report.id.other_set_rose": ("Another held-out set", "Otro conjunto apartado"),
     "report.id.reward_fell": ("The reward", "La recompensa"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
