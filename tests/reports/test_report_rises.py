@@ -71,6 +71,27 @@ def test_a_small_rise_in_five_evaluations_shows_none(tmp_path: Path, val: list[f
     assert made.analysis.finding("overfitting") is None
 
 
+def test_five_rows_of_which_both_losses_rise_are_no_overfitting(tmp_path: Path) -> None:
+    made = short(tmp_path / "l.jsonl", [1.9, 1.2, 0.9, 1.6, 2.4], [1.6, 1.3, 1.25, 1.7, 2.4])
+    assert verdict(made) == "cannot_tell"
+    assert made.analysis.finding("overfitting") is None
+    found = made.analysis.finding("ended_worse")
+    assert found is not None
+    assert (found.severity, found.numbers["last"]) == ("problem", 2.4)
+
+
+@pytest.mark.parametrize(
+    ("val", "told"),
+    [([1.1, 0.9, 1.6], True), ([1.1, 0.9, 0.95], False), ([1.1, 1.6], True), ([1.1, 1.15], False)],
+)
+def test_two_or_three_evaluations(tmp_path: Path, val: list[float], told: bool) -> None:
+    rows: list[dict[str, Any]] = curve(600, 0, lambda step: 2 - step / 400)
+    rows += [{"step": 600 * i // len(val), "eval_loss": v} for i, v in enumerate(val, 1)]
+    made = log(tmp_path / "l.jsonl", sorted(rows, key=lambda row: row["step"]))
+    assert verdict(made) == "cannot_tell"
+    assert (made.analysis.finding("ended_worse") is not None) is told
+
+
 def test_without_a_training_loss_the_rise_is_told(tmp_path: Path) -> None:
     rows = [
         {"step": s, "eval_loss": 1 + abs(s - 900) / (900 if s < 900 else 1500)}
@@ -118,6 +139,12 @@ def test_a_last_evaluation_far_above_the_others(tmp_path: Path) -> None:
     found = made.analysis.finding("ended_worse")
     assert found is not None
     assert found.numbers["step"] == 1900
+    # A last value that gave back a tenth is told, but the run had worked.
+    rows[-1]["eval_loss"] = 2.35
+    made = log(tmp_path / "m.jsonl", rows)
+    assert verdict(made) == "worked"
+    assert "ended at 2.350 (step 2,000)" in made.json["verdict"]["text"]["en"]
+    assert made.analysis.finding("ended_worse") is not None
 
 
 def test_a_training_loss_that_gave_back_a_part(tmp_path: Path) -> None:

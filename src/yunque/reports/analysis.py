@@ -55,7 +55,13 @@ from yunque.reports.findings import (
 )
 from yunque.reports.log import Log, Record
 from yunque.reports.rewards import reward_fell
-from yunque.reports.rises import ended_worse, other_set_rose, training_flat, validation_unmoved
+from yunque.reports.rises import (
+    ended_worse,
+    lost_much,
+    other_set_rose,
+    training_flat,
+    validation_unmoved,
+)
 from yunque.reports.schedule import (
     finished,
     learning_rate_too_high,
@@ -290,8 +296,8 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     | worse than before training, or best/ is the model before training; | did_not_learn |
     |   and neither the last nor the kept model is better at the exam    |               |
     | overfitting, and no better model kept from before it               | overfitted    |
-    | the last loss far above the lowest, no better model kept, and no   | cannot_tell   |
-    |   exam that the last model does better                             |               |
+    | a quarter of the fall given back at the end, no better model kept, | cannot_tell   |
+    |   and no exam that the last model does better                      |               |
     | exam better (no exam in pairs: validation), and: a tenth of the    | undertrained  |
     |   fall in the last quarter, but for a finished decay; or the log   |               |
     |   ends in the warm-up; or no exam in pairs, and never below        |               |
@@ -317,7 +323,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
     fell_back = has("reward_fell")
-    plan, unmoved = has("schedule"), has("validation_unmoved")
+    plan, unmoved, worsened = has("schedule"), has("validation_unmoved"), has("ended_worse")
     counted = None if held else below_counting(log, val)
     young = counted or (plan and plan.numbers["form"] == "rising")
     if still and (still.numbers["part"] < 0.1 or ended_by_plan(analysis)):
@@ -334,7 +340,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "did_not_learn"
     elif over and not (saved and (lower or better)):
         id = "overfitted"
-    elif has("ended_worse") and not saved and not better:
+    elif worsened and lost_much(worsened) and not saved and not better:
         id = "cannot_tell"
     elif improved and (still or young):
         id = "undertrained"

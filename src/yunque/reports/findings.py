@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from yunque.reports.curve import (
+    CLEAR,
+    FEW,
     NEGLIGIBLE,
     SMALL_SHARE,
     Curve,
@@ -218,7 +220,8 @@ def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
     more: dict[str, Any] = {}
     if before is not None and behind is not None:
         more = {"train_at_best": before, "train_at_last": behind}
-        if train.moved(behind - before, train.width / math.pi):
+        few = len(train.values) < FEW and behind - before > CLEAR * abs(before)
+        if few or train.moved(behind - before, train.width / math.pi):
             # Where the training loss rose too, something else went wrong. The difference of two
             # medians of n points is as noisy as n/pi single points.
             return None

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import FEW, Curve, above_lowest, curve, fell, whole_fall
+from yunque.reports.curve import CLEAR, FEW, Curve, above_lowest, curve, fell, whole_fall
 from yunque.reports.findings import Finding, evidence, make
 from yunque.reports.log import Log
 
 FAR = 0.1
 """A rise to act on: that part of the whole fall before it."""
+MUCH = 0.25
+"""A rise after which the last model cannot be said to have worked."""
 
 
 def ended_worse(log: Log, train: Curve, val: Curve) -> Finding | None:
@@ -44,11 +46,18 @@ def ended_worse(log: Log, train: Curve, val: Curve) -> Finding | None:
     )
 
 
+def lost_much(worse: Finding) -> bool:
+    """Whether a bad end gave back so much that the last model is not the one that was trained."""
+    return worse.numbers.get("part", 1.0) >= MUCH
+
+
 def validation_end(val: Curve) -> str:
     """`validation` where the end lies far above the lowest value, `last` where only the last value
     does, else empty."""
-    far = float(val.values[val.lowest]) + FAR * whole_fall(val.values)
-    if val.values[-1] <= far or not above_lowest(val, float(val.values[-1])):
+    low = float(val.values[val.lowest])
+    far, end = low + FAR * whole_fall(val.values), float(val.values[-1])
+    few = len(val.values) < FEW and end - low <= CLEAR * abs(low)
+    if few or end <= far or not above_lowest(val, end):
         return ""
     before = float(val.values[-2])
     single = val.lowest < len(val.values) - 2 and before <= far

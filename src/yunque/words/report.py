@@ -303,20 +303,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "guarda el modelo del paso {step:n}, anterior a eso.",
     ),
     "report.ended_worse.last": (
-        "The last validation loss lies far above the others: {last:loss} at step {last_step:n}, "
-        "where {best:loss} was the lowest (step {step:n}). The log ends there: it cannot show "
-        "whether that was one bad evaluation or the start of a breakdown.",
-        "La última pérdida de validación queda muy por encima de las demás: {last:loss} en el paso "
-        "{last_step:n}, cuando la menor era {best:loss} (paso {step:n}). El registro acaba ahí: no "
-        "puede mostrar si fue una mala evaluación suelta o el comienzo de un derrumbe.",
+        "The last validation loss lies above the others by more than their noise: {last:loss} at "
+        "step {last_step:n}, where {best:loss} was the lowest (step {step:n}). The log ends there: "
+        "it cannot show whether that was one bad evaluation or the start of a rise.",
+        "La última pérdida de validación queda por encima de las demás, más de lo que explica su "
+        "ruido: {last:loss} en el paso {last_step:n}, cuando la menor era {best:loss} (paso "
+        "{step:n}). El registro acaba ahí: no puede mostrar si fue una mala evaluación suelta o el "
+        "comienzo de una subida.",
     ),
     "report.ended_worse.kept_last": (
-        "The last validation loss lies far above the others: {last:loss} at step {last_step:n}, "
-        "where {best:loss} was the lowest (step {step:n}). {kept} holds the model of step "
-        "{step:n}, before that.",
-        "La última pérdida de validación queda muy por encima de las demás: {last:loss} en el paso "
-        "{last_step:n}, cuando la menor era {best:loss} (paso {step:n}). {kept} guarda el modelo "
-        "del paso {step:n}, anterior a eso.",
+        "The last validation loss lies above the others by more than their noise: {last:loss} at "
+        "step {last_step:n}, where {best:loss} was the lowest (step {step:n}). {kept} holds the "
+        "model of step {step:n}, before that.",
+        "La última pérdida de validación queda por encima de las demás, más de lo que explica su "
+        "ruido: {last:loss} en el paso {last_step:n}, cuando la menor era {best:loss} (paso "
+        "{step:n}). {kept} guarda el modelo del paso {step:n}, anterior a eso.",
     ),
     "report.ended_worse.training": (
         "The training loss ended above where it had been: {best:loss} at step {step:n} (running "
