@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from report_runs import write_run
 
+from yunque.reports.compare import compare
 from yunque.reports.report import Report, report
 from yunque.words.report import WORDS
 
@@ -370,3 +371,14 @@ def test_one_odd_batch_at_an_evaluation_hides_no_overfitting(tmp_path: Path) -> 
         ]
         made = report(csv_file(tmp_path / f"{seed}.csv", "step,train_loss,val_loss", rows))
         assert made.analysis.verdict["id"] == "overfitted", seed
+
+
+def test_losses_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
+    made = []
+    for name, more in (("text", "lr"), ("choice", "rewards/margins"), ("again", "lr")):
+        rows = [
+            [s, falling(s, 1000, 3, 1), falling(s, 1000, 3, 1.2), 0.1] for s in range(0, 1001, 20)
+        ]
+        made.append(report(csv_file(tmp_path / f"{name}.csv", f"step,loss,val_loss,{more}", rows)))
+    assert [c.id for c in compare(made[:2]).claims] == []
+    assert [c.id for c in compare([made[0], made[2]]).claims] == ["val"]

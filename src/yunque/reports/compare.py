@@ -335,8 +335,15 @@ def late_noise(c: Curve) -> float:
     return c.noise if half < 6 else min(c.noise, noise(c.steps[half:], c.values[half:]))
 
 
+def same_aim(runs: Sequence[Report]) -> bool:
+    """Whether a lower loss means the same in all: not in reinforcement, nor across objectives."""
+    return {one.log.objective for one in runs} in ({"prediction"}, {"preference"})
+
+
 def by_validation(pair: Pair, spread: float | None) -> Claim | None:
-    """The best validation losses, where both have one."""
+    """The best validation losses, where both have one and they are of one kind."""
+    if not same_aim([pair.base, pair.run]):
+        return None
     a, b = (curve(one.log.evals, "val_loss") for one in (pair.base, pair.run))
     if not len(a.values) or not len(b.values):
         return None
@@ -377,7 +384,7 @@ def judged(change: float, limit: float) -> str:
 def by_training(pair: Pair) -> Claim | None:
     """The training losses at the end, only where validation losses do not say more."""
     vals = [curve(one.log.evals, "val_loss") for one in (pair.base, pair.run)]
-    if all(len(c.values) for c in vals):
+    if all(len(c.values) for c in vals) or not same_aim([pair.base, pair.run]):
         return None
     a, b = (curve(one.log.steps, "train_loss") for one in (pair.base, pair.run))
     if min(len(a.values), len(b.values)) < 8:
@@ -504,7 +511,7 @@ def best_by_validation(
 ) -> list[Text]:
     """Only where no two of the validation losses are known to be about different text."""
     curves = [curve(one.log.evals, "val_loss") for one in runs]
-    if not all(len(c.values) for c in curves):
+    if not all(len(c.values) for c in curves) or not same_aim(runs):
         return []
     first = (runs[0], recipes[0])
     same = [same_question(first[0], o, first[1], r) for o, r in zip(runs, recipes, strict=True)]

@@ -161,7 +161,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "{run}: better at the exam than {against}: {right:n} of {total:n} right against "
         "{base_right:n} of {base_total:n}. Question by question: gained {gained:n}, lost {lost:n} "
         "(exact paired test, p = {p_value:p}; better or worse counts below {level:p}).",
-        "{run}: mejor en el examen que {against}: {right:n} aciertos de {total:n} frente a "
+        "{run}: mejor en el examen que {against}: acierta {right:n} de {total:n} frente a "
         "{base_right:n} de {base_total:n}. Pregunta a pregunta: ganados {gained:n}, perdidos "
         "{lost:n} (prueba exacta por pares, p = {p_value:p}; cuenta por debajo de {level:p}).",
     ),
@@ -169,7 +169,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "{run}: worse at the exam than {against}: {right:n} of {total:n} right against "
         "{base_right:n} of {base_total:n}. Question by question: gained {gained:n}, lost {lost:n} "
         "(exact paired test, p = {p_value:p}; better or worse counts below {level:p}).",
-        "{run}: peor en el examen que {against}: {right:n} aciertos de {total:n} frente a "
+        "{run}: peor en el examen que {against}: acierta {right:n} de {total:n} frente a "
         "{base_right:n} de {base_total:n}. Pregunta a pregunta: ganados {gained:n}, perdidos "
         "{lost:n} (prueba exacta por pares, p = {p_value:p}; cuenta por debajo de {level:p}).",
     ),
@@ -177,7 +177,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "{run}: the exam shows no difference from {against}: {right:n} of {total:n} right against "
         "{base_right:n} of {base_total:n}. Question by question: gained {gained:n}, lost {lost:n} "
         "(exact paired test, p = {p_value:p}; better or worse counts below {level:p}).",
-        "{run}: el examen no muestra diferencia con {against}: {right:n} aciertos de {total:n} "
+        "{run}: el examen no muestra diferencia con {against}: acierta {right:n} de {total:n} "
         "frente a {base_right:n} de {base_total:n}. Pregunta a pregunta: ganados {gained:n}, "
         "perdidos {lost:n} (prueba exacta por pares, p = {p_value:p}; cuenta por debajo de "
         "{level:p}).",
@@ -185,7 +185,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "compare.exam.not_comparable": (
         "{run}: {right:n} of {total:n} right in its exam, {against}: {base_right:n} of "
         "{base_total:n}. Nothing shows that the same questions were asked, so this is not judged.",
-        "{run}: {right:n} aciertos de {total:n} en su examen; {against}: {base_right:n} de "
+        "{run}: acierta {right:n} de {total:n} en su examen; {against}: {base_right:n} de "
         "{base_total:n}. Nada muestra que las preguntas fueran las mismas, así que no se juzga.",
     ),
     # Forgetting, speed.
