@@ -134,6 +134,7 @@ def test_all_faults_are_reported_together() -> None:
         ({"hidden_size": 9, "num_heads": 3}, "even for rotary"),
         ({"num_heads": 6, "num_kv_heads": 4}, "must divide num_heads"),
         ({"batch_size": 8, "micro_batch_size": 3}, "multiple of micro_batch_size"),
+        ({"spike_deviations": 1.0}, "0 (leave no finite update out) or 4 or more"),
         ({"steps": 5, "epochs": 1.0}, "one of them"),
         ({"rank": 0}, "rank is 0: 1 or more"),
         ({"alpha": 0.0}, "alpha is 0.0: above 0"),

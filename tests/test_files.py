@@ -239,3 +239,14 @@ def test_a_run_folder_has_one_owner(tmp_path: Path) -> None:
         other.join()
     with files.run_lock(tmp_path):  # a killed owner leaves no lock behind
         pass
+
+
+def test_a_disk_whose_room_cannot_be_asked_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(folder: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(files.shutil, "disk_usage", stale)
+    with pytest.raises(StorageError, match=f"{tmp_path}: cannot look at: Stale file handle"):
+        files.refuse_full_disk(tmp_path / "not" / "there", 1, "a checkpoint")

@@ -272,6 +272,9 @@ class OptimConfig:
     """Momentum of Muon and SGD."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm. 0: never."""
+    spike_deviations: float = 0.0
+    """Leave out an update whose loss or gradient norm is a spike: so many robust deviations above
+    the median of the last 128 updates (30: no healthy run of ours came that far). 0: never."""
     average_decay: float = 0.0
     """Keep a running average of the weights with this decay (0.99 averages about the last 100
     updates); evaluation, samples, best/ and last/ then use the average. 0: off."""
@@ -678,6 +681,12 @@ def recipe_faults(recipe: Recipe) -> list[str]:
     for name in ("decay_fraction", "final_learning_rate_fraction"):
         rule(0 <= getattr(optim, name) <= 1, name, getattr(optim, name), "from 0 to 1.")
     rule(optim.clip_norm >= 0, "clip_norm", optim.clip_norm, "0 (never clip) or more.")
+    rule(
+        optim.spike_deviations == 0 or optim.spike_deviations >= 4,
+        "spike_deviations",
+        optim.spike_deviations,
+        "0 (leave no finite update out) or 4 or more; 30 is far.",
+    )
 
     rule(train.batch_size >= 1, "batch_size", train.batch_size, "1 or more sequences.")
     rule(train.micro_batch_size >= 0, "micro_batch_size", train.micro_batch_size, "0 or more.")

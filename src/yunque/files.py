@@ -476,11 +476,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def surely_absent(path: Path) -> bool:
+    """Whether nothing stands under a name; False where the system does not let us look."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def free_bytes(folder: Path) -> int:
-    """Free space of the disk that holds `folder` (or its nearest existing parent)."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    """Free space of the disk that holds `folder` (or its nearest existing parent).
+
+    Raises:
+        StorageError: the system refuses to look.
+    """
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise storage_error(error, folder, "look at") from None
 
 
 def refuse_full_disk(folder: Path, needed: int, what: str) -> None:

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from yunque.errors import InputError
+from yunque.errors import InputError, StorageError
 from yunque.files import (
     append_line,
     open_to_append,
@@ -94,15 +94,40 @@ class RunLog:
             row.update(dict.fromkeys(bad))
         append_line(self._handle, json.dumps(row, ensure_ascii=False, allow_nan=False))
 
+    def refuse_lost(self) -> None:
+        """See that the rows are written where a resume will look for them.
+
+        An open file outlives its name: without this, a run whose folder was removed would write
+        its checkpoints into a new folder of that name, without recipe and log.
+
+        Raises:
+            StorageError: the log, or the folder that it stands in, is no longer there.
+        """
+        ours = os.fstat(self._handle.fileno())
+        # The log of a process that keeps none is the null device.
+        if not stat.S_ISREG(ours.st_mode):
+            return
+        try:
+            lost = not os.path.samestat(ours, os.stat(self.path))
+        except FileNotFoundError:
+            lost = True
+        except OSError as error:
+            raise storage_error(error, self.path, "look at") from None
+        if lost:
+            raise StorageError(
+                f"{self.path}: removed, moved or replaced while the run goes on, so that nothing "
+                "that is saved here could be resumed. Put the folder back, or start a new run."
+            )
+
     def sync(self) -> None:
         """Force the rows so far to the disk: call before a checkpoint stores `size`.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk refused, or the log is no longer there.
         """
-        # The log of a process that keeps none is the null device, which has nothing to sync.
         if not stat.S_ISREG(os.fstat(self._handle.fileno()).st_mode):
             return
+        self.refuse_lost()
         try:
             self._handle.sync()
             sync_folder(self.path.parent)

@@ -296,7 +296,8 @@ class Resume:
     so the finished run has the same losses and weights as one that was never interrupted.
 
     With --verify nothing is continued or written: some updates are made again from a checkpoint,
-    and the log is confirmed (exit code 0) or refuted (1), bit for bit.
+    with the evaluations on the way, and that part of the log is confirmed (exit code 0) or refuted
+    (1), bit for bit. It says what it did not look at; samples and exams are never made again.
 
     A change of recipe.toml, of the data or of the machine is told, with what is still promised:
     exact, reproducible (equal but for rounding) or continued (another experiment from here on).
@@ -316,7 +317,8 @@ class Resume:
     set: tuple[str, ...] = ()
     """key=value of the recipe, from here on; may be given several times."""
     force: bool = False
-    """Go on though the data, the tokenizer or the order of the run changed."""
+    """Go on though the data, the tokenizer or the order of the run changed, or begin again where
+    all its checkpoints are lost."""
     output: Output = field(default_factory=Output)
 
     def __call__(self) -> int:
@@ -342,8 +344,19 @@ class Resume:
 
         lang = self.output.language
         done = replay(self.run, self.steps)
-        numbers = {"steps": done.steps, "first": done.begun_at + 1, "tensors": done.tensors}
+        numbers = {
+            "steps": done.steps,
+            "first": done.begun_at + 1,
+            "tensors": done.tensors,
+            "updates": done.updates,
+            "measured": len(done.measured),
+            "evaluations": done.evaluations,
+        }
         lines = [say("cli.replayed" if done.confirmed else "cli.refuted", lang, **numbers)]
+        unseen = max(0, done.updates - done.steps), done.evaluations - len(done.measured)
+        if done.confirmed and any(unseen):
+            left = {"updates": unseen[0], "evaluations": unseen[1]}
+            lines.append(say("cli.not_replayed", lang, **left))
         lines += [
             say("cli.difference", lang, **dataclasses.asdict(one)) for one in done.differences[:10]
         ]
@@ -355,7 +368,8 @@ class Resume:
 
 def tell_run(result: RunResult, output: Output) -> int:
     """Print what a run came to; the exit code says whether a signal stopped it."""
-    code = 128 + result.signal if result.signal else 2 if result.reason == "non_finite" else 0
+    failed = result.reason in ("non_finite", "spikes")
+    code = 128 + result.signal if result.signal else 2 if failed else 0
     if not result.main:
         return code
     lang = output.language
@@ -811,7 +825,7 @@ class Plan:
     """What a run will take before it runs: memory by part, time, disk, electricity; does it fit?
 
     RECIPE is a recipe file or a run folder; flags go over it, and without one they are the recipe.
-    Also said: what to change, cheapest first, with what it gives in memory and costs in time, and a
+    Also said: what could be changed, with what each gives in memory and costs in time, and a
     second opinion on the recipe. The first forecast measures this machine for some seconds; the
     measurement is kept, and every run that ends makes the next forecast better.
 

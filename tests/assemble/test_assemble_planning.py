@@ -16,8 +16,9 @@ import pytest
 from yunque.assemble.planning import Planned, forecast_run, learn, machine_key, plan, told
 from yunque.assemble.runs import pretrain
 from yunque.config import MachineConfig, Recipe
+from yunque.errors import InputError
 from yunque.forecast import store
-from yunque.forecast.history import Correction
+from yunque.forecast.history import MEMORY_SPREAD, Correction, Outcome, correction
 from yunque.forecast.machine import Machine, Rates
 from yunque.forecast.plan import plan_run
 from yunque.forecast.work import Workload
@@ -320,3 +321,49 @@ def test_a_machine_that_was_not_measured_is_forecast_without_times(
     made = forecast_run(job, ON_CPU, start(ON_CPU), 10**8)
     assert told(made)["seconds"] is None
     assert told(made)["memory_bytes"] > 10**8
+
+
+@pytest.mark.usefixtures("known")
+def test_sources_are_those_that_a_run_would_read(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("one", "two"):
+        (texts / f"{name}.txt").write_text("a few words " * 4000)
+    (texts / "README").write_text("not meant as text " * 4000)
+
+    def tokens(source: str) -> int:
+        return planned(sources=[source], tokenizer="byte", val=0.0, steps=10).data.train_tokens
+
+    assert tokens(str(texts / "one.txt")) == 48_000
+    assert tokens(str(texts / "*.txt")) == tokens(str(texts)) == 96_000
+    with pytest.raises(InputError, match=r"three\.txt"):
+        tokens(str(texts / "three.txt"))
+    unknown = planned(sources=["hf:owner/name"], steps=10)
+    assert unknown.data.train_tokens == 0
+    assert any("is not known, nor how often" in line for line in unknown.lines("en"))
+
+
+@pytest.mark.usefixtures("known")
+def test_what_only_probably_does_not_fit_is_not_denied() -> None:
+    peak = planned(steps=10).plan.peak
+    said = {}
+    for name, memory in [
+        ("fits", peak.high + 1),
+        ("tight", peak.value + 1),
+        ("unlikely", peak.low + 1),
+        ("too_large", peak.low - 2),
+    ]:
+        store.keep_machine(machine_key(ON_CPU), dataclasses.replace(HERE, memory=round(memory)))
+        said[name] = planned(steps=10).lines("en")[2]
+    begins = ("It fits: ", "It may just fit: ", "It probably does not fit: ", "It does not fit: ")
+    assert [line[: len(begin)] for line, begin in zip(said.values(), begins, strict=True)] == [
+        *begins
+    ]
+
+
+def test_steady_outcomes_leave_the_memory_as_uncertain_as_it_was() -> None:
+    # 20 runs of one shape tell nothing of what the heap takes of another.
+    same = [Outcome("here", "lora", 1.0, 1.0, 1e9, 1.1e9)] * 20
+    past = correction(same, "here", "lora", 0.12)
+    assert past.memory_spread == MEMORY_SPREAD
+    assert past.time_spread < 0.12

@@ -42,7 +42,9 @@ def test_a_true_log_is_confirmed_and_nothing_is_written(
     assert (done.begun_at, done.steps, done.differences) == (10, 2, ())
     assert done.tensors > 10
     assert main(["resume", str(run), "--verify", "--steps", "1", "--lang", "en"]) == 0
-    assert "Confirmed: 1 updates from number 11 on" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Confirmed: 1 of 12 updates, from number 11 on" in told
+    assert "Not looked at: 11 updates and 3 evaluations" in told
     assert state_of_disk(run) == before
 
 
@@ -67,6 +69,28 @@ def test_the_last_digit_of_a_changed_log_is_refuted(
     assert [(one.step, one.name) for one in done.differences] == [(11, name)]
     assert main(["resume", str(run), "--verify", "--steps", "2", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["confirmed"] is False
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_whole_run_is_made_again_with_its_evaluations(tmp_path: Path, average: float) -> None:
+    run = pretrain(
+        str(write_text(tmp_path)), tmp_path / "run", **{**SMALL, "average_decay": average}
+    ).run
+    done = replay(run, steps=500)
+    assert (done.begun_at, done.steps, done.updates, done.differences) == (0, 12, 12, ())
+    assert len(done.measured) == done.evaluations == 4
+
+
+def test_a_falsified_evaluation_is_refuted_wherever_it_can_be_measured(run: Path) -> None:
+    """The last stands beside the last checkpoint, though no update of the replay leads there."""
+    path = run / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    last = [row for row in lines if row["event"] == "eval"][-1]
+    last["val_loss"] -= 0.5
+    path.write_text("\n".join(json.dumps(row) for row in lines) + "\n", encoding="utf-8")
+    for steps in (1, 2, 12):
+        done = replay(run, steps=steps)
+        assert [(one.step, one.name) for one in done.differences] == [(12, "val_loss")], steps
 
 
 def test_what_cannot_be_replayed_is_told(run: Path, tmp_path: Path) -> None:

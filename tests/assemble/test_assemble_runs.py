@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -211,6 +212,29 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     resume(parts)
     assert rows(whole, "step") == rows(parts, "step")
     assert len(rows(parts, "start")) == 1
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_run_without_a_usable_checkpoint_is_not_begun_again_unasked(
+    text: Path, tmp_path: Path, damage: str
+) -> None:
+    run = pretrain(str(text), tmp_path / "run", **SMALL).run
+    kept = {name: (run / name).read_bytes() for name in ("log.jsonl", "best/model.safetensors")}
+    for folder in (run / "checkpoints").iterdir():
+        if damage == "gone":
+            shutil.rmtree(folder)
+        else:
+            data = bytearray((folder / "model.safetensors").read_bytes())
+            data[-1] ^= 1
+            (folder / "model.safetensors").write_bytes(data)
+    why = (
+        "the checkpoints are gone" if damage == "gone" else "model.safetensors: its content changed"
+    )
+    with pytest.raises(InputError, match=f"{why}.*reaches step 12.*--force"):
+        resume(run)
+    assert {name: (run / name).read_bytes() for name in kept} == kept
+    resume(run, force=True)
+    assert (run / "best/model.safetensors").read_bytes() == kept["best/model.safetensors"]
 
 
 def test_a_finished_run_is_told_not_trained_again(text: Path, tmp_path: Path) -> None:

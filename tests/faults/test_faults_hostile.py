@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import SMALL, without_pages, write_text
+from small_runs import SMALL, assert_same_run, rows, without_pages, write_text
 
 from yunque.assemble.models import load
 from yunque.assemble.runs import pretrain, resume
 from yunque.data.chat_template import ChatTemplate
 from yunque.errors import YunqueError
 from yunque.reports.report import report, write
-from yunque.train import checkpoint
+from yunque.train import checkpoint, loop
+from yunque.train import step as steps
 from yunque.weights.folder import open_folder
 
 Say = Callable[[str], None]
@@ -494,6 +495,54 @@ def test_f26_read_only_folders_as_somebody_else(
         run.chmod(0o755)
         assert tree(run) == before
         figures(f"F26  {len(words)} places that another user cannot write: exit code 74, no change")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="users and rights as POSIX has them")
+@pytest.mark.parametrize(
+    ("mode", "last"),
+    [(0o555, "The last checkpoint is that of step 4"), (0, "Its checkpoints cannot be looked at")],
+    ids=["read-only", "closed"],
+)
+def test_f26_a_run_folder_that_is_closed_in_mid_run(
+    mode: int, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training goes on without three checkpoints, then ends; nothing of the run is lost."""
+    import tempfile
+
+    update = steps.update
+    options = {key: value for key, value in SMALL.items() if key != "early_stopping"}
+    options |= {"eval_every": 100}
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o777)
+        run, text = home / "run", str(write_text(home))
+        folders = (run / checkpoint.FOLDER, run)
+
+        def closing(step: int, *others: Any, **named: Any) -> Any:
+            if step == 5:
+                for folder in folders:
+                    folder.chmod(mode)
+            return update(step, *others, **named)
+
+        monkeypatch.setattr(loop, "update", closing)
+        flags = [w for k, v in options.items() for w in ("--" + k.replace("_", "-"), str(v))]
+        words = ["pretrain", text, "--out", str(run), *flags, "--quiet"]
+        code = as_somebody_else(words, tmp_path / "told")
+        told = (tmp_path / "told").read_text(encoding="utf-8")
+        assert code == 74, told
+        assert "Traceback" not in told
+        assert "Permission denied. Check the permissions of the folder" in told
+        assert last in told
+        assert f": `yunque resume {run}`" in told
+        assert rows(run, "step")[-1]["step"] == 10
+        assert [row["step"] for row in rows(run, "warning") if row["id"] == "not_saved"] == [6, 8]
+        monkeypatch.undo()
+        for folder in reversed(folders):
+            folder.chmod(0o755)
+        with without_pages():
+            resume(run)
+            pretrain(text, tmp_path / "whole", **options)
+        assert assert_same_run(tmp_path / "whole", run) == 12
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from yunque.assemble.runs import pretrain, resume
 from yunque.errors import OutOfMemory
 from yunque.model.decoder import Decoder
 from yunque.screen import SilentScreen
-from yunque.train import checkpoint, loop
+from yunque.train import checkpoint, loop, spikes
 from yunque.train import step as steps
 from yunque.train.loop import NON_FINITE_LIMIT, REWINDS_LIMIT
 from yunque.train.step import Update
@@ -185,9 +185,9 @@ def test_f28_resumed_and_replayed_over_the_way_back(text: str, tmp_path: Path) -
     done = replay(whole, steps=2)
     assert done.confirmed
     assert done.begun_at == 16
-    done = replay(whole, steps=18)  # none of so many: the earliest that reaches anything
-    assert done.confirmed
-    assert done.steps == 4
+    done = replay(whole, steps=18)  # from the beginning up to the way back, and nothing is poisoned
+    assert (done.begun_at, done.steps) == (0, 9 + NON_FINITE_LIMIT)
+    assert min(one.step for one in done.differences) > 9
 
 
 def test_f28_without_a_way_back_it_stops(text: str, tmp_path: Path) -> None:
@@ -210,6 +210,86 @@ def always_nan_from(at: int) -> Any:
         return poisoning("loss", step, NAN)(step, *others, **named)
 
     return update
+
+
+def spiking(what: str, begin: int, end: int) -> Any:
+    """`update` whose loss or gradient is finite and far too high from `begin` on, before `end`."""
+    original = steps.update
+
+    def update(step: int, *others: Any, **named: Any) -> Update:
+        if begin <= step < end:
+            return poisoning(what, step, 1e6)(step, *others, **named)
+        return original(step, *others, **named)
+
+    return update
+
+
+LONG: dict[str, Any] = {"steps": 56, "eval_every": 28, "spike_deviations": 30.0}
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_f28_a_spike_is_left_out(what: str, text: str, tmp_path: Path, figures: Say) -> None:
+    at, options = 40, {**LONG, "checkpoint_every": 0}
+    without = {**options, "spike_deviations": 0.0}
+    run = train(text, tmp_path / "run", spiking(what, at, at + 1), **options)
+    (row,) = warned(run, "spike")
+    assert row["step"] == at + 1
+    assert len(row["rows"]) == RUN["batch_size"]
+    wanted = train(text, tmp_path / "skip", passing(at, at + 1), **without)
+    ours, theirs = losses(run), losses(wanted)
+    assert ours.keys() - theirs.keys() == {at + 1}
+    assert {step: ours[step] for step in theirs} == theirs
+    assert weights(run) == weights(wanted)
+    # By default nothing finite is left out, and the same spike reaches the weights.
+    off = train(text, tmp_path / "off", spiking(what, at, at + 1), **without)
+    assert warned(off, "spike") == []
+    assert weights(off) != weights(wanted)
+    figures(f"F28  a spike of the {what}: {len(theirs)} losses equal to the stated skip")
+
+
+def test_f28_spikes_in_a_row_go_back_and_resume_alike(text: str, tmp_path: Path) -> None:
+    begin = 42
+    whole = train(text, tmp_path / "whole", spiking("gradient", begin, begin + 5), **LONG)
+    assert [row["step"] for row in warned(whole, "spike")] == list(range(43, 48))
+    (row,) = warned(whole, "rewound")
+    assert (row["rewound_to"], row["step"]) == (40, begin + NON_FINITE_LIMIT)
+    assert "5 updates in a row were spikes" in row["text"]
+
+    class Stopping(SilentScreen):
+        def step(self, row: Any) -> None:
+            if row["step"] == 44:  # amid the spikes
+                made.signal = 2
+
+    made, run = runs.Interrupt(), tmp_path / "stopped"
+    with without_pages(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "update", spiking("gradient", begin, begin + 5))
+        with pytest.MonkeyPatch.context() as first:
+            first.setattr(runs, "Interrupt", lambda: made)
+            pretrain(text, run, screen=Stopping(), **{**RUN, **LONG})
+        resume(run)
+    assert assert_same_run(whole, run) == LONG["steps"]
+
+
+def test_f28_a_spike_is_replayed_as_it_was(text: str, tmp_path: Path) -> None:
+    """A recipe that calls healthy updates spikes: the log of such a run is confirmed too."""
+    run = train(text, tmp_path / "run", **{**LONG, "spike_deviations": 4.0, "clip_norm": 0.0})
+    state = json.loads((checkpoint.path_of(run, 56) / "state.json").read_text())
+    assert len(state["recent"]["losses"]) == 56 - len(warned(run, "spike"))
+    # A checkpoint from before there was such a rule knows nothing of what is usual.
+    state["state"] = {k: v for k, v in state["state"].items() if k not in ("spikes", "recent")}
+    old = runs.state_of({"state": state["state"], "stopping": state["stopping"]})
+    assert (old.step, old.spikes, old.recent) == (56, 0, spikes.Recent())
+    assert replay(run, steps=4).confirmed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spikes, "highest", lambda values, deviations: 0.0)
+        assert not replay(run, steps=4).confirmed  # each of these is now left out
+
+
+def test_f28_spikes_without_a_way_back_stop(text: str, tmp_path: Path) -> None:
+    options = {**LONG, "checkpoint_every": 0}
+    run = train(text, tmp_path / "run", spiking("loss", 40, 99), **options)
+    (stop,) = rows(run, "stop")
+    assert (stop["reason"], stop["step"]) == ("spikes", 40 + NON_FINITE_LIMIT)
 
 
 ERRORS: dict[str, Callable[[], BaseException]] = {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
 from yunque.forecast.fit import fit, methods_that_fit
+from yunque.forecast.history import MEMORY_SPREAD
 from yunque.forecast.machine import CUDA_CONTEXT
 from yunque.forecast.memory import peak_memory
+from yunque.forecast.plan import NORMAL_90
 from yunque.forecast.work import Workload
 from yunque.model.presets import PRESETS
 
@@ -39,6 +42,8 @@ def test_what_costs_least_is_given_up_first() -> None:
     # Of two blocks one is half the model: only where there are more does checkpointing save.
     deep = dataclasses.replace(SMALL, num_layers=12)
     job = Workload(deep, TrainConfig(batch_size=8), OptimConfig(), "qlora", QLORA, length=128)
+    # On a GPU: the heap of a CPU keeps what checkpointing frees.
+    job = dataclasses.replace(job, device="cuda")
     whole = peak_memory(job).total
     assert fit(job, whole).steps == ()
     seen = []
@@ -59,6 +64,17 @@ def test_what_costs_least_is_given_up_first() -> None:
 
 def test_what_the_program_takes_counts() -> None:
     job = Workload(SMALL, TrainConfig(batch_size=8), OptimConfig(), length=128)
+    job = dataclasses.replace(job, device="cuda")
     whole = peak_memory(job).total
     assert fit(job, whole + 10**6, 10**6).steps == ()
     assert fit(job, whole, 10**6).steps == ("rows",)
+
+
+def test_on_a_cpu_the_high_end_must_fit() -> None:
+    # What the heap takes is known to some 13 %: a budget of the likeliest value is not enough.
+    job = Workload(SMALL, TrainConfig(batch_size=8), OptimConfig(), length=128)
+    whole = peak_memory(job, 10**9).total
+    most = fit(job, 10**12, 10**9).most
+    assert most == round(whole * math.exp(NORMAL_90 * MEMORY_SPREAD))
+    assert fit(job, most, 10**9).steps == ()
+    assert fit(job, most - 1, 10**9).steps != ()

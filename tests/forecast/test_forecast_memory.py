@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from yunque.adapt.lora import add_lora, apply_method
 from yunque.assemble import runs
+from yunque.assemble.planning import BITSANDBYTES_BYTES, library_bytes
 from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
 from yunque.forecast import memory
 from yunque.forecast.memory import block_activations, quantised_bytes, stored
@@ -111,6 +113,52 @@ def test_the_limits_are_those_of_the_loss_and_of_the_evaluation() -> None:
         job = workload(vocab_size=vocabulary)
         chunk = loss.chunk_rows(rows, vocabulary) * vocabulary
         assert memory.logits_chunk(job, rows) == chunk
+
+
+MEASURED = {
+    # bench/plan.py, docs/lab-notes.md: method, layers, width, heads, vocabulary, rows, MB of the
+    # whole process. Shapes as GPT-2's, with gradient checkpointing; 256 tokens a row.
+    "lora 30m": ("lora", 8, 512, 8, 8_000, 8, 1_450),
+    "lora 124m": ("lora", 12, 768, 12, 50_257, 2, 1_399),
+    "pretrain 124m": ("pretrain", 12, 768, 12, 50_257, 2, 2_678),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_checkpointing_computes_again_stays_in_the_heap(name: str) -> None:
+    method, layers, width, heads, vocabulary, rows, megabytes = MEASURED[name]
+    sizes = {"num_layers": layers, "hidden_size": width, "num_heads": heads, "context_length": 1024}
+    shape = ModelConfig(**{**OLD, **sizes}, dropout=0.0).resolved(vocabulary)
+    train = TrainConfig(batch_size=rows, gradient_checkpointing=True)
+    job = Workload(shape, train, OptimConfig(), method, AdaptConfig(method="lora"), length=256)
+    whole = memory.peak_memory(job, 363_000_000 + library_bytes(job)).total
+    assert whole == pytest.approx(megabytes * 1e6, rel=0.04)
+    # Of a card nothing of the kind is taken.
+    assert memory.peak_memory(dataclasses.replace(job, device="cuda")).holes == 0
+
+
+def test_adamw_in_eight_bits_unpacks_the_tensor_that_it_updates() -> None:
+    optim = pytest.importorskip("bitsandbytes.optim")
+    parameter = torch.nn.Parameter(torch.ones(256, 512))
+    optimizer = optim.AdamW8bit([parameter])
+
+    def step() -> None:
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+
+    step()  # makes the averages
+    with torch.profiler.profile(profile_memory=True) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(events, key=lambda event: event.start_ns())]
+    peak = max(itertools.accumulate(sizes)) - 4 * parameter.numel()  # the new gradient
+    assert peak == pytest.approx(memory.UNPACKED * parameter.numel(), rel=0.01)
+    job = workload()
+    eight = dataclasses.replace(job, optim=OptimConfig(optimizer="adamw8bit"))
+    assert memory.optimizer_working(eight) == memory.UNPACKED * 64 * 192  # a feed-forward's matrix
+    assert memory.optimizer_working(job) == 0
+    assert memory.optimizer_working(dataclasses.replace(eight, device="cuda")) == 0
+    assert (library_bytes(job), library_bytes(eight)) == (0, BITSANDBYTES_BYTES)
 
 
 def test_quantised_matrices_by_hand() -> None:

@@ -54,7 +54,9 @@ LATER_BYTES = 16_000_000
 """What the program itself takes on a CPU between its first update and the last: the code of
 kernels, the log, saving. Measured (docs/lab-notes.md)."""
 PEFT_BYTES = 97_000_000
-"""What PEFT and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
+"""What PEFT and what it imports, bitsandbytes too, take on a CPU. Measured (docs/lab-notes.md)."""
+BITSANDBYTES_BYTES = 65_000_000
+"""What bitsandbytes and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
 LEAST_STEPS = 5
 """Updates of a run from which a forecast is corrected."""
 
@@ -143,9 +145,8 @@ def plan(
         )
     job, data = job_of(whole, precision_on(machine, whole.machine))
     job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
-    if job.adapted and machine.kind == "cpu":
-        taken = machine.base_memory + PEFT_BYTES
-        machine = dataclasses.replace(machine, base_memory=taken)
+    taken = machine.base_memory + library_bytes(job)
+    machine = dataclasses.replace(machine, base_memory=taken)
     chosen = None
     if whole.machine.memory:
         from yunque.weights.folder import parse_size
@@ -180,6 +181,15 @@ def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str
         tuned = finetune_recipe(text, method)
         whole = dataclasses.replace(tuned, base=base or tuned.base)
     return whole
+
+
+def library_bytes(job: Workload) -> int:
+    """What the libraries take that this job imports beyond those of every run; on a CPU."""
+    if job.device != "cpu":
+        return 0
+    if job.adapted:
+        return PEFT_BYTES
+    return BITSANDBYTES_BYTES if job.optim.optimizer == "adamw8bit" else 0
 
 
 def precision_on(machine: Machine, asked: MachineConfig) -> str:
@@ -350,7 +360,11 @@ def base_shape(base: str) -> ModelConfig:
 
 
 def data_of(recipe: Recipe) -> tuple[Data, int]:
-    """(what is known of the data of a recipe, entries of its vocabulary)."""
+    """(what is known of the data of a recipe, entries of its vocabulary).
+
+    Raises:
+        InputError: a source is missing or cannot be read.
+    """
     kind, _, size = recipe.data.tokenizer.partition(":")
     vocabulary = VOCABULARY.get(kind) or (int(size) if size.isdigit() else 0)
     held_out = recipe.data.val > 0
@@ -372,9 +386,16 @@ def data_of(recipe: Recipe) -> tuple[Data, int]:
         )
         return data, len(tokens)
     each = TOKENS_A_BYTE.get(kind, SUBWORD_TOKENS_A_BYTE)
-    sources = [Path(source).expanduser() for source in recipe.sources]
-    records = [size for source in sources for size in record_sizes(source)]
-    size_on_disk = sum(bytes_of(source) for source in sources if not counted(source))
+    if not recipe.sources:
+        return Data(validation=held_out), vocabulary or 32_000
+    from yunque.data.sources import find_sources
+
+    sources = [source.path for source in find_sources(recipe.sources, recipe.data.encoding)]
+    files = [path for path in sources if path is not None]
+    if len(files) < len(sources):  # a data set of the Hub, whose size is not known here
+        return Data(validation=held_out), vocabulary or 32_000
+    records = [size for path in files for size in record_sizes(path)]
+    size_on_disk = sum(bytes_of(path) for path in files if not counted(path))
     tokens = round((size_on_disk + sum(records)) * each)
     val = round(tokens * recipe.data.val)
     kept = 1 - recipe.data.val - recipe.data.test
@@ -399,7 +420,7 @@ def is_prepared(folder: Path) -> bool:
 
 def counted(path: Path) -> bool:
     """Whether the records of a file are few enough to be read for a forecast."""
-    records = path.suffix in (".json", ".jsonl", ".csv", ".tsv") and path.is_file()
+    records = path.suffix in (".json", ".jsonl", ".csv", ".tsv")
     return records and path.stat().st_size <= COUNTED_BYTES
 
 
@@ -414,11 +435,7 @@ def record_sizes(path: Path) -> list[int]:
 
 
 def bytes_of(path: Path) -> float:
-    """Bytes of text in a file or folder, as good as its size tells; 0 where it is not there."""
-    if path.is_dir():
-        return sum(bytes_of(one) for one in path.iterdir())
-    if not path.is_file():
-        return 0.0
+    """Bytes of text in a file, as good as its size tells."""
     return path.stat().st_size * (COMPRESSION if path.suffix in COMPRESSED else 1.0)
 
 

@@ -44,7 +44,15 @@ RULES: dict[Rule, tuple[str, ...]] = {
         *("dropout", "attention_dropout", "lora_dropout"),
         *("learning_rate", "muon_learning_rate", "schedule", "warmup_steps", "decay_fraction"),
         *("final_learning_rate_fraction", "weight_decay", "beta1", "beta2", "momentum"),
-        *("clip_norm", "batch_size", "steps", "epochs", "eval_every", "eval_tokens"),
+        *(
+            "clip_norm",
+            "spike_deviations",
+            "batch_size",
+            "steps",
+            "epochs",
+            "eval_every",
+            "eval_tokens",
+        ),
         *("early_stopping", "watch", "patience", "min_change", "exactness"),
     ),
     "forced": (

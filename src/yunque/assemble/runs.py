@@ -22,7 +22,7 @@ from yunque.assemble.demo import tutor_items, tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam, read_exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
-from yunque.assemble.planning import forecast_run, learn, told
+from yunque.assemble.planning import LATER_BYTES, forecast_run, learn, library_bytes, told
 from yunque.assemble.recipes import (
     FINETUNE_RATES,
     HIGHEST_RATES,
@@ -73,6 +73,7 @@ from yunque.screen import Screen, SilentScreen
 from yunque.train import checkpoint
 from yunque.train.loop import Job, State, row_keys, run
 from yunque.train.optim import Optimizers, WeightAverage
+from yunque.train.spikes import Recent
 from yunque.train.stopping import Stopping
 from yunque.weights.folder import parse_size
 from yunque.words import say
@@ -89,7 +90,7 @@ SAMPLE = GenerateConfig(temperature=0.8)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to. `reason`: steps, early_stopping, interrupted, non_finite."""
+    """What a run came to. `reason`: steps, early_stopping, interrupted, non_finite, spikes."""
 
     run: Path
     reason: str
@@ -280,12 +281,36 @@ def resume(
             files.remove_stages(folder / checkpoint.FOLDER)
         where.wait()
         newest, refused = checkpoint.newest_valid(folder)
+        if newest is None and not force:
+            refuse_to_lose(folder, refused)
         assembled = Run(recipe, folder, where, show, lang, resuming=True)
         if newest is None:
             assembled.screen.warning(say("cli.no_checkpoint", lang))
         for sentence in refused:
             assembled.screen.warning(sentence)
         return assembled.train(newest, frozenset(settings or ()), force)
+
+
+def refuse_to_lose(folder: Path, refused: list[str]) -> None:
+    """A run that once saved, and of which no checkpoint can be used, is not begun again unasked.
+
+    A run that was killed in its first save has written the row of it and nothing behind that.
+
+    Raises:
+        InputError: the log would be cut to nothing and best/ overwritten.
+    """
+    path = folder / NAME
+    rows = list(read(path)) if path.is_file() else []
+    saved = any(row.event == "checkpoint" for row in rows[:-1])
+    if not saved and not refused:
+        return
+    last = max((int(row.values["step"]) for row in rows if row.event == "step"), default=0)
+    why = refused[0] if refused else f"{folder / checkpoint.FOLDER}: the checkpoints are gone."
+    raise InputError(
+        f"{why} The log reaches step {last:,}, and no checkpoint is left to continue from. Put it "
+        "back from a copy; or copy log.jsonl and best/ elsewhere and begin again at step 0 with "
+        f"`yunque resume {folder} --force`, which overwrites them."
+    )
 
 
 def owned(folder: Path, where: Runtime) -> contextlib.AbstractContextManager[None]:
@@ -495,8 +520,9 @@ class Run:
                         trained(model),
                         kept(),
                         {
-                            "state": {**vars(state), "stopping": None},
+                            "state": {**vars(state), "stopping": None, "recent": None},
                             "stopping": vars(state.stopping),
+                            "recent": vars(state.recent),
                             "scaler": scaler.state_dict(),
                             "recipe": to_tree(recipe),
                             "log_bytes": log.size,
@@ -504,10 +530,17 @@ class Run:
                         fingerprints,
                         recipe.train.keep_checkpoints,
                     )
-                except StorageError:
-                    log.cut(size)  # the row speaks of a checkpoint that there is not
+                except OSError:
+                    # The row speaks of a checkpoint that there is not. One that got its name and
+                    # failed later needs it: a resume cuts the log to the length that it had then.
+                    if files.surely_absent(path):
+                        log.cut(size)
                     raise
                 return str(path)
+
+            def keep_best() -> None:
+                log.refuse_lost()
+                self.keep(model, "best")
 
             job = Job(
                 train=recipe.train,
@@ -525,11 +558,11 @@ class Run:
                 rows=self.batches.batch,
                 places=self.places,
                 measure=lambda rows: self.measure(model, rows),
-                evaluation_rows=1 if self.exact else min(EVALUATION_ROWS, self.micro_batch),
+                evaluation_rows=self.evaluation_rows,
                 sample=self.sampler(model),
                 exam=self.examiner(model),
                 general=self.general(model),
-                keep_best=lambda: self.keep(model, "best"),
+                keep_best=keep_best,
                 save=save,
                 broken=lambda: checkpoint.not_finite(trained(model), kept()),
                 rewind=lambda: self.rewind(made),
@@ -572,17 +605,20 @@ class Run:
                 "known exactly. Leave memory out, and set micro_batch_size."
             )
         budget = where.device_bytes() if asked == "auto" else parse_size(asked)
-        base = CUDA_CONTEXT if where.device.type == "cuda" else where.resident_bytes() or 0
         job = self.workload(recipe, packs(recipe, self.data))
+        base = CUDA_CONTEXT
+        if where.device.type == "cpu":
+            # What the libraries take that are not loaded yet, and the program once it trains.
+            base = (where.resident_bytes() or 0) + library_bytes(job) + LATER_BYTES
         chosen = fit(job, budget, base)
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []
             way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
             raise InputError(
                 f"memory is {asked!r}: even one row of {chosen.job.row_length} tokens with "
-                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, of which the "
-                f"weights {chosen.memory.weights / 1e9:.2f} and the program itself "
-                f"{base / 1e9:.2f}. {way}"
+                f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, perhaps up to "
+                f"{chosen.most / 1e9:.2f}; the weights are {chosen.memory.weights / 1e9:.2f} of "
+                f"it and the program itself {base / 1e9:.2f}. {way}"
             )
         return chosen
 
@@ -630,15 +666,25 @@ class Run:
             lost = self.runtime.world > 1 and runtime.lost_process(error)
             if not isinstance(error, YunqueError) and not lost and not runtime.lacks_memory(error):
                 raise
-            steps = checkpoint.all_steps(self.folder)
-            last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
-            where = f"{last}: `yunque resume {self.folder}`."
+            where = self.where_to_go_on()
             if isinstance(error, StorageError):
                 raise StorageError(f"{error} {where}") from None
             if lost:
                 raise ProcessLost(f"another process of the run is gone. {where}") from None
             said = str(error) if isinstance(error, YunqueError) else "the memory ran out."
             raise OutOfMemory(f"{said} {where}") from None
+
+    def where_to_go_on(self) -> str:
+        """The last checkpoint and the command that goes on from it, as far as can be told now."""
+        resuming = f"`yunque resume {self.folder}`."
+        if files.surely_absent(self.folder):
+            return "The run folder is gone, and its checkpoints with it."
+        try:
+            steps = checkpoint.all_steps(self.folder)
+        except StorageError:
+            return f"Its checkpoints cannot be looked at now; when they can: {resuming}"
+        last = f"The last checkpoint is that of step {steps[-1]}" if steps else "None was saved"
+        return f"{last}: {resuming}"
 
     def finished(self, newest: Path) -> RunResult | None:
         """The result of a run that came to its end and wrote its last row, else None."""
@@ -898,6 +944,11 @@ class Run:
                     self.restore(path, made)
                     return step
         return None
+
+    @property
+    def evaluation_rows(self) -> int:
+        """Rows that an evaluation takes at once."""
+        return 1 if self.exact else min(EVALUATION_ROWS, self.micro_batch)
 
     def measure(self, model: LanguageModel, rows: int) -> tuple[float, float | None]:
         """Training and validation loss over the same number of windows of each.
@@ -1188,8 +1239,10 @@ def packs(recipe: Recipe, data: Prepared) -> bool:
 
 
 def state_of(values: Mapping[str, Any]) -> State:
-    """The loop's state from a checkpoint's state.json."""
-    return State(**{**values["state"], "stopping": Stopping(**values["stopping"])})
+    """The loop's state from a checkpoint's state.json; one from before spikes knows of none."""
+    recent = Recent(**{name: tuple(kept) for name, kept in values.get("recent", {}).items()})
+    stopping = Stopping(**values["stopping"])
+    return State(**{**values["state"], "stopping": stopping, "recent": recent})
 
 
 def note_session(path: Path, now: dict[str, Any], step: int) -> None:

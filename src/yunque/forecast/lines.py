@@ -132,13 +132,14 @@ def memory_table(plan: Plan, lang: str) -> list[str]:
 
 
 def energy(kilowatt_hours: float, lang: str) -> str:
-    """Kilowatt hours; below one with three decimals."""
-    return number(kilowatt_hours, lang, 3 if kilowatt_hours < 1 else 1)
+    """Kilowatt hours; below one with three decimals, where those are all 0 with six."""
+    decimals = 1 if kilowatt_hours >= 1 else 3 if kilowatt_hours >= 1e-3 else 6
+    return number(kilowatt_hours, lang, decimals)
 
 
 def effect(change: Change, lang: str) -> str:
     """What a change gives in memory and costs in time."""
-    cost = 100 * (change.times - 1)
+    cost = round(100 * (change.times - 1))
     return say(
         "plan.effect",
         lang,
@@ -158,6 +159,8 @@ def fits_line(plan: Plan, lang: str) -> str:
         if plan.fits
         else "plan.tight"
         if plan.tight
+        else "plan.unlikely"
+        if plan.peak.low <= memory
         else "plan.too_large"
     )
     return say(
@@ -179,6 +182,7 @@ def fit_lines(chosen: Fit, lang: str) -> list[str]:
     )
     words = {
         "need": number(chosen.memory.total / 1e9, lang, 2),
+        "most": number(chosen.most / 1e9, lang, 2),
         "budget": number(chosen.budget / 1e9, lang, 2),
     }
     key = "plan.fit_memory" if chosen.fits else "plan.fit_none"

@@ -28,27 +28,32 @@ EVALUATION_ROWS = 16
 class Heap:
     """How many times over the C library's heap takes what an update makes and frees.
 
-    Freed pieces are only partly used again by tensors of other sizes, so that what different
-    moments need adds up in part. By least squares of relative errors over the runs of
-    bench/plan.py (docs/lab-notes.md). Tensors on a GPU have an allocator that rounds little.
+    PyTorch asks for aligned pieces, which glibc cuts out of larger ones; small objects settle in
+    the cuttings, and the freed piece no longer holds a tensor of its own size. So what different
+    moments need adds up in part, and what gradient checkpointing computes once more and frees block
+    by block stays taken: the run of docs/lab-notes.md holds 145 MB of tensors at its peak in a heap
+    of 830. By least squares of relative errors over the runs of bench/plan.py. Tensors on a GPU
+    have an allocator that rounds little.
     """
 
     activations: float
+    """Of what is kept for the way back."""
     gated: float
-    """More, of the activations of blocks with a gated feed-forward."""
+    """More, of all that the blocks make, kept or computed once more, with a gated feed-forward."""
     adapted: float
-    """More, of the activations of a model with an adapter: its sums are made beside the layers'."""
+    """More, of all that the blocks make beside an adapter: its sums lie beside the layers'."""
     gradients: float
     """Of the gradients where a single pass makes them."""
     held: float
     """Of those that further passes are added to."""
     inside: float
     """Of what is made for a moment inside a block."""
-    repeated: float
-    """Of a block that gradient checkpointing computes once more, and of what is made in it."""
 
 
-HEAP = Heap(1.049, 0.222, 0.893, 0.735, 1.673, 1.879, 2.924)
+HEAP = Heap(0.781, 0.218, 0.980, 1.010, 1.800, 5.291)
+UNPACKED = 20
+"""Bytes a number of the tensor that 8-bit AdamW updates on a CPU: bitsandbytes unpacks both
+averages into float32 and makes three more such tensors; a test holds it equal."""
 STATE_BYTES: Mapping[str, int] = {
     "adamw": 8,
     "muon": 8,
@@ -253,8 +258,7 @@ def passing(job: Workload) -> Memory:
         cast = number * biggest  # one layer's weights at a time as numbers
     # The gradients inside a block: of what the feed-forward made, and of its input.
     inside = N * number * ((3 * F if shape.mlp == "swiglu" else 2 * F) + 2 * C)
-    if job.train.gradient_checkpointing:
-        inside += block
+    again = block if job.train.gradient_checkpointing else 0
     gradients = 4 * job.trained_parameters
     # A tied head's gradient waits for that of the embedding.
     waiting = head if shape.tie_embeddings else 0
@@ -265,13 +269,13 @@ def passing(job: Workload) -> Memory:
             activations=activations + ends + N * C * number,
             logits=head,
             gradients=held,
-            working=cast + inside,
+            working=cast + inside + again,
         ),
         Memory(
             activations=(block if not job.train.gradient_checkpointing else stream) + ends,
             gradients=gradients - (0 if job.adapted else 4 * count.token_embedding),
             logits=head if shape.tie_embeddings else 0,
-            working=inside,
+            working=inside + again,
         ),
         Memory(activations=ends, gradients=gradients, logits=waiting * (1 + (held > 0))),
         Memory(gradients=gradients, working=optimizer_working(job)),
@@ -279,20 +283,27 @@ def passing(job: Workload) -> Memory:
     peak = max(moments, key=lambda memory: memory.total)
     if job.device != "cpu":
         return peak
-    made = activations + ends
-    taken = HEAP.activations * (made + 8 * chunk + head) + HEAP.held * held
-    taken += HEAP.gated * made if shape.mlp == "swiglu" else 0.0
-    taken += HEAP.adapted * made if job.adapted else 0.0
-    taken += HEAP.gradients * (gradients - held)
-    taken += inside * (HEAP.repeated if job.train.gradient_checkpointing else HEAP.inside)
+    through = shape.num_layers * block + ends
+    taken = HEAP.activations * (activations + ends + 8 * chunk + head) + HEAP.held * held
+    taken += HEAP.gated * through if shape.mlp == "swiglu" else 0.0
+    taken += HEAP.adapted * through if job.adapted else 0.0
+    taken += HEAP.gradients * (gradients - held) + HEAP.inside * inside
+    if job.optim.optimizer == "adamw8bit":
+        taken += optimizer_working(job)
     return dataclasses.replace(peak, holes=max(0, round(taken) - peak.total))
 
 
 def optimizer_working(job: Workload) -> int:
-    """What the optimizer takes for a moment: Muon's products of the largest matrix."""
+    """What the optimizer takes for a moment: Muon's products, or averages that are unpacked."""
+    layers = matrices(job.shape)
+    if job.optim.optimizer == "adamw8bit" and job.device == "cpu":
+        if job.adapted:
+            return UNPACKED * job.adapt.rank * max(max(m.inputs, m.outputs) for m in layers)
+        embedding = count_parameters(job.shape).token_embedding
+        return UNPACKED * max(embedding, *(m.weights for m in layers))
     if job.optim.optimizer != "muon" or job.adapted:
         return 0
-    largest = max(matrices(job.shape), key=lambda m: m.weights)
+    largest = max(layers, key=lambda m: m.weights)
     short = min(largest.inputs, largest.outputs)
     return 4 * (3 * largest.weights + 2 * short**2)
 

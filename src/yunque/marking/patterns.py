@@ -2,7 +2,8 @@
 
 An expression like `(a+)+$` takes time that doubles with each character of a reply, and Python's
 `re` cannot be stopped from within. So one small process searches for all of them, one after the
-other, and is killed where it is not done in time; the next search starts it again.
+other, and is killed where it is not done in time; the next search starts it again. It may also be
+ended or held up by somebody else, so it is asked twice: a mark must not hang on that.
 """
 
 from __future__ import annotations
@@ -48,19 +49,31 @@ class Searcher:
         self.lock = threading.Lock()
 
     def search(self, pattern: str, texts: Sequence[str]) -> list[bool] | None:
-        """Whether the expression is found in each text; None: not done in time."""
+        """Whether the expression is found in each text; None: twice not done in time."""
         with self.lock:
-            if self.process is None:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", PROGRAM],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    encoding="ascii",
-                )
-                if self.answer("", [""]) is None:  # the time to start is not the expression's
-                    raise InputError(f"exam: {sys.executable} does not start, to search a reply.")
-            return self.answer(pattern, texts)
+            for _ in range(2):
+                if self.process is None:
+                    self.start()
+                found = self.answer(pattern, texts)
+                if found is not None:
+                    return found
+            return None
+
+    def start(self) -> None:
+        """Begin the process; the time that this takes is not an expression's.
+
+        Raises:
+            InputError: it does not answer.
+        """
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="ascii",
+        )
+        if self.answer("", [""]) is None:
+            raise InputError(f"exam: {sys.executable} does not start, to search a reply.")
 
     def answer(self, pattern: str, texts: Sequence[str]) -> list[bool] | None:
         """One request; where it is not answered the process is ended."""

@@ -52,7 +52,8 @@ class Screen(Protocol):
 
     def stop(self, reason: str, facts: Mapping[str, Any]) -> None:
         """The run ended. Reasons with a sentence: steps, early_stopping, interrupted,
-        non_finite; any other is shown as it is. Facts: best_step, best_loss, validated, run."""
+        non_finite, spikes; any other is shown as it is. Facts: best_step, best_loss,
+        validated, run."""
 
     def close(self) -> None:
         """Leave the terminal as it was; may be called twice."""

@@ -115,7 +115,10 @@ def remove_old(run: Path, step: int, keep: int) -> None:
 
     What cannot be removed stays until the next save.
     """
-    steps = all_steps(run)
+    try:
+        steps = all_steps(run)
+    except StorageError:
+        return
     if len(steps) <= keep and steps[-1] <= step:
         return
     kept: list[int] = []
@@ -175,11 +178,17 @@ def sealed(manifest: Mapping[str, Any]) -> bytes:
 
 
 def all_steps(run: Path) -> list[int]:
-    """Steps of the checkpoints in a run, ascending, valid or not."""
+    """Steps of the checkpoints in a run, ascending, valid or not.
+
+    Raises:
+        StorageError: the system does not let us look.
+    """
     folder = run / FOLDER
-    if not folder.is_dir():
-        return []
-    matches = (_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    try:
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        raise files.storage_error(error, folder, "read") from None
+    matches = (_NAME.fullmatch(name) for name in names)
     return sorted(int(match.group(1)) for match in matches if match)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -17,12 +17,13 @@ from yunque.errors import OutOfMemory, StorageError
 from yunque.runlog import RunLog
 from yunque.runtime import Interrupt, Runtime, lacks_memory
 from yunque.train.optim import Optimizers, WeightAverage, learning_rate_multiplier
+from yunque.train.spikes import Recent
 from yunque.train.step import Rows, Update, update
 from yunque.train.stopping import Stopping
 
 NON_FINITE_LIMIT = 5
-"""Updates in a row with a loss or gradient that is not finite after which a run goes back to its
-last good checkpoint, or stops where there is none."""
+"""Updates in a row that were left out, with a loss or gradient that is not finite or a spike, after
+which a run goes back to its last good checkpoint, or stops where there is none."""
 REWINDS_LIMIT = 3
 """Times that a run goes back before it stops."""
 FAILED_SAVES_LIMIT = 3
@@ -56,7 +57,11 @@ class State:
     evaluated_step: int = -1
     """Step of the last evaluation: a resumed run does not repeat it."""
     non_finite: int = 0
-    """Updates in a row that were not applied."""
+    """Updates in a row that were left out."""
+    spikes: int = 0
+    """So many of these were finite, and spikes."""
+    recent: Recent = field(default_factory=Recent)
+    """What losses and gradient norms were lately; empty where no update is left out as a spike."""
     rewinds: int = 0
     """Times that the run went back to a checkpoint."""
     micro_batch_size: int = 0
@@ -119,7 +124,8 @@ def run(job: Job, state: State) -> tuple[State, str]:
     """Train until the steps are done, the patience is used up, or a signal comes.
 
     Returns:
-        The last state and the reason: "steps", "early_stopping", "interrupted", "non_finite".
+        The last state and the reason: "steps", "early_stopping", "interrupted", "non_finite",
+        "spikes".
     """
     clock, saved = Clock(state.seconds), time.monotonic()
     # An evaluation that a stop had left out changes the state without an update.
@@ -132,12 +138,13 @@ def run(job: Job, state: State) -> tuple[State, str]:
             state = evaluate(job, state, clock)
         rewinds = state.rewinds
         if state.non_finite >= NON_FINITE_LIMIT:
-            why = f"{state.non_finite} updates in a row were not finite"
+            what = "spikes" if state.spikes == state.non_finite else "not finite"
+            why = f"{state.non_finite} updates in a row were {what}"
             state = rewind(job, state, clock, why)
         reason = (
             "interrupted"
             if interrupted
-            else "non_finite"
+            else ("spikes" if state.spikes == state.non_finite else "non_finite")
             if state.non_finite >= NON_FINITE_LIMIT
             else "early_stopping"
             if state.stopping.stop
@@ -170,12 +177,14 @@ def run(job: Job, state: State) -> tuple[State, str]:
         began = time.monotonic()
         rate = job.optimizers.set_rate(learning_rate_multiplier(state.step, job.steps, job.optim))
         state, done = fitting_update(job, state, clock)
-        finite = done.applied or done.rescaled or done.tokens == 0
+        healthy = done.applied or done.rescaled or done.tokens == 0
         state = dataclasses.replace(
             state,
             step=state.step + 1,
             tokens_seen=state.tokens_seen + done.tokens,
-            non_finite=0 if finite else state.non_finite + 1,
+            non_finite=0 if healthy else state.non_finite + 1,
+            spikes=0 if healthy else state.spikes + done.spike,
+            recent=remembered(job.optim, state.recent, done),
         )
         if job.average is not None:
             job.average.update(state.step)
@@ -194,12 +203,20 @@ def run(job: Job, state: State) -> tuple[State, str]:
         }
         job.log.write("step", **row)
         job.screen.step({**row, "steps": job.steps})
-        if not finite:
-            text = f"step {state.step}: loss or gradient is not finite; the update was left out."
+        if not healthy:
+            what = "is a spike" if done.spike else "is not finite"
+            text = f"step {state.step}: loss or gradient {what}; the update was left out."
             job.screen.warning(text)
             places = job.places(state.step - 1)
             row = {**common(job, state, clock), "text": text, "rows": places}
-            job.log.write("warning", **row, id="non_finite")
+            job.log.write("warning", **row, id="spike" if done.spike else "non_finite")
+
+
+def remembered(optim: OptimConfig, recent: Recent, done: Update) -> Recent:
+    """What is usual after an update; nothing where a recipe leaves no spike out."""
+    if not optim.spike_deviations:
+        return Recent()
+    return recent.seen(done.loss, done.grad_norm) if done.applied else recent
 
 
 def broken(job: Job) -> str:
@@ -212,8 +229,9 @@ def rewind(job: Job, state: State, clock: Clock, why: str) -> State:
     """Go back to the weights and the optimizer of the last good checkpoint, but not in the data.
 
     The updates go on being counted: those since the checkpoint stand in the log as they were and
-    stay without effect, their batches are passed by, and so is their part of the schedule. Where
-    there is no good checkpoint, or the run went back too often, the state stays as it is.
+    stay without effect, their batches are passed by, and so is their part of the schedule. What is
+    usual is learnt anew, so that a run whose level has changed for good does not go back again.
+    Where there is no good checkpoint, or the run went back too often, the state stays as it is.
 
     Source: Chowdhery et al. 2022, "PaLM", section 5.1 (back to a checkpoint before the spike, the
     batches around it skipped).
@@ -221,7 +239,8 @@ def rewind(job: Job, state: State, clock: Clock, why: str) -> State:
     step = job.rewind() if state.rewinds < REWINDS_LIMIT else None
     if step is None:
         return state
-    state = dataclasses.replace(state, non_finite=0, rewinds=state.rewinds + 1)
+    rewinds = state.rewinds + 1
+    state = dataclasses.replace(state, non_finite=0, spikes=0, recent=Recent(), rewinds=rewinds)
     text = (
         f"step {state.step}: {why}. Weights and optimizer are again those of step {step}; the "
         f"batches of updates {step + 1} to {state.step} are passed by."
@@ -238,7 +257,7 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
     Only with one process: others would wait for this one in the middle of their sums.
 
     Raises:
-        OutOfMemory: even one row with gradient checkpointing does not fit.
+        OutOfMemory: even one row with gradient checkpointing does not fit, or there are others.
     """
     while True:
         try:
@@ -255,14 +274,38 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
                 clip_norm=job.optim.clip_norm,
                 seed=job.seed,
                 exact=job.exact,
+                limits=state.recent.limits(job.optim.spike_deviations),
             )
         except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error) or job.runtime.world > 1:
+            if not lacks_memory(error):
                 raise
+            refuse_with_others(job, state, rows_at_once(job, state))
         # Out of the handler: what the error came through held the memory.
         job.optimizers.zero_grad()
         job.runtime.free_memory()
         state = smaller(job, state, clock)
+
+
+def refuse_with_others(job: Job, state: State, rows: int) -> None:
+    """With several processes a run that lacks memory ends, and says what it takes to go on.
+
+    Args:
+        rows: at once, when the memory ran out.
+
+    Raises:
+        OutOfMemory: there are other processes, and something could be made smaller.
+    """
+    least = rows == 1 and (job.train.gradient_checkpointing or state.gradient_checkpointing)
+    if job.runtime.world == 1 or least:
+        return
+    batch = job.train.batch_size
+    less = next((n for n in range(rows // 2, 0, -1) if batch % n == 0), 0)
+    change = f"micro_batch_size={less}" if less else "gradient_checkpointing=true"
+    raise OutOfMemory(
+        f"step {state.step + 1}, process {job.runtime.rank} of {job.runtime.world}: the memory ran "
+        f"out with {rows} rows at once. With several processes they are not halved by themselves: "
+        f"the others wait for this one in the middle of a sum. Resume with --set {change}."
+    ) from None
 
 
 def rows_at_once(job: Job, state: State) -> int:
@@ -318,8 +361,10 @@ def fitting_measure(
         try:
             return state, job.measure(rows)
         except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error) or job.runtime.world > 1:
+            if not lacks_memory(error):
                 raise
+            if rows > 1:
+                refuse_with_others(job, state, rows)
         job.runtime.free_memory()
         if rows == 1:
             raise OutOfMemory(
@@ -372,7 +417,7 @@ def save(job: Job, state: State) -> str:
     path, fault = "", ""
     try:
         path = job.save(state)
-    except StorageError as error:
+    except OSError as error:  # StorageError, and a disk that fails where nothing was written
         fault = str(error)
     if job.runtime.any(bool(fault)):
         return fault or "the main process could not save."

@@ -36,11 +36,13 @@ class Update:
     tokens: int
     """Tokens that carried loss, all processes together."""
     applied: bool
-    """False where loss or gradient were not finite, or where no token carried loss: the weights
-    are then unchanged."""
+    """False where loss or gradient were not finite or a spike, or where no token carried loss: the
+    weights are then unchanged."""
     rescaled: bool = False
     """fp16 only: the gradient overflowed at the present loss scale, which was halved. That is
     how the scale is found, no fault of the run."""
+    spike: bool = False
+    """Loss and gradient were finite, and one of them was above its limit."""
 
 
 def update(
@@ -57,6 +59,7 @@ def update(
     clip_norm: float,
     seed: int,
     exact: bool = False,
+    limits: tuple[float, float] = (math.inf, math.inf),
 ) -> Update:
     """Make update `step` (0-based) on its batch.
 
@@ -66,6 +69,7 @@ def update(
 
     Args:
         exact: not even rounding changes: see `exact_gradients`.
+        limits: loss and gradient norm above which the update is left out.
 
     Raises:
         OutOfMemory: in the optimizer; before it, the allocator's own error leaves weights and
@@ -104,7 +108,11 @@ def update(
     for part in optimizers.parts:
         scaler.unscale_(part)
     norm = clip(parameters, clip_norm or math.inf)
-    applied = math.isfinite(loss) and math.isfinite(norm)
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    spike = finite and (loss > limits[0] or norm > limits[1])
+    if max(limits) < math.inf:  # one process must not leave out what another applies
+        spike = runtime.any(spike)
+    applied = finite and not spike
     if applied:
         try:
             for part in optimizers.parts:
@@ -120,8 +128,8 @@ def update(
     scale = scaler.get_scale()
     scaler.update()
     optimizers.zero_grad()
-    rescaled = math.isfinite(loss) and not applied and 1.0 <= scaler.get_scale() < scale
-    return Update(loss, norm, tokens, applied, rescaled)
+    rescaled = math.isfinite(loss) and not finite and 1.0 <= scaler.get_scale() < scale
+    return Update(loss, norm, tokens, applied, rescaled, spike)
 
 
 def exact_gradients(

@@ -32,11 +32,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "sigue entrenando un modelo público: completo, LoRA, QLoRA; examen antes y después",
     ),
     "cli.replayed": (
-        "Confirmed: {steps} updates from number {first} on give the losses, learning rates and "
-        "gradient norms of the log, bit for bit; {tensors} tensors of a checkpoint compared.",
-        "Confirmado: {steps} actualizaciones desde la número {first} dan las pérdidas, las tasas "
-        "de aprendizaje y las normas del gradiente del registro, bit a bit; {tensors} tensores de "
-        "un punto de control comparados.",
+        "Confirmed: {steps} of {updates} updates, from number {first} on, give the losses, "
+        "learning rates and gradient norms of the log, bit for bit; so do {measured} of "
+        "{evaluations} evaluations. {tensors} tensors of a checkpoint compared.",
+        "Confirmado: {steps} de {updates} actualizaciones, desde la número {first}, dan las "
+        "pérdidas, las tasas de aprendizaje y las normas del gradiente del registro, bit a bit; "
+        "también {measured} de {evaluations} evaluaciones. {tensors} tensores de un punto de "
+        "control comparados.",
+    ),
+    "cli.not_replayed": (
+        "Not looked at: {updates} updates and {evaluations} evaluations. --steps takes more.",
+        "Sin comprobar: {updates} actualizaciones y {evaluations} evaluaciones. Con --steps se "
+        "toman más.",
     ),
     "cli.refuted": (
         "Refuted: {steps} updates from number {first} on do not give what the log says "
@@ -147,6 +154,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "learning rate ten times lower. Run folder: {run}",
         "Detenido en la actualización {steps}: la pérdida ya no es un número finito. Empieza de "
         "nuevo con una tasa de aprendizaje diez veces menor. Carpeta: {run}",
+    ),
+    "cli.stopped_spikes": (
+        "Stopped at update {steps}: the loss or the gradient rose to spikes again and again, and "
+        "going back did not help. Start again with a lower learning rate, or with a higher "
+        "--spike-deviations. Run folder: {run}",
+        "Detenido en la actualización {steps}: la pérdida o el gradiente daba un pico tras otro, y "
+        "volver atrás no ha servido. Empieza de nuevo con una tasa de aprendizaje menor o con un "
+        "--spike-deviations mayor. Carpeta: {run}",
     ),
     "cli.best_val": (
         "Best validation loss {loss} nats per token (perplexity {ppl}) at update {step}; that "

@@ -42,6 +42,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "It does not fit: about {peak}, and there are {memory}.",
         "No cabe: unos {peak}, y hay {memory}.",
     ),
+    "plan.unlikely": (
+        "It probably does not fit: about {peak} (likely between {low} and {high}), and there are "
+        "{memory}.",
+        "Lo más probable es que no quepa: unos {peak} (entre {low} y {high}), y hay {memory}.",
+    ),
     "plan.memory_unknown": (
         "About {peak} at its peak (likely between {low} and {high}); how much memory there is, "
         "the system does not say.",
@@ -82,8 +87,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "El texto no se ha contado: unos {tokens:,} tokens según el tamaño de los archivos.",
     ),
     "plan.unknown_data": (
-        "Without sources the number of passes over the data is not known.",
-        "Sin fuentes no se sabe cuántas pasadas se darán a los datos.",
+        "How much text there is to train on is not known, nor how often it will be passed over.",
+        "No se sabe cuánto texto hay ni, por tanto, cuántas pasadas se le darán.",
     ),
     "plan.part_weights": ("weights", "pesos"),
     "plan.part_quantisation": (
@@ -108,8 +113,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "plan.moment_saving": ("saving", "guardar"),
     "plan.table_parts": ("Memory in MB, at the peak of", "Memoria en MB, en el máximo de"),
     "plan.table_changes": (
-        "What can be changed, cheapest first",
-        "Qué se puede cambiar, de lo más barato a lo más caro",
+        "What can be changed, each alone",
+        "Qué se puede cambiar, cada cosa por separado",
     ),
     "plan.change_micro_batch": (
         "--micro-batch-size {rows:,}: the same update in smaller passes",
@@ -244,8 +249,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Esa ley se midió a partir de 44 millones de parámetros; aquí es una guía aproximada.",
     ),
     "plan.fit_memory": (
-        "Memory: {need} of {budget} GB by arithmetic (the most in GB: {parts}).",
-        "Memoria: {need} de {budget} GB según el cálculo (lo que más, en GB: {parts}).",
+        "Memory: {need} GB by arithmetic, at most {most}, of {budget} GB (the largest: {parts}).",
+        "Memoria: {need} GB según el cálculo, hasta {most}, de {budget} GB (lo mayor: {parts}).",
     ),
     "plan.fit_rows": (
         "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
@@ -273,10 +278,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "largas se parten en trozos.",
     ),
     "plan.fit_none": (
-        "Not even the smallest way to train it fits: {need} of {budget} GB by arithmetic (the most "
-        "in GB: {parts}).",
-        "No cabe ni la manera más pequeña de entrenarlo: {need} de {budget} GB según el cálculo "
-        "(lo que más, en GB: {parts}).",
+        "Not even the smallest way to train it is sure to fit into {budget} GB: {need} GB by "
+        "arithmetic, at most {most} (the largest: {parts}).",
+        "Ni la manera más pequeña de entrenarlo cabe con seguridad en {budget} GB: {need} GB según "
+        "el cálculo, {most} como mucho (lo mayor: {parts}).",
     ),
     "plan.before": (
         "Forecast: {time} ({low} to {high}), memory {peak}, disk {disk}.",

@@ -81,6 +81,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "interrumpida, con el estado guardado",
     ),
     "screen.reason_non_finite": ("the loss is no longer finite", "la pérdida ya no es finita"),
+    "screen.reason_spikes": (
+        "one spike after another in the loss or the gradient",
+        "un pico tras otro en la pérdida o el gradiente",
+    ),
     "screen.stop_best": (
         "Best validation loss {loss} at step {step}.",
         "Mejor pérdida de validación: {loss}, en el paso {step}.",
