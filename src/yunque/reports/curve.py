@@ -165,7 +165,7 @@ def above_lowest(c: Curve, level: float) -> bool:
         return True
     if len(c.values) < FEW and rise > CLEAR * abs(low):
         return True
-    # A single turn with points on both sides is no noise either: then the last point is the highest.
+    # A single turn with points on both sides is no noise either; the last point is the highest.
     turned = len(c.values) >= 5 and c.lowest <= len(c.values) - 3 and single_turn(c.values)
     end = float(c.values[-1]) - low
     return turned and end > max(CLEAR / 4 * abs(low), whole_fall(c.values) / 3)
