@@ -300,9 +300,13 @@ def rewarded(file: Path, level: Any) -> Report:
 def test_a_reward_that_collapses_is_told(tmp_path: Path) -> None:
     made = rewarded(tmp_path / "a.jsonl", lambda s: 0.7 - 0.6 * s / 400)
     assert verdict(made) == "diverged"
-    assert "reward fell: from 0.6870 at its highest (step 3, " in made.json["verdict"]["text"]["en"]
+    assert (
+        "reward fell: from 0.6728 to 0.1205 (medians of the first and the last 40"
+        in made.json["verdict"]["text"]["en"]
+    )
     there_and_back = rewarded(tmp_path / "b.jsonl", lambda s: 0.2 + 0.5 * math.sin(s / 130))
     assert verdict(there_and_back) == "diverged"
+    assert "at its highest (step 2" in there_and_back.json["verdict"]["text"]["en"]
     for level in (lambda s: 0.2 + 0.5 * s / 400, lambda s: 0.7, lambda s: 0.7 - 0.1 * s / 400):
         assert verdict(rewarded(tmp_path / "c.jsonl", level)) == "cannot_tell"
 

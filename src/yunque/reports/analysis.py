@@ -69,7 +69,7 @@ from yunque.reports.schedule import (
     schedule,
 )
 from yunque.reports.spikes import gradient_spike, loss_spike
-from yunque.reports.yardsticks import below_counting, copied_text, ngram_yardstick
+from yunque.reports.yardsticks import below_counting, copied_text, ngram_yardstick, yardsticks
 from yunque.words.report import tell
 
 
@@ -351,10 +351,11 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     opening = id
     if id == "overfitted" and over and "train_at_best" not in over.numbers:
         opening = "overfitted_alone"
-    if id == "undertrained" and not still:
+    count = {"count": yardsticks(log)[counted]} if counted else {}
+    if id == "undertrained" and (counted or not still):
         opening = f"undertrained_below_{counted}" if counted else "undertrained_warmup"
     sentences = [
-        tell(f"report.verdict.{opening}"),
+        tell(f"report.verdict.{opening}", **count),
         *verdict_reasons(log, analysis, train, val, id, lower),
     ]
     if (other := has("other_set_rose")) and id in ("worked", "undertrained"):
@@ -416,7 +417,7 @@ def verdict_reasons(
         up = bool(over or worse or rose)
         case = "val" if not up else "kept" if log.kept else "rose"
     elif id == "cannot_tell" and lower and worse and worse.numbers["best"] == val.values.min():
-        case = "rose"
+        case = "fell_back"
     elif id == "cannot_tell" and worse:
         return [worse.text]
     elif id == "cannot_tell" and len(val.values) >= 3 and not lower and not sat(log) and not over:

@@ -37,16 +37,16 @@ def reward_fell(log: Log) -> Finding | None:
     sure = c.moved(drop, rows / math.pi, 6.0)
     if not sure or drop <= LOST * abs(top) or drop <= 0.5 * (top - start):
         return chosen_fell(log)
-    more: dict[str, Any] = {"start": start, "rows": rows}
+    more: dict[str, Any] = {"start": start, "rows": rows, "end": end, "last_step": c.rows[-1].step}
+    early = at < rows  # It was highest at its beginning.
+    if not early:
+        more |= {"top": top, "step": c.rows[at].step}
     return make(
         "reward_fell",
         "problem",
         evidence((c.rows[at], name), (c.rows[-1], name)),
+        case="throughout" if early else "",
         name=name,
-        top=top,
-        step=c.rows[at].step,
-        end=end,
-        last_step=c.rows[-1].step,
         **more,
     )
 

@@ -41,12 +41,15 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.verdict.undertrained_below_1": (
         "The model learned, but less than a count of how often each token occurs would have told "
-        "it.",
-        "El modelo aprendió, pero menos de lo que da contar cada cuánto aparece cada token.",
+        "it (validation loss {count:loss}).",
+        "El modelo aprendió, pero menos de lo que da contar cada cuánto aparece cada token "
+        "(pérdida de validación {count:loss}).",
     ),
     "report.verdict.undertrained_below_2": (
-        "The model learned, but less than a count of which token follows which would have told it.",
-        "El modelo aprendió, pero menos de lo que da contar qué token sigue a cuál.",
+        "The model learned, but less than a count of which token follows which would have told it "
+        "(validation loss {count:loss}).",
+        "El modelo aprendió, pero menos de lo que da contar qué token sigue a cuál (pérdida de "
+        "validación {count:loss}).",
     ),
     "report.verdict.undertrained_warmup": (
         "The model learned, but the log ends in the warm-up, before the learning rate had reached "
@@ -123,6 +126,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de validación bajó de {first:loss} a {best:loss} en el paso {step:n}, pero "
         "terminó en {last:loss} (paso {last_step:n}): lo dicho vale para el modelo del paso "
         "{step:n}, si se guardó.",
+    ),
+    "report.verdict.fell_back_why": (
+        "The validation loss fell from {first:loss} to {best:loss} at step {step:n}, but ended at "
+        "{last:loss} (step {last_step:n}): the last model has lost what that of step {step:n} had, "
+        "and the log does not show that this one was kept.",
+        "La pérdida de validación bajó de {first:loss} a {best:loss} en el paso {step:n}, pero "
+        "terminó en {last:loss} (paso {last_step:n}): el último modelo ha perdido lo que tenía el "
+        "del paso {step:n}, y el registro no muestra que este se guardara.",
     ),
     "report.verdict.unsure_why": (
         "The validation loss went from {first:loss} to {last:loss} (step {last_step:n}), lowest at "
@@ -284,7 +295,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "rate is to blame.",
         "Usa un punto de control cercano al paso {step:n} si lo hay; si no, entrena otra vez con "
         "parada temprana y guarda el mejor modelo. Registra también la pérdida de entrenamiento: "
-        "si sube igual, la culpa es de la tasa de aprendizaje.",
+        "si sube con ella, la culpa es de la tasa de aprendizaje.",
     ),
     "report.ended_worse.validation": (
         "The run ended worse than it had been: the validation loss was {best:loss} at step "
@@ -774,6 +785,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "Tasa de aprendizaje: subió en todas las filas, hasta {peak:sci} en el paso {last_step:n}: "
         "el registro acaba en el calentamiento.",
     ),
+    "report.schedule.rising.advice": (
+        "Train on past the warm-up, or make it shorter: a few hundredths of the run are usual.",
+        "Entrena más allá del calentamiento, o hazlo más corto: lo habitual son unas pocas "
+        "centésimas de la ejecución.",
+    ),
     "report.schedule.advice": (
         "Nothing to do: this is how the learning rate went.",
         "No hay nada que hacer: así fue la tasa de aprendizaje.",
@@ -910,6 +926,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "Usa un punto de control cercano al paso {step:n} si lo hay. Entrena otra vez con una tasa "
         "de aprendizaje menor o más sujeto al modelo de referencia (KL), y lee lo que escribe el "
         "modelo.",
+    ),
+    "report.reward_fell.throughout": (
+        "{name} fell: from {start:loss} to {end:loss} (medians of the first and the last {rows:n} "
+        "rows, up to step {last_step:n}).",
+        "{name} cayó: de {start:loss} a {end:loss} (medianas de las primeras y las últimas "
+        "{rows:n} filas, hasta el paso {last_step:n}).",
+    ),
+    "report.reward_fell.throughout.advice": (
+        "Train again with a lower learning rate or a stronger pull towards the reference model "
+        "(KL), and read what the model writes: the one before training may be better.",
+        "Entrena otra vez con una tasa de aprendizaje menor o más sujeto al modelo de referencia "
+        "(KL), y lee lo que escribe el modelo: puede que el de antes de entrenar sea mejor.",
     ),
     "report.reward_fell.chosen": (
         "{name} went from {start:loss} to {end:loss} (medians of the first and the last {rows:n} "
