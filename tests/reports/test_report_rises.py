@@ -339,7 +339,7 @@ def test_a_loss_that_is_nan_at_its_end_is_not_still_falling(tmp_path: Path) -> N
 
 
 def test_what_still_falls_was_not_bought_for_nothing(tmp_path: Path) -> None:
-    rows = curve(2000, 0, lambda step: 1 + 3 * math.exp(-step / 430), noise=0.004)
+    rows = curve(2000, 0, lambda step: 1 + 3.4 * math.exp(-step / 300), noise=0.02)
     made = log(tmp_path / "l.jsonl", rows)
     assert made.analysis.finding("still_improving") is not None
     assert made.analysis.finding("could_have_stopped") is None
