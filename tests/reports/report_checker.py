@@ -143,9 +143,61 @@ def overfitting(f: File, n: Row) -> Row:
         "last_step": last_step,
         "last": last,
         "rise": last - best,
-        "train_at_best": f.train_level(step),
-        "train_at_last": f.train_level(last_step),
+        **({"train_at_best": f.train_level(step)} if "train_at_best" in n else {}),
+        **({"train_at_last": f.train_level(last_step)} if "train_at_last" in n else {}),
     }
+
+
+def ended_worse(f: File, n: Row) -> Row:
+    if "rows" not in n:
+        (step, best), values = lowest(f.val), [v for _, v, _ in f.val]
+        last_step, last = f.val[-1][0], values[-1]
+        assert last > best
+    else:
+        values = f.smooth()
+        step, best = f.train[values.index(min(values))][0], min(values)
+        last_step, last = f.train[-1][0], median([v for _, v, _ in f.train][-n["rows"] :])
+    found = {"step": step, "best": best, "last_step": last_step, "last": last}
+    if "won" in n:
+        found |= {"won": height(values), "part": (last - best) / height(values)}
+    return found
+
+
+def other_set(f: File, n: Row) -> Row:
+    series = f.series((n["set"],), None)
+    step, best = lowest(series)
+    sets = {k for r in f.rows.values() for k in r if re.fullmatch(r"eval_\w+_loss", k)}
+    rose = [
+        s
+        for s in sets - {n["main"]}
+        if f.series((s,), None)[-1][1] > lowest(f.series((s,), None))[1]
+    ]
+    assert n["rose"] <= len(rose)
+    found = {"step": step, "best": best, "last_step": series[-1][0], "last": series[-1][1]}
+    return found | {"others": len(sets) - 1}
+
+
+def unmoved(f: File, n: Row) -> Row:
+    held = sorted(v for _, v, _ in f.val)
+    found = {"evals": len(held), "least": held[0], "most": held[-1]}
+    return found | {"first": f.train[0][1], "last": f.train[-1][1]}
+
+
+def flat(f: File, n: Row) -> Row:
+    values = [v for _, v, _ in f.train]
+    half = len(values) // 2
+    found = {"early": fmean(values[:half]), "late": fmean(values[half:])}
+    return found | {"least": min(values), "most": max(values), "loss_rows": len(values)}
+
+
+def reward(f: File, n: Row) -> Row:
+    series = f.series((n["name"],), None)
+    values, rows = [v for _, v, _ in series], max(3, len(series) // 10)
+    level = f.smooth(series)
+    found = {"rows": rows, "start": median(values[:rows]), "end": median(values[-rows:])}
+    if "top" in n:
+        found |= {"top": max(level), "step": series[level.index(max(level))][0]}
+    return found | {"last_step": series[-1][0]}
 
 
 def best_step(f: File, n: Row) -> Row:
@@ -164,18 +216,20 @@ def could_have_stopped(f: File, n: Row) -> Row:
     saved = 1 - n["step"] / f.end
     values = f.val or [(s, v, r) for (s, _, r), v in zip(f.train, f.smooth(), strict=True)]
     step, best = lowest(values)
-    epochs = [float(r["epoch"]) for s, _, r in values if s == n["step"]]
+    found = {}
     # What came after it ends with the last row of any kind, not with the last evaluation.
     every = [r for r in f.rows.values() if r is not f.summary and r.get("event") != "stop"]
     marks = [float(r["epoch"]) for r in every if r.get("epoch") is not None]
     assert values is not f.val or n["step"] < f.val[-1][0]
-    return {
+    if "saved_epochs" in n:
+        there = next(r for s, _, r in values if s == n["step"])
+        found["saved_epochs"] = max(marks) - float(there["epoch"])
+    return found | {
         "saved": saved,
         "loss": f.at(values, n["step"]),
         "best": best,
         "best_step": step,
         "saved_seconds": f.seconds() * saved,
-        "saved_epochs": max(marks) - epochs[0],
     }
 
 
@@ -223,6 +277,9 @@ def still_improving(f: File, n: Row) -> Row:
         own = law_ahead([(s, v) for s, v, _ in values if s >= 0.1 * end], n["ahead_step"])
         wide = n["ahead_high"] - n["ahead_low"]
         assert n["ahead_low"] - wide <= own <= n["ahead_high"] + wide, own
+    more: Row = {}
+    if "rate" in n:
+        more = {"rate": f.rates[-1][1], "rate_step": f.rates[-1][0]}
     quarter = [one for one in values if one[0] <= start + 0.75 * (end - start)][-1]
     if values is f.train:
         at = values.index(quarter)
@@ -235,11 +292,13 @@ def still_improving(f: File, n: Row) -> Row:
             "best": fmean(late),
             "best_step": values[-1][0],
             "part": (fmean(early) - fmean(late)) / height(level),
+            **more,
         }
     step, best = lowest(values)
     fall = quarter[1] - best
     part = fall / height([v for _, v, _ in values])
-    return {"step": quarter[0], "loss": quarter[1], "best_step": step, "best": best, "part": part}
+    found = {"step": quarter[0], "loss": quarter[1], "best_step": step, "best": best, "part": part}
+    return found | more
 
 
 def height(values: list[float]) -> float:
@@ -264,7 +323,8 @@ def plateau(f: File, n: Row) -> Row:
 def diverged(f: File, n: Row) -> Row:
     before = [one for one in f.train if one[0] <= n["onset_step"]]
     step, low = lowest(before)
-    tail = [v for _, v, _ in f.train][-max(3, len(f.train) // 10) :]
+    after = [v for s, v, _ in f.train if s > n["onset_step"]]
+    tail = after[-max(3, len(f.train) // 10) :]
     return {"low": low, "low_step": step, "end": median(tail), "last_step": f.train[-1][0]}
 
 
@@ -466,6 +526,15 @@ def worse(f: File, n: Row) -> Row:
     return found | changed(exams[-1], exams[0])
 
 
+def objective(f: File, n: Row) -> Row:
+    found: Row = {"loss_rows": len(f.train)}
+    if "name" in n:
+        (first_step, first, _), *_, (last_step, last, _) = f.series((n["name"],), None)
+        found |= {"first_reward": first, "first_step": first_step}
+        found |= {"last_reward": last, "last_step": last_step}
+    return found
+
+
 def speed(f: File, n: Row) -> Row:
     rates = [r["tokens_per_second"] for r in f.rows.values() if "tokens_per_second" in r]
     late = len(rates) // 4
@@ -542,6 +611,9 @@ def doubtful(f: File, n: Row) -> Row:
         rate = next(v for k, v in row.items() if k.endswith("samples_per_second"))
         seconds = next(v for k, v in row.items() if k.endswith("_runtime"))
         found["held_out"] = round(rate * seconds)
+    if "val_first" in n:
+        found |= {"passes": f.epochs(), "val_first": f.val[0][1], "val_last": f.val[-1][1]}
+        found["val_step"] = f.val[-1][0]
     return found
 
 
@@ -562,6 +634,12 @@ def unheld(f: File, n: Row) -> Row:
 
 RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "overfitting": overfitting,
+    "ended_worse": ended_worse,
+    "other_set_rose": other_set,
+    "validation_unmoved": unmoved,
+    "training_flat": flat,
+    "reward_fell": reward,
+    "not_a_loss_objective": objective,
     "best_step": best_step,
     "could_have_stopped": could_have_stopped,
     "still_improving": still_improving,
@@ -689,6 +767,8 @@ def check(path: Path, made: Row) -> tuple[list[str], int]:
             known |= {f"{finding['id']}.{k}": v for k, v in finding["numbers"].items()}
         if f.val:
             known["first_val_loss"] = f.val[0][1]
+        if f.train:
+            known["last_train_step"] = f.train[-1][0]
         for number, exam in enumerate(f.exams):
             known |= named(f"exam{number}", exam)
             known |= {f"exam{number}.{k}": v for k, v in changed(exam, f.exams[0]).items()}

@@ -188,15 +188,15 @@ def test_the_best_of_a_validation_loss_that_rose_again_is_not_the_end(tmp_path: 
     random = np.random.default_rng(4)
     rows = [[s, 2 + (s / 1000 - 1) ** 2 + random.normal(0, 0.01)] for s in range(100, 2501, 100)]
     made = report(csv_file(tmp_path / "l.csv", "step,val_loss", rows))
-    assert f"but ended at {rows[-1][1]:.3f} (step 2,500)" in made.analysis.verdict["text"]["en"]
+    assert f"and ended at {rows[-1][1]:.3f} (step 2,500)" in made.analysis.verdict["text"]["en"]
 
 
 def test_too_few_validation_losses_are_named_in_the_verdict(tmp_path: Path) -> None:
-    rows = [[1, 3.2, 3.0], [2, 2.5, 2.6], [3, 2.1, 2.5], [4, 1.7, 2.55], [5, 1.3, 2.7]]
+    rows = [[1, 3.2, 3.0], [2, 2.5, 2.6], [3, 2.1, 2.5], [4, 1.7, 2.7], [5, 1.3, 2.55]]
     made = report(csv_file(tmp_path / "l.csv", "epoch,train_loss,val_loss", rows))
     assert made.analysis.verdict["id"] == "cannot_tell"
     assert (
-        "from 3.000 to 2.700 (epoch 5), lowest at 2.500 (epoch 3)"
+        "from 3.000 to 2.550 (epoch 5), lowest at 2.500 (epoch 3)"
         in made.analysis.verdict["text"]["en"]
     )
 

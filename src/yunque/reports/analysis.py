@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from yunque.reports.consistency import (
     resumed_run,
     validation_doubtful,
 )
-from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell, whole_fall
+from yunque.reports.curve import CLEAR, FEW, SMALL_SHARE, Curve, curve, fell, whole_fall
 from yunque.reports.exams import (
     best_kept,
     exam_better,
@@ -57,9 +56,22 @@ from yunque.reports.findings import (
 from yunque.reports.log import Log, Record
 from yunque.reports.metrics import held_out_measure
 from yunque.reports.names import SHARES, meanings, words_of
-from yunque.reports.schedule import learning_rate_too_high, learning_rate_zero, schedule
+from yunque.reports.rewards import reward_fell
+from yunque.reports.rises import (
+    ended_worse,
+    lost_much,
+    other_set_rose,
+    training_flat,
+    validation_unmoved,
+)
+from yunque.reports.schedule import (
+    finished,
+    learning_rate_too_high,
+    learning_rate_zero,
+    schedule,
+)
 from yunque.reports.spikes import gradient_spike, loss_spike
-from yunque.reports.yardsticks import copied_text, ngram_yardstick
+from yunque.reports.yardsticks import below_counting, copied_text, ngram_yardstick, yardsticks
 from yunque.words.report import counted_in, tell
 
 
@@ -96,33 +108,50 @@ def analyse(log: Log) -> Analysis:
     stop = None if silent else stop_point(log, train, val, onset)
     strange = abnormal_start_loss(log, train)
     zeroed = strange is not None and "before" in strange.numbers
-    calm = not silent and onset is None and over is None and not zeroed
     stop = None if zeroed else stop
+    if stop is not None and stop["why"] == "validation" and over is None and not was_lower(val):
+        stop = None  # Where nothing fell, the first evaluation is not as good as it gets.
+    # Of a loss that is NaN at the end nothing says how it would have gone on.
+    broken = ends_broken(log.steps, "train_loss")
+    calm = not silent and onset is None and over is None and not (broken or zeroed)
     risk = memorisation_risk(log, train, facts, silent)
-    still = plateau(val, train, facts) if calm else None
+    plan = schedule(log, rates, norms)
+    rising = plan is not None and plan.numbers["form"] == "rising"
+    way = "rising" if rising else "decayed" if finished(rates) else ""
+    stairs = epoch_staircase(train) if not silent else None
+    more = still_improving(val, train, facts, rates, way) if calm else None
+    if more is not None and stairs is not None and len(val.values) < 4:
+        more = None  # What fell are the stairs; within a pass nothing need have.
+    # A loss that still falls is on no plateau, and what it cost was not for nothing.
+    still = plateau(val, train, facts) if calm and more is None else None
     flat = still is not None or (facts["epochs"] or 0.0) > FREE_PASSES
     found = [
         not_a_loss_objective(log, train),
+        reward_fell(log),
         short,
         non_finite(log, facts),
         diverged(train, onset),
         learning_rate_too_high(rates, train, onset),
         idle,
         over,
+        ended_worse(log, train, val) if calm and not still_born else None,
         best_step(log, val),
         could_have_stopped(log, train, val, stop, over, flat),
-        still_improving(val, train, facts) if calm else None,
+        more,
         still,
         no_validation(log, train),
-        validation_doubtful(log, val),
+        validation_doubtful(log, val, facts["epochs"]),
+        validation_unmoved(train, val) if calm else None,
+        training_flat(train) if calm and not still_born and not was_lower(val) else None,
+        other_set_rose(log) if not silent and over is None else None,
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),
         strange,
         loss_spike(log, train, onset),
         gradient_spike(log, norms),
-        schedule(log, rates, norms),
-        epoch_staircase(train) if not silent else None,
+        plan,
+        stairs,
         None if silent or onset is not None else losses_not_comparable(train, val),
         metric_disagrees_with_loss(log, val) if not silent else None,
         mean_is_not_last_loss(log, train),
@@ -138,8 +167,6 @@ def analyse(log: Log) -> Analysis:
     if stop is not None and stop["why"] == "training_loss" and not flat:
         stop = None
     findings = [f for f in found if f is not None]
-    if any(f.id == "still_improving" for f in findings):
-        findings = [f for f in findings if f.id != "plateau"]
     if any(f.id == "worse_than_base" and f.numbers.get("lost") is not None for f in findings):
         first = tell("report.worse_than_base.first")
         by_loss = ("best_step", "still_improving")
@@ -276,34 +303,54 @@ def stages_of(
     ]
 
 
+def was_lower(val: Curve) -> bool:
+    """Whether the lowest validation loss lies below the first by more than chance explains."""
+    if len(val.values) < 2:
+        return False
+    fall = float(val.values[0] - val.values[val.lowest])
+    return val.moved(fall - val.luck) or fall > CLEAR * abs(float(val.values[0]))
+
+
+def ended_by_plan(analysis: Analysis) -> bool:
+    """Whether the rate had decayed to its end, so that a fall in the last quarter is the decay's.
+
+    A loss that fell as much in its last quarter as in the others had not begun to slow down: then a
+    longer plan would still have brought more. A decay at the end alone never shows that.
+    """
+    still, plan = analysis.finding("still_improving"), analysis.finding("schedule")
+    if still is None or "rate" not in still.numbers or plan is None:
+        return False
+    form = plan.numbers["form"]
+    return form == "decay_at_end" or (form != "rising" and still.numbers["part"] < 0.25)
+
+
 def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[str, Any]:
     """The verdict: the first line of this table that holds.
 
     | holds                                                              | verdict       |
     |--------------------------------------------------------------------|---------------|
     | training loss diverged, or is not finite in the last three rows    | diverged      |
+    | a reward that ended far below where it had been                    | diverged      |
     | too few rows                                                       | cannot_tell   |
     | the loss is not one of prediction (reinforcement)                  | cannot_tell   |
     | learning rate 0 throughout                                         | did_not_learn |
+    | validation never moved while the training loss fell, exam no better| did_not_learn |
     | training loss flat within its noise; validation, exam no better    | did_not_learn |
     | worse than before training, or best/ is the model before training; | did_not_learn |
     |   and neither the last nor the kept model is better at the exam    |               |
     | overfitting, and no better model kept from before it               | overfitted    |
-    | exam better (no exam in pairs: validation), a tenth of the fall    | undertrained  |
-    |   in the last quarter                                              |               |
+    | a quarter of the fall given back at the end, no better model kept, | cannot_tell   |
+    |   and no exam that the last model does better                      |               |
+    | exam better (no exam in pairs: validation), and: a tenth of the    | undertrained  |
+    |   fall in the last quarter, but for a finished decay; or the log   |               |
+    |   ends in the warm-up; or no exam in pairs, and never below        |               |
+    |   counting tokens, or which follows which                          |               |
     | exam better (no exam in pairs: validation)                         | worked        |
     | anything else: nothing held out shows an improvement, or the last  | cannot_tell   |
     |   validation loss is NaN or infinite                               |               |
     """
     has = analysis.finding
-    first = float(val.values[0]) if len(val.values) else math.nan
-    best = float(val.values[val.lowest]) if len(val.values) else math.nan
-    # A fifth of the loss is beyond the noise of any mean over a fixed set, however few the points.
-    # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
-    luck = val.noise * math.sqrt(2 * math.log(len(val.values))) if len(val.values) >= 3 else 0.0
-    lower = len(val.values) >= 2 and (
-        val.moved(first - best - luck) or first - best > 0.2 * abs(first)
-    )
+    lower = was_lower(val)
     better, worse = exam_better(log), has("worse_than_base")
     held = last_paired(log) is not None
     # Where the exam was not compared in pairs, the finding decides alone, as far as nothing says
@@ -313,29 +360,49 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     # loss does not stand for it.
     improved = better or (lower and not held and not ends_broken(log.evals, "val_loss", 1))
     saved = bool(log.kept) or bool(log.kept_step)
-    flat = len(train.values) >= 8 and not fell(train, 3.0)
+    flat, begun = has("training_flat"), has("abnormal_start_loss")
+    zero = begun is not None and begun.severity == "problem" and not lower
     still = has("still_improving")
     broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
-    if has("diverged") or broken:
+    fell_back = has("reward_fell")
+    plan, unmoved, worsened = has("schedule"), has("validation_unmoved"), has("ended_worse")
+    counted = None if held else below_counting(log, val)
+    young = counted or (plan and plan.numbers["form"] == "rising")
+    if still and (still.numbers["part"] < 0.1 or ended_by_plan(analysis)):
+        still = None
+    if has("diverged") or broken or (fell_back and fell_back.severity == "problem"):
         id = "diverged"
     elif has("too_short_to_judge") or log.objective == "reinforcement":
         id = "cannot_tell"
     elif (
         (idle and idle.severity == "problem")
-        or (flat and not lower and not better)
+        or ((flat or unmoved or zero) and not better)
         or (failed and (not over or exam_worse(log)))
     ):
         id = "did_not_learn"
     elif over and not (saved and (lower or better)):
         id = "overfitted"
-    elif improved and still and still.numbers["part"] >= 0.1:
+    elif worsened and lost_much(worsened) and not saved and not better:
+        id = "cannot_tell"
+    elif improved and (still or young):
         id = "undertrained"
     elif improved:
         id = "worked"
     else:
         id = "cannot_tell"
-    sentences = [tell(f"report.verdict.{id}"), *verdict_reasons(log, analysis, val, id, lower)]
+    opening = id
+    if id == "overfitted" and over and "train_at_best" not in over.numbers:
+        opening = "overfitted_alone"
+    count = {"count": yardsticks(log)[counted]} if counted else {}
+    if id == "undertrained" and (counted or not still):
+        opening = f"undertrained_below_{counted}" if counted else "undertrained_warmup"
+    sentences = [
+        tell(f"report.verdict.{opening}", **count),
+        *verdict_reasons(log, analysis, train, val, id, lower),
+    ]
+    if (other := has("other_set_rose")) and id in ("worked", "undertrained"):
+        sentences.append(tell("report.verdict.other_set", **other.numbers))
     return {"id": id, "text": joined([*sentences, *exam_reasons(log)])}
 
 
@@ -361,27 +428,46 @@ def exam_reasons(log: Log) -> list[Text]:
     return sentences
 
 
-def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bool) -> list[Text]:
+def verdict_reasons(
+    log: Log, analysis: Analysis, train: Curve, val: Curve, id: str, lower: bool
+) -> list[Text]:
     """The second sentence: the figures that decided."""
     facts, has = analysis.facts, analysis.finding
     over, diverge, first = has("overfitting"), has("diverged"), facts["first_train_loss"]
     losses = {"first": first, "last": facts["last_train_loss"]}
     if diverge:
         return [tell("report.verdict.diverged_why", **diverge.numbers)]
-    broken = ends_broken(log.steps, "train_loss") or ends_broken(log.evals, "val_loss", 1)
+    bad_train = ends_broken(log.steps, "train_loss")
+    broken = bad_train or ends_broken(log.evals, "val_loss", 1)
     if broken and (bad := has("non_finite")) and id in ("diverged", "cannot_tell"):
-        return [tell("report.verdict.not_finite_why", step=bad.numbers["step"])]
+        said = [tell("report.verdict.not_finite_why", step=bad.numbers["step"])]
+        if bad_train and train.rows:
+            row, value = train.rows[-1], float(train.values[-1])
+            said.append(tell("report.verdict.last_finite", loss=value, step=row.step))
+        return said
+    if (fallen := has("reward_fell")) and id == "diverged":
+        return [fallen.text]
+    still = has("validation_unmoved") or has("training_flat")
+    if still and id == "did_not_learn":
+        return [still.text]
     objective = has("not_a_loss_objective")
     if objective and log.objective == "reinforcement":
         return [objective.text]
-    case = ""
+    case, worse = "", has("ended_worse")
+    rise = float(val.values[-1] - val.values[val.lowest]) if len(val.values) else 0.0
+    rose = val.moved(rise) and rise > SMALL_SHARE * whole_fall(val.values)
     if id in ("worked", "undertrained") and lower:
-        rise = float(val.values[-1] - val.values[val.lowest])
-        rose = val.moved(rise) and rise > SMALL_SHARE * whole_fall(val.values)
-        case = "kept" if over and log.kept else "rose" if rose and not log.kept else "val"
+        up = bool(over or worse or rose)
+        case = "val" if not up else "kept" if log.kept else "rose"
+    elif id == "cannot_tell" and lower and worse and worse.numbers["best"] == val.values.min():
+        case = "fell_back"
+    elif id == "cannot_tell" and worse:
+        return [worse.text]
     elif id == "cannot_tell" and len(val.values) >= 3 and not lower and not sat(log) and not over:
         case = "unsure"
     if case and not (case == "unsure" and has("too_short_to_judge")):
+        few = case == "unsure" and len(val.values) < FEW
+        extra = [tell("report.verdict.few", evals=len(val.values))] if few else []
         return [
             tell(
                 f"report.verdict.{case}_why",
@@ -391,10 +477,12 @@ def verdict_reasons(log: Log, analysis: Analysis, val: Curve, id: str, lower: bo
                 last=facts["last_val_loss"],
                 last_step=val.rows[-1].step,
                 kept=log.kept,
-            )
+            ),
+            *extra,
         ]
     if over:
-        return [tell("report.verdict.overfitted_why", **over.numbers)]
+        alone = "" if "train_at_best" in over.numbers else "_alone"
+        return [tell(f"report.verdict.overfitted{alone}_why", **over.numbers)]
     if first is None or id == "diverged" or has("too_short_to_judge"):
         return []
     risk = has("memorisation_risk")

@@ -25,13 +25,17 @@ FEW_EXAMPLES = 30
 sixth (1/sqrt(30)) of what parts one example from another."""
 FEW_TOKENS = 1000
 """The same in tokens, where a log tells these: 30 short sentences."""
+MANY_PASSES = 10
+NEAR_ZERO = 0.05
+"""A validation loss that fell below that part of its first value over so many passes: text that was
+really held out rarely comes so low while the training text is learned by heart."""
 PACKED = 0.7
 """Of the parameters that a model's name promises. A 4-bit layer keeps two weights in a byte: a
 count of its bytes finds half of them, and a base with its embeddings 52 to 60 %."""
 
 
-def validation_doubtful(log: Log, val: Curve) -> Finding | None:
-    """The held-out set is tiny, or holds copies of training documents."""
+def validation_doubtful(log: Log, val: Curve, passes: float | None) -> Finding | None:
+    """The held-out set is tiny, holds copies of training documents, or looks as if it did."""
     if not len(val.values):
         return None
     cases: list[tuple[str, dict[str, Any]]] = []
@@ -54,11 +58,17 @@ def validation_doubtful(log: Log, val: Curve) -> Finding | None:
     elif rate and seconds and 0.5 <= rate * seconds < FEW_EXAMPLES - 0.5:
         cases.append(("examples", {"held_out": round(rate * seconds)}))
         proof += evidence(*[(first, name) for name in names])
+    level, begun = float(np.median(val.values[-3:])), float(val.values[0])
+    if len(val.values) >= 4 and (passes or 0) >= MANY_PASSES and level < NEAR_ZERO * begun:
+        ends = {"val_first": begun, "val_last": float(val.values[-1])}
+        cases.append(("near_zero", {"passes": passes, "val_step": val.rows[-1].step, **ends}))
+        proof += evidence((first, "val_loss"), (val.rows[-1], "val_loss"))
     if not cases:
         return None
     numbers = {key: value for _, found in cases for key, value in found.items()}
     text = joined([tell(f"report.validation_doubtful.{case}", **numbers) for case, _ in cases])
-    severity = "warning" if cases[0][0] == "copies" else "info"
+    sure = any(case in ("copies", "near_zero") for case, _ in cases)
+    severity = "warning" if sure else "info"
     advice = tell("report.validation_doubtful.advice")
     return Finding("validation_doubtful", severity, numbers, proof, text, advice)
 

@@ -19,6 +19,10 @@ SMALL_SHARE = 0.01
 """A part of the whole improvement that is nothing to act on, however exact the curve is."""
 NEGLIGIBLE = 0.002
 """A part of a loss that nobody would train on for."""
+CLEAR = 0.2
+"""A part of a loss beyond the noise of any mean over a fixed set, however few the points."""
+FEW = 8
+"""Points below which a bend of the curve cannot be told from its noise."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Curve:
     def lowest(self) -> int:
         """Index of the lowest value, the first of equals."""
         return int(np.argmin(self.values))
+
+    @property
+    def luck(self) -> float:
+        """How far the lowest of n noisy values lies below the true curve: noise·sqrt(2 ln n)."""
+        n = len(self.values)
+        return self.noise * math.sqrt(2 * math.log(n)) if n >= 3 else 0.0
 
     def moved(self, change: float, points: float = 1.0, sigmas: float = SIGMAS) -> bool:
         """Whether a change between means, worth `points` single points, is beyond the noise."""
@@ -141,16 +151,54 @@ def whole_fall(values: np.ndarray) -> float:
     return float(np.max(values[: int(np.argmin(values)) + 1]) - np.min(values))
 
 
+def single_turn(values: np.ndarray) -> bool:
+    """Whether all points fall one by one to the lowest, and rise one by one from it."""
+    low = int(np.argmin(values))
+    return bool(np.all(np.diff(values[: low + 1]) < 0) and np.all(np.diff(values[low:]) > 0))
+
+
+def above_lowest(c: Curve, level: float) -> bool:
+    """Whether a level that came later lies above the lowest value by more than chance explains."""
+    low = float(c.values[c.lowest])
+    rise = level - low
+    if c.moved(rise - c.luck):
+        return True
+    if len(c.values) < FEW and rise > CLEAR * abs(low):
+        return True
+    # A single turn with points on both sides is no noise either; the last point is the highest.
+    turned = len(c.values) >= 5 and c.lowest <= len(c.values) - 3 and single_turn(c.values)
+    end = float(c.values[-1]) - low
+    return turned and end > max(CLEAR / 4 * abs(low), whole_fall(c.values) / 3)
+
+
 def fell(c: Curve, sigmas: float = SIGMAS) -> bool:
     """Whether the curve ends below its start by more than so many deviations of the noise.
 
-    The start is tried at several lengths: a short one sees a steep fall, a long one a slow one.
+    The start is tried at several lengths: a short one sees a steep fall, a long one a slow one. And
+    it must lie further above the end than stretches of its length in the second half differ from
+    each other: noise that goes on from row to row makes such differences again and again.
     """
-    if len(c.values) < 3:
+    n = len(c.values)
+    if n < 3:
         return False
-    last = c.values[-max(1, len(c.values) // 3) :]
-    lengths = [2**k for k in range(len(c.values).bit_length()) if 2**k <= len(c.values) / 2]
-    drops = [
-        (float(c.values[:k].mean() - last.mean()), 1 / (1 / k + 1 / len(last))) for k in lengths
-    ]
-    return any(c.moved(drop, points, sigmas) for drop, points in drops)
+    last = c.values[-max(1, n // 3) :]
+    for k in (2**k for k in range(n.bit_length()) if 2**k <= n / 2):
+        drop, points = float(c.values[:k].mean() - last.mean()), 1 / (1 / k + 1 / len(last))
+        if c.moved(drop, points, sigmas) and (
+            n < 2 * FEW or drop > sigmas * unlike(c.values[n // 2 :], k) * math.sqrt(k / points)
+        ):
+            return True
+    return False
+
+
+def unlike(values: np.ndarray, k: int) -> float:
+    """Robust deviation of the means of k neighbours about the line through all such means.
+
+    Where k is more than a quarter of the points, that of fewer neighbours, as if rows further apart
+    than these were independent.
+    """
+    m = min(k, max(1, len(values) // 4))
+    means = np.lib.stride_tricks.sliding_window_view(values, m).mean(axis=1)
+    places = np.column_stack([np.arange(len(means)), np.ones(len(means))])
+    line, *_ = np.linalg.lstsq(places, means, rcond=None)
+    return float(1.4826 * np.median(np.abs(means - places @ line)) * math.sqrt(m / k))

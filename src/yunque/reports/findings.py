@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from yunque.reports.curve import SMALL_SHARE, Curve, curve, fell, whole_fall
+from yunque.reports.curve import (
+    CLEAR,
+    FEW,
+    NEGLIGIBLE,
+    SMALL_SHARE,
+    Curve,
+    above_lowest,
+    curve,
+    fell,
+    single_turn,
+    whole_fall,
+)
 from yunque.reports.log import Log, Record, whole
 from yunque.reports.metrics import held_out_measure
 from yunque.reports.trend import ahead, as_good_as_the_best
@@ -107,15 +118,28 @@ def non_finite(log: Log, facts: dict[str, Any]) -> Finding | None:
 
 
 def divergence_onset(train: Curve) -> int | None:
-    """Index after which the training loss lost, for good, more than half of what it had won."""
+    """Index after which the training loss lost, for good, a quarter or more of what it had won.
+
+    For good: over the last tenth of the rows; or, where it lost more than half, in the last three:
+    a log that ends in such a jump shows no way back.
+    """
     if len(train.values) < 8:
         return None
     low = float(train.smooth.min())
-    limit = low + max(6 * train.noise, 0.5 * float(train.smooth[0] - low))
+    won, least = float(train.smooth[0] - low), 6 * train.noise
     tail = max(3, len(train.values) // 10)
-    if float(np.median(train.values[-tail:])) <= limit:
-        return None
-    return int(np.flatnonzero(train.smooth <= limit)[-1])
+    ends = ((float(np.median(train.values[-tail:])), 0.25), (float(train.values[-3:].min()), 0.5))
+    for level, share in ends:
+        if level > low + max(least, share * won):
+            # Where it left the level that it never came back to.
+            return int(np.flatnonzero(train.smooth <= low + max(least, 0.05 * won))[-1])
+    return None
+
+
+def broken_end(train: Curve, onset: int) -> float:
+    """The loss at the end of a training that diverged: the median of its last tenth of rows."""
+    tail = max(3, len(train.values) // 10)
+    return float(np.median(train.values[max(onset + 1, len(train.values) - tail) :]))
 
 
 def diverged(train: Curve, onset: int | None) -> Finding | None:
@@ -124,7 +148,6 @@ def diverged(train: Curve, onset: int | None) -> Finding | None:
         return None
     last, turn = train.rows[-1], train.rows[onset]
     low = train.rows[int(np.argmin(train.values[: onset + 1]))]
-    tail = max(3, len(train.values) // 10)
     return make(
         "diverged",
         "problem",
@@ -132,7 +155,7 @@ def diverged(train: Curve, onset: int | None) -> Finding | None:
         low=low.number("train_loss"),
         low_step=low.step,
         onset_step=turn.step,
-        end=float(np.median(train.values[-tail:])),
+        end=broken_end(train, onset),
         last_step=last.step,
     )
 
@@ -182,43 +205,47 @@ def others_of(log: Log) -> list[Curve]:
 
 
 def overfitting(log: Log, train: Curve, val: Curve) -> Finding | None:
-    """Validation rose beyond its noise after its best, and the training loss did not rise."""
+    """Validation rose beyond its noise after its best, and the training loss did not rise.
+
+    Where the log has no training loss the rise of validation alone says it, with that doubt.
+    """
     if len(val.values) < 4 or val.lowest > len(val.values) - 3:
         return None
     after = val.values[val.lowest + 1 :]
     best, last = val.rows[val.lowest], val.rows[-1]
     low, level = float(val.values[val.lowest]), float(np.median(after[-3:]))
-    # The lowest of n noisy values lies below the true curve by about noise·sqrt(2 ln n).
-    luck = val.noise * math.sqrt(2 * math.log(len(val.values)))
     won = float(val.values[0]) - low
     before, behind = train_level(log, train, best), train_level(log, train, last)
-    if not val.moved(level - low - luck) or level - low < SMALL_SHARE * max(won, 0.2 * low):
+    if not above_lowest(val, level) or level - low < SMALL_SHARE * max(won, 0.2 * low):
         return None
-    if before is None or behind is None or train.moved(behind - before, train.width / math.pi):
-        # Where the training loss rose too, something else went wrong. The difference of two
-        # medians of n points is as noisy as n/pi single points.
-        return None
+    more: dict[str, Any] = {}
+    if before is not None and behind is not None:
+        more = {"train_at_best": before, "train_at_last": behind}
+        few = len(train.values) < FEW and behind - before > CLEAR * abs(before)
+        if few or train.moved(behind - before, train.width / math.pi):
+            # Where the training loss rose too, something else went wrong. The difference of two
+            # medians of n points is as noisy as n/pi single points.
+            return None
     large = level - low > 0.1 * won
     saved = log.kept or log.kept_step is not None
     severity = ("warning" if large else "info") if saved else ("problem" if large else "warning")
-    more: dict[str, Any] = {}
+    case = "alone" if not more else "kept" if log.kept else "lost"
+    also = "report.overfitting.sets" if log.other_evals else ""
     if log.other_evals:
         rose = [len(c.values) and c.values[-1] > c.values[c.lowest] for c in others_of(log)]
-        more = {"set": log.eval_set, "sets": 1 + len(rose), "rose": 1 + sum(map(bool, rose))}
+        more |= {"set": log.eval_set, "sets": 1 + len(rose), "rose": 1 + sum(map(bool, rose))}
     return make(
         "overfitting",
         severity,
         evidence((best, "val_loss"), (last, "val_loss")),
-        case="kept" if log.kept else "lost",
-        also="report.overfitting.sets" if more else "",
+        case=case,
+        also=also,
         step=best.step,
         onset_step=val.rows[val.turn()[1]].step,
         best=low,
         last_step=last.step,
         last=float(val.values[-1]),
         rise=float(val.values[-1]) - low,
-        train_at_best=before,
-        train_at_last=behind,
         kept=log.kept,
         **more,
     )
@@ -235,8 +262,7 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
         c, why = train, "diverged"
         at = int(np.argmin(train.values[: onset + 1]))
     elif len(val.values) >= 4:
-        likely = as_good_as_the_best(val.steps, val.values, val.noise)
-        at = val.turn()[0] if likely is None else likely
+        at = good_enough(val)
     elif len(train.values) >= 8 and fell(train):
         c, why, at = train, "training_loss", first_tiny(train)
     else:
@@ -247,6 +273,19 @@ def stop_point(log: Log, train: Curve, val: Curve, onset: int | None) -> dict[st
     before, end = (1 - min(steps) if log.counted else 0), max(steps)
     saved = 1 - (row.step + before) / (end + before) if end else 0.0
     return {"step": row.step, "epoch": row.epoch, "saved_fraction": saved, "why": why}
+
+
+def good_enough(val: Curve) -> int:
+    """Index of the earliest evaluation as good as the best."""
+    low, n = val.lowest, len(val.values)
+    # Points that fall one by one to the best, and rise one by one from it, have little noise, and
+    # what there is of it third differences show; too few for a law, they are taken as they stand.
+    if single_turn(val.values) and (n < 10 or (n <= 12 and low <= n - 3)):
+        rest = np.abs(np.diff(val.values, 3)) / math.sqrt(20) if n >= 10 else np.zeros(1)
+        slack = max(2 * 1.4826 * float(np.median(rest)), NEGLIGIBLE * abs(float(val.values[low])))
+        return int(np.flatnonzero(val.values <= val.values[low] + slack)[0])
+    likely = as_good_as_the_best(val.steps, val.values, val.noise)
+    return val.turn()[0] if likely is None else likely
 
 
 def first_tiny(train: Curve) -> int:
@@ -303,10 +342,20 @@ def could_have_stopped(
     )
 
 
-def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding | None:
+def still_improving(
+    val: Curve, train: Curve, facts: dict[str, Any], rates: Curve, way: str
+) -> Finding | None:
     """The judging loss fell beyond its noise in the last quarter of the run.
 
     Without a validation loss the training loss says so only where no data was seen many times.
+
+    Args:
+        val: the validation loss.
+        train: the training loss.
+        facts: the facts of the log.
+        rates: the learning rate.
+        way: where no law of the loss looks ahead, why: `decayed`, the rate had gone to its end, or
+            `rising`, it was still in the warm-up; else empty.
     """
     held_out = len(val.values) >= 4
     c = val if held_out else train
@@ -327,14 +376,21 @@ def still_improving(val: Curve, train: Curve, facts: dict[str, Any]) -> Finding 
     if not won or not c.moved(fall, points) or fall < SMALL_SHARE * won:
         return None
     row, best = c.rows[at], c.rows[val.lowest if held_out else -1]
-    told = ahead(c.steps, c.values, c.noise, points)
-    then = {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
+    told = None if way else ahead(c.steps, c.values, c.noise, points)
+    then: dict[str, Any] = (
+        {} if told is None else {f"ahead_{key}": value for key, value in vars(told).items()}
+    )
+    proof = evidence((row, c.name), (best, c.name))
+    also = f"report.still_improving.{way or 'ahead'}" if way or then else ""
+    if way:
+        then = {"rate": float(rates.values[-1]), "rate_step": rates.rows[-1].step}
+        proof += evidence((rates.rows[-1], rates.name))
     return make(
         "still_improving",
         "info",
-        evidence((row, c.name), (best, c.name)),
+        proof,
         case="validation" if held_out else "training",
-        also="report.still_improving.ahead" if then else "",
+        also=also,
         **then,
         step=row.step,
         loss=float(c.values[at]) if held_out else float(early.mean()),

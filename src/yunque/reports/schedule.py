@@ -20,7 +20,7 @@ class Schedule:
     """A recognised schedule."""
 
     form: str
-    """One of `yunque.words.report.FORMS`."""
+    """One of `yunque.words.report.FORMS`; "rising" where the log ends in the warm-up."""
     peak: float
     warmup_steps: int
     end: float
@@ -34,6 +34,9 @@ def schedule_of(rates: Curve, total: int | None) -> Schedule | None:
     if len(values) < 5 or top <= 0:
         return None
     first = int(np.flatnonzero(values >= 0.999 * top)[0])
+    climbed = first >= len(values) - 2 and values[0] < 0.95 * top and values[-1] >= 0.999 * top
+    if climbed and np.all(np.diff(values[: first + 1]) > 0):
+        return Schedule("rising", top, 0, float(values[-1]))
     before = float(steps[first - 1]) if first else float(steps[0])
     form, peak = shape(steps[first:], values[first:], total, top, before)
     if form == "other" and first and len(values) - first > 5:
@@ -151,6 +154,15 @@ def schedule(log: Log, rates: Curve, norms: Curve) -> Finding | None:
         last_step=last.step,
         **more,
     )
+
+
+FINISHED = 0.05
+"""A rate at or below that part of its peak moves a model no more: the schedule is done."""
+
+
+def finished(rates: Curve) -> bool:
+    """Whether the learning rate had decayed to its end: what fell meanwhile fell by the decay."""
+    return len(rates.values) >= 5 and 0 <= rates.values[-1] <= FINISHED * rates.values.max() > 0
 
 
 def learning_rate_zero(rates: Curve, train: Curve) -> Finding | None:

@@ -36,6 +36,15 @@ def crossing(val: Curve, yardstick: float) -> int | None:
     return first if first <= val.lowest else None
 
 
+def below_counting(log: Log, val: Curve) -> int | None:
+    """The order of the count that the model never beat: 1, how often each token occurs, or 2, which
+    token follows which; None where it beat both, or there are none."""
+    if not len(val.values):
+        return None
+    held = yardsticks(log)
+    return next((n for n in (1, 2) if n in held and crossing(val, held[n]) is None), None)
+
+
 def ngram_yardstick(log: Log, val: Curve) -> Finding | None:
     """From which step on the model predicts better than a count of what follows what."""
     held, start = yardsticks(log), log.start

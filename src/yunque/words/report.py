@@ -31,9 +31,48 @@ WORDS: dict[str, tuple[str, str]] = {
         "El modelo se sobreajustó: empeoró con material con el que no entrenó, aunque no con "
         "sus datos de entrenamiento.",
     ),
+    "report.verdict.overfitted_alone": (
+        "The model got worse on text that it did not train on. The usual cause is overfitting; the "
+        "log has no training loss to show it.",
+        "El modelo empeoró con textos con los que no entrenó. La causa habitual es el sobreajuste; "
+        "el registro no tiene pérdida de entrenamiento que lo muestre.",
+    ),
     "report.verdict.undertrained": (
         "The model learned, but the run ended while it was still improving.",
         "El modelo aprendió, pero el entrenamiento terminó cuando aún mejoraba.",
+    ),
+    "report.verdict.undertrained_below_1": (
+        "The model learned, but less than a count of how often each token occurs would have told "
+        "it (validation loss {count:loss}).",
+        "El modelo aprendió, pero menos de lo que da contar cada cuánto aparece cada token "
+        "(pérdida de validación {count:loss}).",
+    ),
+    "report.verdict.undertrained_below_2": (
+        "The model learned, but less than a count of which token follows which would have told it "
+        "(validation loss {count:loss}).",
+        "El modelo aprendió, pero menos de lo que da contar qué token sigue a cuál (pérdida de "
+        "validación {count:loss}).",
+    ),
+    "report.verdict.undertrained_warmup": (
+        "The model learned, but the log ends in the warm-up, before the learning rate had reached "
+        "its peak.",
+        "El modelo aprendió, pero el registro acaba en el calentamiento, antes de que la tasa de "
+        "aprendizaje llegara a su máximo.",
+    ),
+    "report.verdict.other_set": (
+        "Not so on {set}: there the validation loss rose from {best:loss} (step {step:n}) to "
+        "{last:loss} (step {last_step:n}).",
+        "No así con {set}: ahí la pérdida de validación subió de {best:loss} (paso {step:n}) a "
+        "{last:loss} (paso {last_step:n}).",
+    ),
+    "report.verdict.last_finite": (
+        "The last training loss that is a number is {loss:loss} (step {step:n}).",
+        "La última pérdida de entrenamiento que es un número es {loss:loss} (paso {step:n}).",
+    ),
+    "report.verdict.few": (
+        "Evaluations: only {evals:n}. From so few, noise cannot be told from a small fall.",
+        "Evaluaciones: solo {evals:n}. Con tan pocas no se distingue el ruido de una bajada "
+        "pequeña.",
     ),
     "report.verdict.diverged": (
         "The training broke down before its end.",
@@ -66,6 +105,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "{last:loss}, mientras la de entrenamiento pasaba de {train_at_best:loss} a "
         "{train_at_last:loss}.",
     ),
+    "report.verdict.overfitted_alone_why": (
+        "The validation loss was lowest at step {step:n} ({best:loss}) and ended at {last:loss} "
+        "(step {last_step:n}).",
+        "La pérdida de validación tuvo su mínimo en el paso {step:n} ({best:loss}) y terminó en "
+        "{last:loss} (paso {last_step:n}).",
+    ),
     "report.verdict.diverged_why": (
         "The training loss rose from {low:loss} (step {low_step:n}) to {end:loss} and stayed up.",
         "La pérdida de entrenamiento subió de {low:loss} (paso {low_step:n}) a {end:loss} y ahí se "
@@ -83,6 +128,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "La pérdida de validación bajó de {first:loss} a {best:loss} en el paso {step:n}, pero "
         "terminó en {last:loss} (paso {last_step:n}): lo dicho vale para el modelo del paso "
         "{step:n}, si se guardó.",
+    ),
+    "report.verdict.fell_back_why": (
+        "The validation loss fell from {first:loss} to {best:loss} at step {step:n}, but ended at "
+        "{last:loss} (step {last_step:n}): the last model has lost what that of step {step:n} had, "
+        "and the log does not show that this one was kept.",
+        "La pérdida de validación bajó de {first:loss} a {best:loss} en el paso {step:n}, pero "
+        "terminó en {last:loss} (paso {last_step:n}): el último modelo ha perdido lo que tenía el "
+        "del paso {step:n}, y el registro no muestra que este se guardara.",
     ),
     "report.verdict.unsure_why": (
         "The validation loss went from {first:loss} to {last:loss} (step {last_step:n}), lowest at "
@@ -293,6 +346,74 @@ WORDS: dict[str, tuple[str, str]] = {
         "Usa un punto de control cercano al paso {step:n} si lo hay; si no, entrena otra vez con "
         "parada temprana y guarda el mejor modelo.",
     ),
+    "report.overfitting.alone": (
+        "From about step {onset_step:n} on the validation loss rose: from {best:loss} (step "
+        "{step:n}) to {last:loss} (step {last_step:n}). With no training loss in the log, that is "
+        "most likely overfitting. The log does not show that the model of step {step:n} was kept.",
+        "Más o menos desde el paso {onset_step:n} la pérdida de validación subió: de {best:loss} "
+        "(paso {step:n}) a {last:loss} (paso {last_step:n}). Sin pérdida de entrenamiento en el "
+        "registro, lo más probable es que sea sobreajuste. El registro no muestra que se guardara "
+        "el modelo del paso {step:n}.",
+    ),
+    "report.overfitting.alone.advice": (
+        "Use a checkpoint near step {step:n} if there is one; else train again with early stopping "
+        "and keep the best model. Log the training loss too: where it rises as well, the learning "
+        "rate is to blame.",
+        "Usa un punto de control cercano al paso {step:n} si lo hay; si no, entrena otra vez con "
+        "parada temprana y guarda el mejor modelo. Registra también la pérdida de entrenamiento: "
+        "si sube con ella, la culpa es de la tasa de aprendizaje.",
+    ),
+    "report.ended_worse.validation": (
+        "The run ended worse than it had been: the validation loss was {best:loss} at step "
+        "{step:n} and {last:loss} at the end (step {last_step:n}). The log does not show that the "
+        "model of step {step:n} was kept.",
+        "La ejecución terminó peor de lo que había llegado a estar: la pérdida de validación era "
+        "{best:loss} en el paso {step:n} y {last:loss} al final (paso {last_step:n}). El registro "
+        "no muestra que se guardara el modelo del paso {step:n}.",
+    ),
+    "report.ended_worse.kept_validation": (
+        "The run ended worse than it had been: the validation loss was {best:loss} at step "
+        "{step:n} and {last:loss} at the end (step {last_step:n}). {kept} holds the model of step "
+        "{step:n}, before that.",
+        "La ejecución terminó peor de lo que había llegado a estar: la pérdida de validación era "
+        "{best:loss} en el paso {step:n} y {last:loss} al final (paso {last_step:n}). {kept} "
+        "guarda el modelo del paso {step:n}, anterior a eso.",
+    ),
+    "report.ended_worse.last": (
+        "The last validation loss lies above the others by more than their noise: {last:loss} at "
+        "step {last_step:n}, where {best:loss} was the lowest (step {step:n}). The log ends there: "
+        "it cannot show whether that was one bad evaluation or the start of a rise.",
+        "La última pérdida de validación queda por encima de las demás, más de lo que explica su "
+        "ruido: {last:loss} en el paso {last_step:n}, cuando la menor era {best:loss} (paso "
+        "{step:n}). El registro acaba ahí: no puede mostrar si fue una mala evaluación suelta o el "
+        "comienzo de una subida.",
+    ),
+    "report.ended_worse.kept_last": (
+        "The last validation loss lies above the others by more than their noise: {last:loss} at "
+        "step {last_step:n}, where {best:loss} was the lowest (step {step:n}). {kept} holds the "
+        "model of step {step:n}, before that.",
+        "La última pérdida de validación queda por encima de las demás, más de lo que explica su "
+        "ruido: {last:loss} en el paso {last_step:n}, cuando la menor era {best:loss} (paso "
+        "{step:n}). {kept} guarda el modelo del paso {step:n}, anterior a eso.",
+    ),
+    "report.ended_worse.training": (
+        "The training loss ended above where it had been: {best:loss} at step {step:n} (running "
+        "median), {last:loss} at the end (median of the last {rows:n} rows, up to step "
+        "{last_step:n}).",
+        "La pérdida de entrenamiento terminó por encima de donde había llegado: {best:loss} en el "
+        "paso {step:n} (mediana móvil) y {last:loss} al final (mediana de las últimas {rows:n} "
+        "filas, hasta el paso {last_step:n}).",
+    ),
+    "report.ended_worse.part": (
+        "That gives back {part:pct} of its whole fall, {won:loss}.",
+        "Así se pierde el {part:pct} de toda su bajada, {won:loss}.",
+    ),
+    "report.ended_worse.advice": (
+        "Do not use the last model: take a checkpoint near step {step:n} if there is one, and look "
+        "at what changed after it (learning rate, data, a resume).",
+        "No uses el último modelo: toma un punto de control cercano al paso {step:n} si lo hay, y "
+        "mira qué cambió después (tasa de aprendizaje, datos, una reanudación).",
+    ),
     "report.best_step.alone": (
         "Best step: {step:n}, with the lowest validation loss, {val_loss:loss} (evaluations: "
         "{evals:n}, the last at step {last_step:n}).",
@@ -393,6 +514,19 @@ WORDS: dict[str, tuple[str, str]] = {
         "{ahead_low:loss} y {ahead_high:loss} con nueve probabilidades de diez, menos si no sigue "
         "ninguna ley sencilla.",
     ),
+    "report.still_improving.decayed": (
+        "The learning rate had gone to its end by then, {rate:sci} at step {rate_step:n}: a part "
+        "of that fall is due to its decay, and more steps at such a rate would bring nothing.",
+        "Para entonces la tasa de aprendizaje había llegado a su final, {rate:sci} en el paso "
+        "{rate_step:n}: parte de esa bajada se debe a su decaimiento, y más pasos con esa tasa no "
+        "traerían nada.",
+    ),
+    "report.still_improving.rising": (
+        "The learning rate was still rising ({rate:sci} at step {rate_step:n}): how the loss goes "
+        "on from there, these rows cannot foretell.",
+        "La tasa de aprendizaje aún subía ({rate:sci} en el paso {rate_step:n}): cómo sigue la "
+        "pérdida desde ahí, estas filas no lo pueden prever.",
+    ),
     "report.still_improving.advice": (
         "Train longer. If the learning rate had already gone to its end value, plan a new run with "
         "more steps rather than going on with this one.",
@@ -480,10 +614,66 @@ WORDS: dict[str, tuple[str, str]] = {
         "Ejemplos del conjunto apartado: solo {held_out:n} (su ritmo por el tiempo que llevaron). "
         "Su pérdida dice poco de otros, por lisa que sea la curva.",
     ),
+    "report.validation_doubtful.near_zero": (
+        "After {passes:x} passes over the same data the validation loss, too, is close to zero: "
+        "{val_first:loss} at first, {val_last:loss} at step {val_step:n}. Text that was really "
+        "held out rarely comes so low: see whether it stands in the training data, or is so simple "
+        "that it has only one answer.",
+        "Después de {passes:x} pasadas por los mismos datos, también la pérdida de validación está "
+        "cerca de cero: {val_first:loss} al principio, {val_last:loss} en el paso {val_step:n}. Un "
+        "texto apartado de verdad rara vez baja tanto: mira si está en los datos de entrenamiento "
+        "o si es tan simple que solo tiene una respuesta.",
+    ),
     "report.validation_doubtful.advice": (
         "Hold out more, and nothing that is also trained on; a tenth of the data is usual.",
         "Aparta más, y nada con lo que también se entrene; lo habitual es una décima parte de los "
         "datos.",
+    ),
+    "report.validation_unmoved": (
+        "The validation loss never moved: all of its values ({evals:n}) lie between {least:loss} "
+        "and {most:loss}, while the training loss went from {first:loss} to {last:loss}. What the "
+        "model learned does not carry over to the held-out text: it was learned by heart, or that "
+        "text is of another kind.",
+        "La pérdida de validación no se movió: todos sus valores ({evals:n}) están entre "
+        "{least:loss} y {most:loss}, mientras la de entrenamiento pasaba de {first:loss} a "
+        "{last:loss}. Lo que el modelo aprendió no le sirve con el texto apartado: se lo aprendió "
+        "de memoria, o ese texto es de otra clase.",
+    ),
+    "report.validation_unmoved.advice": (
+        "Compare some held-out examples with the training data, and look whether the evaluation "
+        "uses the model that is trained (an adapter may be switched off there).",
+        "Compara algunos ejemplos apartados con los de entrenamiento y mira si la evaluación usa "
+        "el modelo que se entrena (quizá ahí el adaptador está desactivado).",
+    ),
+    "report.training_flat": (
+        "The training loss did not fall beyond its noise: {early:loss} on average in the first "
+        "half of its rows ({loss_rows:n}), {late:loss} in the second; single rows lie between "
+        "{least:loss} and {most:loss}.",
+        "La pérdida de entrenamiento no bajó más que su ruido: de media {early:loss} en la primera "
+        "mitad de sus filas ({loss_rows:n}) y {late:loss} en la segunda; las filas sueltas están "
+        "entre {least:loss} y {most:loss}.",
+    ),
+    "report.training_flat.advice": (
+        "Train on ten examples until the loss is near zero; where it does not get there, look at "
+        "the labels, at what is frozen, and at the learning rate: too high a rate makes a loss "
+        "wander, too low a rate keeps it in its place.",
+        "Entrena con diez ejemplos hasta que la pérdida sea casi cero; si no llega, mira las "
+        "etiquetas, qué está congelado y la tasa de aprendizaje: una demasiado alta hace vagar la "
+        "pérdida, y una demasiado baja la deja donde está.",
+    ),
+    "report.other_set_rose": (
+        "On {set} the validation loss rose: from {best:loss} (step {step:n}) to {last:loss} (step "
+        "{last_step:n}), while the verdict goes by {main}. Other held-out sets: {others:n}; of "
+        "these rose: {rose:n}.",
+        "Con {set} la pérdida de validación subió: de {best:loss} (paso {step:n}) a {last:loss} "
+        "(paso {last_step:n}), y el veredicto se basa en {main}. Otros conjuntos apartados: "
+        "{others:n}; de ellos subieron: {rose:n}.",
+    ),
+    "report.other_set_rose.advice": (
+        "Decide which of the sets stands for what you want of the model, and choose the checkpoint "
+        "by it; for {set} it is that of step {step:n}.",
+        "Decide qué conjunto representa lo que quieres del modelo y elige por él el punto de "
+        "control; para {set} es el del paso {step:n}.",
     ),
     "report.memorisation_risk": (
         "The same data was seen {passes:x} times and the training loss fell from {first:loss} "
@@ -689,6 +879,17 @@ WORDS: dict[str, tuple[str, str]] = {
         "Prueba con la décima parte y con gradientes recortados. Con LoRA y AdamW lo habitual es "
         "de 1e-4 a 5e-4; para un modelo entero, de 1e-5 a 5e-5.",
     ),
+    "report.schedule.rising": (
+        "Learning rate: it rose in every row, up to {peak:sci} at step {last_step:n}: the log ends "
+        "in the warm-up.",
+        "Tasa de aprendizaje: subió en todas las filas, hasta {peak:sci} en el paso {last_step:n}: "
+        "el registro acaba en el calentamiento.",
+    ),
+    "report.schedule.rising.advice": (
+        "Train on past the warm-up, or make it shorter: a few hundredths of the run are usual.",
+        "Entrena más allá del calentamiento, o hazlo más corto: lo habitual son unas pocas "
+        "centésimas de la ejecución.",
+    ),
     "report.schedule.advice": (
         "Nothing to do: this is how the learning rate went.",
         "No hay nada que hacer: así fue la tasa de aprendizaje.",
@@ -830,6 +1031,47 @@ WORDS: dict[str, tuple[str, str]] = {
         "{last_step:n}).",
         "{name} pasó de {first_reward:loss} (paso {first_step:n}) a {last_reward:loss} (paso "
         "{last_step:n}).",
+    ),
+    "report.reward_fell": (
+        "{name} fell: from {top:loss} at its highest (step {step:n}, running median) to {end:loss} "
+        "at the end (median of the last {rows:n} rows, up to step {last_step:n}); at the start it "
+        "was {start:loss}.",
+        "{name} cayó: de {top:loss} en su máximo (paso {step:n}, mediana móvil) a {end:loss} al "
+        "final (mediana de las últimas {rows:n} filas, hasta el paso {last_step:n}); al principio "
+        "era {start:loss}.",
+    ),
+    "report.reward_fell.advice": (
+        "Use a checkpoint near step {step:n} if there is one. Train again with a lower learning "
+        "rate or a stronger pull towards the reference model (KL), and read what the model writes.",
+        "Usa un punto de control cercano al paso {step:n} si lo hay. Entrena otra vez con una tasa "
+        "de aprendizaje menor o más sujeto al modelo de referencia (KL), y lee lo que escribe el "
+        "modelo.",
+    ),
+    "report.reward_fell.throughout": (
+        "{name} fell: from {start:loss} to {end:loss} (medians of the first and the last {rows:n} "
+        "rows, up to step {last_step:n}).",
+        "{name} cayó: de {start:loss} a {end:loss} (medianas de las primeras y las últimas "
+        "{rows:n} filas, hasta el paso {last_step:n}).",
+    ),
+    "report.reward_fell.throughout.advice": (
+        "Train again with a lower learning rate or a stronger pull towards the reference model "
+        "(KL), and read what the model writes: the one before training may be better.",
+        "Entrena otra vez con una tasa de aprendizaje menor o más sujeto al modelo de referencia "
+        "(KL), y lee lo que escribe el modelo: puede que el de antes de entrenar sea mejor.",
+    ),
+    "report.reward_fell.chosen": (
+        "{name} went from {start:loss} to {end:loss} (medians of the first and the last {rows:n} "
+        "rows, up to step {last_step:n}): the preferred answers, too, became less likely than the "
+        "reference model has them.",
+        "{name} pasó de {start:loss} a {end:loss} (medianas de las primeras y las últimas {rows:n} "
+        "filas, hasta el paso {last_step:n}): también las respuestas preferidas se hicieron menos "
+        "probables de lo que son para el modelo de referencia.",
+    ),
+    "report.reward_fell.chosen.advice": (
+        "Common with DPO, and no failure by itself: read the answers. A lower learning rate, fewer "
+        "steps or a supervised term on the preferred answers hold it back.",
+        "Es común con DPO y por sí solo no es un fallo: lee las respuestas. Lo frenan una tasa de "
+        "aprendizaje menor, menos pasos o un término supervisado con las respuestas preferidas.",
     ),
     "report.mean_is_not_last_loss": (
         "The summary's train_loss, {mean:loss}, is the mean over the whole run; the last logged "
@@ -1168,11 +1410,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.too_short_to_judge": ("Too short to judge", "Demasiado corto para juzgar"),
     "report.id.non_finite": ("Values that are no numbers", "Valores que no son números"),
     "report.id.overfitting": ("Overfitting", "Sobreajuste"),
+    "report.id.ended_worse": ("Ended worse than its best", "Terminó peor que su mejor momento"),
     "report.id.best_step": ("Best step", "Mejor paso"),
     "report.id.could_have_stopped": ("Could have stopped earlier", "Pudo parar antes"),
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
     "report.id.no_validation": ("No validation loss", "Sin pérdida de validación"),
     "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
+    "report.id.validation_unmoved": ("Validation did not move", "La validación no se movió"),
+    "report.id.training_flat": ("The loss did not fall", "La pérdida no bajó"),
+    "report.id.other_set_rose": ("Another held-out set", "Otro conjunto apartado"),
+    "report.id.reward_fell": ("The reward", "La recompensa"),
     "report.id.memorisation_risk": ("Risk of memorising", "Riesgo de memorización"),
     "report.id.worse_than_base": ("No better than before", "No mejor que antes"),
     "report.id.loss_spike": ("Spikes in the loss", "Picos en la pérdida"),
