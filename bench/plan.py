@@ -360,7 +360,8 @@ def learnt(outcomes: list[Outcome], machine: Machine) -> None:
     for count in (0, 1, 5, 20):
         errors, inside = [], 0
         for one in mixed[20:]:
-            past = correction(mixed[:count], one.machine, one.method, machine.spread)
+            sizes = (one.forecast_seconds, one.forecast_memory)
+            past = correction(mixed[:count], one.machine, one.method, *sizes, machine.spread)
             error = math.log(one.forecast_seconds * past.time_factor / one.seconds)
             errors.append(abs(math.expm1(error)))
             inside += abs(error) <= NORMAL_90 * (past.time_spread or machine.spread)

@@ -104,6 +104,21 @@ def test_the_python_example_runs(
     assert float(capsys.readouterr().out.splitlines()[-1]) > 1
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
+def test_the_forecast_that_is_shown_is_what_the_command_prints(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # no runs of one's own correct it
+    [shown] = [block for block in blocks(name, "") if block.startswith("yunque plan --base")]
+    command, _, output = shown.partition("\n\n")
+    language = [] if "--lang" in command else ["--lang", "en"]
+    assert cli.main([*shlex.split(command)[1:], *language]) == 0
+    assert capsys.readouterr().out == output
+
+
 def test_both_readmes_have_the_same_shape() -> None:
     """Same headings, blocks, pictures and bullet points in the same order."""
 

@@ -31,7 +31,7 @@ from yunque.config import (
     TrainConfig,
     Weights,
 )
-from yunque.errors import InputError
+from yunque.errors import InputError, OutOfMemory
 from yunque.words import say, user_language
 from yunque.words.writing import data_size, duration, number, scientific, visible
 
@@ -748,8 +748,9 @@ class Report:
 
     LOG is a run folder or another tool's log: Hugging Face (trainer_state.json), TensorBoard, W&B
     and trackio (CSV), Lightning (metrics.csv), LLaMA-Factory, text logs of llm.c or nanoGPT, any
-    table (CSV, JSON lines) with a step and a loss. For a run folder the page is RUN/report.html,
-    beside report.json and report.png, unless --out names another.
+    table (CSV, JSON lines) with a step and a loss. For a run folder of Yunque the page is
+    RUN/report.html, beside report.json and report.png, unless --out names another; for the logs and
+    folders of other tools a page is written only where --out names it.
 
     For example:
       yunque report runs/quijote
@@ -788,7 +789,9 @@ class Report:
         if self.watch:
             return self.show_live(lambda: report(Path(self.log), self.output.language, columns))
         made = report(Path(self.log), self.output.language, columns)
-        target = self.out or (self.log if Path(self.log).is_dir() else "")
+        # Folders of other tools are theirs: a page goes there only where --out says so.
+        own = Path(self.log).is_dir() and made.log.format == "yunque"
+        target = self.out or (self.log if own else "")
         written = write(made, Path(target)) if target else []
         lines = [made.summary(self.output.language)]
         lines += [say("cli.page_written", self.output.language, path=path) for path in written]
@@ -862,7 +865,7 @@ class Plan:
         with contextlib.closing(show(self.output)) as screen:
             made = plan(recipe, on=self.on, screen=screen, lang=self.output.language)
         say_all(self.output, made.to_json(), made.lines(self.output.language))
-        return 0
+        return OutOfMemory.exit_code if made.chosen and not made.chosen.fits else 0
 
 
 @dataclass(frozen=True)

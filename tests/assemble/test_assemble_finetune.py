@@ -30,7 +30,7 @@ from yunque.data.conversations import Message
 from yunque.data.prepare import open_prepared
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import train_tokenizer
-from yunque.errors import InputError
+from yunque.errors import InputError, OutOfMemory
 from yunque.model import decoder
 from yunque.screen import SilentScreen
 
@@ -499,6 +499,8 @@ def test_a_run_that_is_given_little_memory_says_what_it_chose(
 ) -> None:
     # What the program itself takes counts too; that of a test process is not the run's.
     monkeypatch.setattr(runs.Runtime, "resident_bytes", lambda _: 0)
+    monkeypatch.setattr(runs, "library_bytes", lambda _: 0)
+    monkeypatch.setattr(runs, "LATER_BYTES", 0)
     said: list[str] = []
 
     class Listening(SilentScreen):
@@ -510,9 +512,11 @@ def test_a_run_that_is_given_little_memory_says_what_it_chose(
     recipe = tomllib.loads((done.run / "recipe.toml").read_text(encoding="utf-8"))
     assert recipe["train"]["batch_size"] == 4
     assert 1 <= recipe["train"]["micro_batch_size"] < 4
-    assert any(text.startswith("Memory: 0.00 of 0.00 GB") for text in said)
+    assert any(
+        text.startswith("Memory: 0.00 GB by arithmetic, at most 0.00, of 0.00 GB") for text in said
+    )
     assert any("an update still has 4" in text for text in said)
-    with pytest.raises(InputError, match="memory is '10KB': even one row"):
+    with pytest.raises(OutOfMemory, match="memory is '10KB': even one row"):
         finetune(base, str(chats), tmp_path / "no", **{**options, "memory": "10KB"})
 
 

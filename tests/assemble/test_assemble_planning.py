@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from yunque import cli
 from yunque.assemble.planning import Planned, forecast_run, learn, machine_key, plan, told
 from yunque.assemble.runs import pretrain
 from yunque.config import MachineConfig, Recipe
@@ -20,7 +21,7 @@ from yunque.errors import InputError
 from yunque.forecast import store
 from yunque.forecast.history import MEMORY_SPREAD, Correction, Outcome, correction
 from yunque.forecast.machine import Machine, Rates
-from yunque.forecast.plan import plan_run
+from yunque.forecast.plan import plan_run, ways
 from yunque.forecast.work import Workload
 from yunque.reports.report import report
 from yunque.runlog import read
@@ -214,7 +215,7 @@ def test_everything_stands_in_an_interval_and_in_both_languages() -> None:
     assert value["seconds"]["value"] * 30 / 3.6e6 == pytest.approx(value["kilowatt_hours"]["value"])
     lines = {lang: made.lines(lang) for lang in ("en", "es")}
     assert len(lines["en"]) == len(lines["es"])
-    assert any(line.startswith("Largest micro-batch that fits: 8.") for line in lines["en"])
+    assert any(line.startswith("The whole batch of 8 rows fits at once.") for line in lines["en"])
     assert any("Electricity: about" in line for line in lines["en"])
     json.dumps(value)
 
@@ -255,6 +256,7 @@ def test_memory_lets_the_plan_choose_the_micro_batch() -> None:
         ({"val": 0.0}, "no_validation"),
         ({"batch_size": 1, "context_length": 64}, "batch_small"),
         ({"tokenizer": "bpe:8000"}, "vocabulary_large"),
+        ({"vocab_size": 50257}, "vocabulary_unused"),
         ({"steps": 200, "batch_size": 16, "context_length": 128}, "passes_many"),
         ({"steps": 5000, "batch_size": 16, "context_length": 128}, "passes_worthless"),
         ({"warmup_steps": 15}, "warmup_long"),
@@ -355,7 +357,12 @@ def test_what_only_probably_does_not_fit_is_not_denied() -> None:
     ]:
         store.keep_machine(machine_key(ON_CPU), dataclasses.replace(HERE, memory=round(memory)))
         said[name] = planned(steps=10).lines("en")[2]
-    begins = ("It fits: ", "It may just fit: ", "It probably does not fit: ", "It does not fit: ")
+    begins = (
+        "It fits: ",
+        "It may just fit: ",
+        "It probably does not fit into ",
+        "It does not fit into ",
+    )
     assert [line[: len(begin)] for line, begin in zip(said.values(), begins, strict=True)] == [
         *begins
     ]
@@ -364,6 +371,209 @@ def test_what_only_probably_does_not_fit_is_not_denied() -> None:
 def test_steady_outcomes_leave_the_memory_as_uncertain_as_it_was() -> None:
     # 20 runs of one shape tell nothing of what the heap takes of another.
     same = [Outcome("here", "lora", 1.0, 1.0, 1e9, 1.1e9)] * 20
-    past = correction(same, "here", "lora", 0.12)
+    past = correction(same, "here", "lora", 1.0, 1e9, 0.12)
     assert past.memory_spread == MEMORY_SPREAD
     assert past.time_spread < 0.12
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("options", "sooner"),
+    [
+        ({}, True),
+        ({"val": 0.0}, False),
+        ({"early_stopping": False}, False),
+        # Evaluations at steps 0 to 600: the sixth without improvement is the last.
+        ({"patience": 6}, False),
+    ],
+)
+def test_early_stopping_is_promised_where_the_loop_stops(
+    options: dict[str, Any], sooner: bool
+) -> None:
+    made = planned(steps=600, eval_every=100, **options)
+    assert ("Early stopping" in "\n".join(made.lines("en"))) is sooner
+    assert ("parada temprana" in "\n".join(made.lines("es"))) is sooner
+
+
+LLAMA_8B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    """The configuration of a model of 8 billion parameters."""
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text(json.dumps(LLAMA_8B))
+    return tmp_path / "llama"
+
+
+@pytest.mark.usefixtures("known")
+def test_what_does_not_fit_is_said_of_the_memory_that_was_asked_for(
+    llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 96 GB of weights and optimizer: too many for 40 GB, not for the card's 141.
+    made = plan(base=llama, method="full", memory="40GB", on="h200")
+    assert made.chosen is not None
+    assert not made.chosen.fits
+    assert made.plan.budget == 40 * 10**9
+    assert made.plan.job.row_length == 1024  # nothing is cut in vain
+    english, spanish = "\n".join(made.lines("en")), "\n".join(made.lines("es"))
+    assert "It does not fit into 40.0 GB: about 169.0 GB" in english
+    assert "No cabe en 40,0 GB: unos 169,0 GB" in spanish
+    assert "may just fit" not in english
+    words = ["plan", "--base", str(llama), "--method", "full", "--on", "h200", "--json"]
+    assert cli.main([*words, "--memory", "40GB"]) == 71
+    value = json.loads(capsys.readouterr().out)
+    assert (value["fits"], value["fit"]["fits"], value["budget_bytes"]) == (
+        False,
+        False,
+        4 * 10**10,
+    )
+    assert cli.main([*words[:3], "--method", "qlora", "--on", "h200", "--memory", "40GB"]) == 0
+    # More than the card has is not there either.
+    assert plan(base=llama, memory="500GB", on=CARD).plan.budget == 4 * 2**30
+
+
+@pytest.mark.usefixtures("known")
+def test_what_makes_it_fit_is_named(llama: Path) -> None:
+    asked = {"base": llama, "method": "qlora", "batch_size": 16, "max_length": 2048}
+    made = plan(on="RTX 4090", **asked)
+    assert made.plan.remedy is not None
+    assert made.plan.remedy.ids == ("micro_batch",)
+    said = "\n".join(made.lines("en"))
+    assert "With --micro-batch-size 1 it fits: about 20.3 GB of 25.8 GB" in said
+    assert plan(on="RTX 4090", micro_batch_size=1, **asked).plan.fits
+    assert not plan(on="RTX 4090", micro_batch_size=2, **asked).plan.fits
+    # On a smaller card two together; each without the other is not enough.
+    budget = 14 * 10**9
+    remedy = plan_run(
+        made.plan.job, made.plan.machine, Correction(memory_spread=0.12), budget=budget
+    ).remedy
+    assert remedy is not None
+    assert remedy.fits
+    assert remedy.ids == ("micro_batch", "checkpointing")
+    assert remedy.peak.high <= budget
+    for name in remedy.ids:
+        [furthest] = ways(made.plan.job, [name], whole=True)
+        alone = plan_run(furthest, made.plan.machine, Correction(memory_spread=0.12), budget=budget)
+        assert not alone.fits
+    text = "\n".join(plan(on="RTX 4090", **{**asked, "method": "full"}).lines("es"))
+    assert " y --method qlora cabe: " in text or "Con --method qlora cabe: " in text
+    # 2.8 GB of packed weights go into no gigabyte.
+    nothing = plan(base="phi-2.8b", method="qlora", on=CARD, memory="1GB")
+    assert nothing.plan.remedy is not None
+    assert not nothing.plan.remedy.fits
+    assert any("None of this makes it fit" in line for line in nothing.lines("en"))
+
+
+@pytest.mark.usefixtures("known")
+def test_a_change_that_is_enough_alone_is_marked() -> None:
+    sizes = {"num_layers": 8, "hidden_size": 512, "num_heads": 8, "context_length": 1024}
+    store.keep_machine(machine_key(ON_CPU), dataclasses.replace(HERE, memory=3 * 10**9))
+    made = planned(batch_size=4, steps=10, **sizes).plan
+    marks = {change.id: change.enough for change in made.changes}
+    assert not made.fits
+    assert marks["length"]
+    assert not marks["optimizer"]
+    for change in made.changes:
+        assert change.enough is plan_run(change.job, made.machine, Correction()).fits
+
+
+@pytest.mark.usefixtures("known")
+def test_a_micro_batch_that_is_advised_divides_the_batch() -> None:
+    made = planned(batch_size=18, micro_batch_size=9, steps=10).plan
+    [half] = [change for change in made.changes if change.id == "micro_batch"]
+    assert half.job.micro_batch == 3
+
+
+@pytest.mark.usefixtures("known")
+def test_the_longest_row_is_looked_for_beyond_the_recipe() -> None:
+    sizes = {"num_layers": 2, "hidden_size": 64, "num_heads": 2, "batch_size": 4, "steps": 10}
+    made = planned(**sizes, context_length=128).plan
+    longest = made.longest_row
+    assert longest > 1024
+    assert planned(**sizes, context_length=longest).plan.fits
+    assert not planned(**sizes, context_length=longest + 16).plan.fits
+    # A base takes no longer rows than its context.
+    tuned = plan(base="gpt2-124m", method="lora", on="h200", batch_size=4, max_length=128)
+    assert tuned.plan.longest_row == 1024
+    said = "\n".join(tuned.lines("en"))
+    assert "The whole batch of 4 rows fits at once." in said
+    assert "rows of 1,024 tokens fit, all that the model can take" in said
+
+
+@pytest.mark.usefixtures("known")
+def test_what_may_just_fit_is_not_said_to_fit_nowhere() -> None:
+    made = planned(batch_size=1, steps=10)
+    tight = dataclasses.replace(HERE, memory=round(made.plan.peak.value) + 1)
+    store.keep_machine(machine_key(ON_CPU), tight)
+    said = "\n".join(planned(batch_size=1, steps=10).lines("en"))
+    assert "It may just fit" in said
+    assert "Not even one row of 256 tokens at a time is sure to fit." in said
+    assert "fits: 0" not in said
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"tokenizer": "bpe:8000"}, "(--tokenizer bpe:1000, char)"),
+        ({"tokenizer": "bpe:1000"}, "(--tokenizer char)"),
+        ({"tokenizer": "char"}, "It takes more text."),
+        ({"tokenizer": "char", "vocab_size": 50257}, "--vocab-size 0 makes as many"),
+    ],
+)
+def test_advice_on_the_vocabulary_names_what_is_not_given_yet(
+    options: dict[str, Any], advice: str, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("words " * 150)
+    said = [doubt.text("en") for doubt in planned(sources=[str(text)], steps=10, **options).doubts]
+    assert [line for line in said if "vocabulary" in line and advice in line]
+    assert len([line for line in said if "vocabulary" in line]) == 1
+
+
+@pytest.mark.usefixtures("known")
+def test_runs_of_a_tiny_model_do_not_correct_a_large_one() -> None:
+    tiny = {"num_layers": 1, "hidden_size": 16, "num_heads": 1, "context_length": 16}
+    small = planned(**tiny, batch_size=4, steps=10).plan
+    for _ in range(9):
+        store.add_outcome(
+            Outcome(
+                HERE.name,
+                "pretrain",
+                small.update_seconds.value,
+                2 * small.update_seconds.value,
+                small.peak.value - HERE.base_memory,
+                small.peak.value - HERE.base_memory,
+            )
+        )
+    assert planned(**tiny, batch_size=4, steps=10).plan.outcomes == 9
+    large = planned(steps=10).plan
+    assert large.outcomes == 0
+    alone = plan_run(large.job, HERE, Correction())
+    assert large.update_seconds.value == alone.update_seconds.value
+
+
+def test_a_text_in_the_place_of_a_recipe_is_told_where_it_goes(tmp_path: Path) -> None:
+    text = tmp_path / "my.txt"
+    text.write_text("un texto y nada más\n")
+    for path in (text, tmp_path / "none.txt"):
+        with pytest.raises(InputError, match=rf"--sources {path}$"):
+            plan(path)
+    broken = tmp_path / "my.toml"
+    broken.write_text("un texto")
+    with pytest.raises(InputError, match=r"not TOML: [^-]*$"):
+        plan(broken)

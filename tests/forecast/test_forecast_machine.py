@@ -61,9 +61,9 @@ def test_outcomes_make_the_next_forecast_better_and_intervals_hold() -> None:
     before, after, inside, tried = [], [], 0, 0
     for seed in range(200):
         known, then = simulated(20, seed), simulated(25, 1000 + seed)[-5:]
-        first = correction([], "here", "full", 0.12)
-        five = correction(known[:5], "here", "full", 0.12)
-        many = correction(known, "here", "full", 0.12)
+        first = correction([], "here", "full", 1.0, 1e9, 0.12)
+        five = correction(known[:5], "here", "full", 1.0, 1e9, 0.12)
+        many = correction(known, "here", "full", 1.0, 1e9, 0.12)
         for one in then:
             before.append(abs(math.log(first.time_factor / one.seconds)))
             after.append(abs(math.log(five.time_factor / one.seconds)))
@@ -73,8 +73,26 @@ def test_outcomes_make_the_next_forecast_better_and_intervals_hold() -> None:
     assert 0.85 <= inside / tried <= 0.95
 
 
+def test_a_past_run_teaches_by_its_likeness_in_size() -> None:
+    tiny = Outcome("here", "full", 0.01, 0.02, 4e6, 8e6)  # twice what was forecast
+    same = correction([tiny] * 9, "here", "full", 0.01, 4e6, 0.12)
+    assert same.time_factor == pytest.approx(2 ** (9 / 10))
+    assert same.memory_factor == pytest.approx(2 ** (9 / 10))
+    # 480 and 320 times as large: as if nothing had been run.
+    large = correction([tiny] * 9, "here", "full", 4.8, 1.28e9, 0.12)
+    assert large == correction([], "here", "full", 4.8, 1.28e9, 0.12)
+    assert large.count == 0
+    # Three times as large, in either direction: a run counts as 1 - log10(3) of one.
+    weight = 9 * (1 - math.log10(3))
+    for seconds in (0.03, 0.01 / 3):
+        near = correction([tiny] * 9, "here", "full", seconds, 4e9, 0.12)
+        assert near.time_factor == pytest.approx(2 ** (weight / (weight + 1)))
+        assert near.memory_factor == 1.0
+        assert near.count == 9
+
+
 def test_outcomes_elsewhere_do_not_count() -> None:
-    assert correction(simulated(5, 1), "there", "full", 0.12).time_factor == 1.0
+    assert correction(simulated(5, 1), "there", "full", 1.0, 1e9, 0.12).time_factor == 1.0
 
 
 def test_the_store_survives_broken_files_and_folders_that_cannot_be_written(

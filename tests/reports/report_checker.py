@@ -216,10 +216,14 @@ def could_have_stopped(f: File, n: Row) -> Row:
     saved = 1 - n["step"] / f.end
     values = f.val or [(s, v, r) for (s, _, r), v in zip(f.train, f.smooth(), strict=True)]
     step, best = lowest(values)
+    # What came after it ends with the last row of any kind, not with the last evaluation.
+    every = [r for r in f.rows.values() if r is not f.summary and r.get("event") != "stop"]
+    marks = [float(r["epoch"]) for r in every if r.get("epoch") is not None]
+    assert values is not f.val or n["step"] < f.val[-1][0]
     found = {}
     if "saved_epochs" in n:
         there = next(r for s, _, r in values if s == n["step"])
-        found["saved_epochs"] = float(values[-1][2]["epoch"]) - float(there["epoch"])
+        found["saved_epochs"] = max(marks) - float(there["epoch"])
     return found | {
         "saved": saved,
         "loss": f.at(values, n["step"]),
@@ -451,6 +455,11 @@ def staircase(f: File, n: Row) -> Row:
 
 
 def start_loss(f: File, n: Row) -> Row:
+    if "before" in n:  # Zeros from a row on to the end.
+        at = max(i for i, (_, v, _) in enumerate(f.train) if v != 0)
+        (before_step, before, _), zeros = f.train[at], f.train[at + 1 :]
+        found: Row = {"before": before, "before_step": before_step, "rows": len(zeros)}
+        return found | {"step": zeros[0][0], "last_step": zeros[-1][0]}
     step, loss, _ = f.train[0]
     return {"step": step, "loss": loss, "blind": math.log(n["vocabulary"])}
 
@@ -608,6 +617,21 @@ def doubtful(f: File, n: Row) -> Row:
     return found
 
 
+def unheld(f: File, n: Row) -> Row:
+    """A log without a validation loss: its training losses, and the measure that it has instead."""
+    found: Row = {"loss_rows": len(f.train)}
+    assert not f.val
+    if "metric" in n:
+        values = f.series((n["metric"],), None)
+        worst = {"wer", "cer", "error"} & set(n["metric"].split("_"))
+        step, value, _ = (min if worst else max)(values, key=lambda one: one[1])
+        found |= {"evals": len(values), "step": step, "value": value}
+        found |= {"last_value": values[-1][1], "last_step": values[-1][0]}
+    elif "evals" in n:
+        found["evals"] = sum(any(k.startswith("eval_") for k in r) for r in f.rows.values())
+    return found
+
+
 RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "overfitting": overfitting,
     "ended_worse": ended_worse,
@@ -643,10 +667,10 @@ RECOMPUTE: dict[str, Callable[[File, Row], Row]] = {
     "forecast": forecast,
     "too_short_to_judge": short,
     "validation_doubtful": doubtful,
-    "no_validation": lambda f, n: {"loss_rows": len(f.train)},
+    "no_validation": unheld,
 }
 
-TOKEN = re.compile(r"(?<![\w.,-])\d+(?:[.,\u00a0]\d+)*(?:e[-+]\d+)?")
+TOKEN = re.compile(r"(?<![\w.,-])\u2212?\d+(?:[.,\u00a0]\d+)*(?:e[-+]\d+)?")
 
 
 def tokens(text: str, lang: str) -> list[str]:
@@ -655,8 +679,8 @@ def tokens(text: str, lang: str) -> list[str]:
         re.sub(r"1e-4|5e-4|1e-5|5e-5|best/|\d*checkpoint-\d+/|eval_\w+", "", text)
     )
     if lang == "en":
-        return [t.replace(",", "") for t in found]
-    return [t.replace("\u00a0", "").replace(",", ".") for t in found]
+        return [t.replace(",", "").replace("\u2212", "-") for t in found]
+    return [t.replace("\u00a0", "").replace(",", ".").replace("\u2212", "-") for t in found]
 
 
 def said(token: str, numbers: Row) -> bool:

@@ -47,6 +47,41 @@ def test_known_runs(tmp_path: Path) -> None:
         agree(truth.write(truth.make(seed), tmp_path / f"run{ends[seed % 3]}", seed), 8)
 
 
+def test_logs_that_lack_something(tmp_path: Path) -> None:
+    """A measure but no validation loss, evaluations without either, zeros, spikes with a tail."""
+
+    def log(name: str, rows: list[dict[str, object]], words: str, at_least: int) -> None:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert words in " ".join(f.text["en"] for f in report(path).analysis.findings)
+        agree(path, at_least)
+
+    rows: list[dict[str, object]] = [
+        {"step": s, "loss": 2 * 0.99**s + 0.02 * (s % 3), "epoch": s / 50} for s in range(1, 401)
+    ]
+    tops = [{"step": 40 * k, "eval_f1": 0.9 - (k - 6) ** 2 / 90} for k in range(1, 11)]
+    measured = "though it has evaluations (10): eval_f1 was best at step 240 (0.9000) and ended"
+    log("f1.jsonl", [*rows, *tops], measured, 20)
+    other = [{"step": 40 * k, "eval_odd": k} for k in range(1, 11)]
+    log("odd.jsonl", [*rows, *other], "though it has evaluations (10). The training", 12)
+    zeros = [{**row, "loss": 0.0} if i >= 200 else row for i, row in enumerate(rows)]
+    log(
+        "zero.jsonl",
+        zeros,
+        "From step 201 to the end (step 400) the training loss is exactly 0",
+        12,
+    )
+    tail = {300: 2.4, 301: 1.9, 302: 1.5, 303: 1.2, 100: 1.2}
+    high = [{**row, "loss": row["loss"] + tail.get(i, 0)} for i, row in enumerate(rows, 1)]  # type: ignore[operator]
+    log("spikes.jsonl", high, "stands out most is 2.498 at step 300; the rows before and after", 12)
+    late = [{"step": 60 * k, "eval_loss": 3 - k / 4} for k in range(1, 6)]
+    path = tmp_path / "late.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *late]))
+    made = report(path)
+    assert made.analysis.facts["best_val_step"] == 300
+    assert made.analysis.finding("could_have_stopped") is None
+
+
 def test_the_checker_finds_what_is_wrong(tmp_path: Path) -> None:
     """A false number in `numbers`, in the evidence, in one language: each is found."""
     path = write_run(tmp_path / "over", best=160) / "log.jsonl"

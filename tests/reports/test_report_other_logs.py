@@ -196,7 +196,7 @@ def test_too_few_validation_losses_are_named_in_the_verdict(tmp_path: Path) -> N
     made = report(csv_file(tmp_path / "l.csv", "epoch,train_loss,val_loss", rows))
     assert made.analysis.verdict["id"] == "cannot_tell"
     assert (
-        "from 3.000 to 2.550 (step 5), lowest at 2.500 (step 3)"
+        "from 3.000 to 2.550 (epoch 5), lowest at 2.500 (epoch 3)"
         in made.analysis.verdict["text"]["en"]
     )
 

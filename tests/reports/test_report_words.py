@@ -12,7 +12,7 @@ from shared_data import ROOT
 from tuned_runs import write_tuned
 
 from yunque.reports.report import report
-from yunque.words.report import WORDS, Written
+from yunque.words.report import WORDS, Written, counted_in, tell
 
 NUMBER = re.compile(r"\d+(?:[.,\u00a0]\d+)*")
 
@@ -66,6 +66,11 @@ def test_every_number_stands_in_both_languages(tmp_path: Path) -> None:
     [
         (12345, "n", "12,345", "12\u00a0345"),
         (975, "n", "975", "975"),
+        (134.206, "loss", "134.21", "134,21"),
+        (80032.423, "loss", "80,032", "80\u00a0032"),
+        (-0.001174, "loss", "\u22120.001174", "\u22120,001174"),
+        (32.5567, "hours", "32.56 h", "32,56 h"),
+        (0.004, "hours", "14 s", "14 s"),
         (0.0556, "loss", "0.0556", "0,0556"),
         (2.6955, "loss", "2.696", "2,696"),
         (0.00012, "loss", "0.000120", "0,000120"),
@@ -83,3 +88,39 @@ def test_numbers_are_written_as_each_language_does(
 ) -> None:
     assert format(Written(value, "en"), kind) == en
     assert format(Written(value, "es"), kind) == es
+
+
+GENDER = re.compile(r"\b(el|del|al|un|los|ese|este|esos|primer|primeros|último) (fila|época)s?\b")
+
+
+def test_a_log_without_steps_speaks_of_what_it_counts() -> None:
+    """No sentence of a finding, a verdict or a label keeps a step, and the articles agree."""
+    kept = ("report.term.", "report.log_inc", "report.fact.steps", "report.unknown.", "report.not_")
+    for key, (en, es) in WORDS.items():
+        if key.startswith(kept) or key.endswith(".advice"):
+            continue
+        for counted in ("epochs", "rows", "examples"):
+            told = counted_in({"en": en, "es": es}, counted)
+            assert not re.search(r"\bsteps?\b|\ba (epoch|example)", told["en"]), told["en"]
+            assert not re.search(r"\bpasos?\b", told["es"]), told["es"]
+            assert not GENDER.search(told["es"]), told["es"]
+
+
+def test_steps_as_epochs_rows_and_examples() -> None:
+    text = {"en": "Step 3: a step of 12 steps.", "es": "El paso 3: un paso, del primer paso."}
+    assert counted_in(text, "epochs") == {
+        "en": "Epoch 3: an epoch of 12 epochs.",
+        "es": "La época 3: una época, de la primera época.",
+    }
+    assert counted_in(text, "examples")["es"] == "El ejemplo 3: un ejemplo, del primer ejemplo."
+    advice = tell("report.overfitting.lost.advice", step=3)
+    assert counted_in(advice, "rows", numbered=True)["es"].startswith(
+        "Usa un punto de control cercano a la fila 3 si lo hay"
+    )
+    assert counted_in(text, "") == text
+    best = {"en": "Best step: 3, the last at step 5", "es": "Mejor paso: 3, el último en el paso 5"}
+    assert counted_in(best, "epochs")["en"] == "Best epoch: 3, the last at epoch 5"
+    assert counted_in(best, "rows") == {
+        "en": "Best: row 3, the last at row 5",
+        "es": "Lo mejor: fila 3, el último en la fila 5",
+    }

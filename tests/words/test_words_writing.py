@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yunque.words import say
 from yunque.words import writing as w
 
 NB = "\u00a0"
@@ -22,8 +23,8 @@ NB = "\u00a0"
         (8123.4, 0, "8,123", "8123"),
         (12345.678, 1, "12,345.7", f"12{NB}345,7"),
         (124439808, 0, "124,439,808", f"124{NB}439{NB}808"),
-        (-1234.5, 1, "-1,234.5", "-1234,5"),
-        (-12345, 0, "-12,345", f"-12{NB}345"),
+        (-1234.5, 1, "−1,234.5", "−1234,5"),
+        (-12345, 0, "−12,345", f"−12{NB}345"),
         (2.1044, 3, "2.104", "2,104"),
         (None, 3, "-", "-"),
         (math.nan, 3, "nan", "nan"),
@@ -41,7 +42,7 @@ def test_numbers_are_written_in_both_languages(
 def test_both_languages_say_the_same_number(value: float, places: int) -> None:
     english = w.number(value, "en", places).replace(",", "")
     spanish = w.number(value, "es", places).replace(NB, "").replace(",", ".")
-    assert english == spanish == f"{value:.{places}f}"
+    assert english == spanish == f"{value:.{places}f}".replace("-", w.MINUS)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,24 @@ def test_no_text_keeps_a_character_that_steers(text: str) -> None:
     assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in shown)
     assert w.visible(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "english", "spanish"),
+    [
+        (1399024282, "1,400,000,000", f"1{NB}400{NB}000{NB}000"),
+        (27980485641, "28,000,000,000", f"28{NB}000{NB}000{NB}000"),
+        (99950, "100,000", f"100{NB}000"),
+        (812, "812", "812"),
+        (0, "0", "0"),
+    ],
+)
+def test_about_how_many(value: int, english: str, spanish: str) -> None:
+    assert (w.about(value, "en"), w.about(value, "es")) == (english, spanish)
+
+
+def test_a_rate_has_a_decimal_comma_in_spanish() -> None:
+    told = {lang: say("plan.doubt_rate_high", lang, rate=0.5, bound=0.01) for lang in ("en", "es")}
+    assert "0.5" in told["en"]
+    assert "0,5" in told["es"]
+    assert "(0,01)" in told["es"]

@@ -26,11 +26,10 @@ from yunque.forecast.history import (
     MEMORY_SPREAD,
     Correction,
     Outcome,
-    correction,
 )
 from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
-from yunque.forecast.plan import Plan, plan_run
+from yunque.forecast.plan import Plan, past_of, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
 from yunque.forecast.shape import generic_shape
 from yunque.forecast.work import Workload
@@ -147,17 +146,19 @@ def plan(
     job = dataclasses.replace(job, device="cuda" if machine.kind == "cuda" else "cpu")
     taken = machine.base_memory + library_bytes(job)
     machine = dataclasses.replace(machine, base_memory=taken)
-    chosen = None
+    room = MEMORY_SPREAD if machine.measured else GUESSED_MEMORY_SPREAD
+    past = past_of(job, machine, store.outcomes(), room)
+    chosen, budget = None, machine.memory
     if whole.machine.memory:
         from yunque.weights.folder import parse_size
 
         asked = whole.machine.memory
-        budget = machine.memory if asked == "auto" else parse_size(asked)
-        chosen = fit(job, budget, machine.base_memory)
-        job = chosen.job
-    room = MEMORY_SPREAD if machine.measured else GUESSED_MEMORY_SPREAD
-    past = correction(store.outcomes(), machine.name, job.method, machine.spread, room)
-    made = plan_run(job, machine, past, token_bytes(job, data))
+        if asked != "auto":
+            budget = min(parse_size(asked), machine.memory or sys.maxsize)
+        chosen = fit(job, budget, machine.base_memory, past=past)
+        # Where nothing fits, the forecast is of what was asked: nothing is given up in vain.
+        job = chosen.job if chosen.fits else job
+    made = plan_run(job, machine, past, token_bytes(job, data), budget)
     return Planned(made, data, tuple(remarks(job, data)), chosen)
 
 
@@ -174,9 +175,17 @@ def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str
     """
     file = Path(path) / "recipe.toml" if path and Path(path).is_dir() else Path(path)
     if path and not file.is_file():
-        raise InputError(f"{file}: no recipe there. Name a recipe file (.toml) or a run folder.")
+        raise InputError(
+            f"{file}: no recipe there. Name a recipe file (.toml) or a run folder; to plan for a "
+            f"text: --sources {path}"
+        )
     text = str(file) if path else ""
-    whole = base_recipe(text, preset)
+    try:
+        whole = base_recipe(text, preset)
+    except InputError as fault:
+        if not path or file.suffix == ".toml":
+            raise
+        raise InputError(f"{fault} To plan for a text: --sources {path}") from None
     if base or whole.base:
         tuned = finetune_recipe(text, method)
         whole = dataclasses.replace(tuned, base=base or tuned.base)
@@ -276,7 +285,7 @@ def forecast_run(job: Workload, machine: MachineConfig, where: Runtime, base_mem
         )
     later = LATER_BYTES if where.device.type == "cpu" else 0
     found = dataclasses.replace(found, base_memory=base_memory + later)
-    past = correction(store.outcomes(), found.name, job.method, found.spread)
+    past = past_of(job, found, store.outcomes(), MEMORY_SPREAD)
     return plan_run(job, found, past)
 
 
@@ -383,17 +392,18 @@ def data_of(recipe: Recipe) -> tuple[Data, int]:
             documents=documents if apart else 0,
             longest=longest,
             validation=val > 0,
+            entries=len(tokens),
         )
         return data, len(tokens)
     each = TOKENS_A_BYTE.get(kind, SUBWORD_TOKENS_A_BYTE)
     if not recipe.sources:
-        return Data(validation=held_out), vocabulary or 32_000
+        return Data(validation=held_out, entries=vocabulary), vocabulary or 32_000
     from yunque.data.sources import find_sources
 
     sources = [source.path for source in find_sources(recipe.sources, recipe.data.encoding)]
     files = [path for path in sources if path is not None]
     if len(files) < len(sources):  # a data set of the Hub, whose size is not known here
-        return Data(validation=held_out), vocabulary or 32_000
+        return Data(validation=held_out, entries=vocabulary), vocabulary or 32_000
     records = [size for path in files for size in record_sizes(path)]
     size_on_disk = sum(bytes_of(path) for path in files if not counted(path))
     tokens = round((size_on_disk + sum(records)) * each)
@@ -406,6 +416,7 @@ def data_of(recipe: Recipe) -> tuple[Data, int]:
         longest=0 if size_on_disk else round(max(records, default=0) * each),
         guessed=tokens > 0,
         validation=held_out,
+        entries=vocabulary,
     )
     return data, vocabulary or 32_000
 

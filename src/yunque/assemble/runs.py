@@ -596,7 +596,8 @@ class Run:
         """How the run fits into the memory that it may take.
 
         Raises:
-            InputError: it does not, with what would; or the size cannot be read.
+            OutOfMemory: it does not, with what would.
+            InputError: the size cannot be read, or what the model needs is not known.
         """
         asked, where = recipe.machine.memory, self.runtime
         if not self.origin.counted(recipe.model)[1]:
@@ -614,7 +615,7 @@ class Run:
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []
             way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
-            raise InputError(
+            raise OutOfMemory(
                 f"memory is {asked!r}: even one row of {chosen.job.row_length} tokens with "
                 f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, perhaps up to "
                 f"{chosen.most / 1e9:.2f}; the weights are {chosen.memory.weights / 1e9:.2f} of "

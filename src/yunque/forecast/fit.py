@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from yunque.config import Method
-from yunque.forecast.history import MEMORY_SPREAD
+from yunque.forecast.history import MEMORY_SPREAD, Correction
 from yunque.forecast.memory import Memory, peak_memory
-from yunque.forecast.plan import Interval
+from yunque.forecast.plan import Interval, corrected
 from yunque.forecast.work import Workload
 
 LENGTHS = 64
@@ -27,12 +27,8 @@ class Fit:
     steps: tuple[str, ...]
     """What was given up to fit, in order: `rows`, `checkpointing`, `quantize_head`,
     `cpu_embeddings`, `length`; empty where all fits as it is asked."""
-
-    @property
-    def most(self) -> int:
-        """Bytes that it may come to: on a CPU what the heap takes is known only about so well."""
-        spread = MEMORY_SPREAD if self.job.device == "cpu" else 0.0
-        return round(Interval.around(self.memory.total, spread).high)
+    most: int
+    """Bytes that it may come to."""
 
     @property
     def fits(self) -> bool:
@@ -52,7 +48,14 @@ class Fit:
         }
 
 
-def fit(asked: Workload, budget: int, base: int = 0, *, shortest: int = LENGTHS) -> Fit:
+def fit(
+    asked: Workload,
+    budget: int,
+    base: int = 0,
+    *,
+    shortest: int = LENGTHS,
+    past: Correction | None = None,
+) -> Fit:
     """The fastest way to train in `budget` bytes with the batch that is asked for.
 
     What costs nothing but launches comes first, what costs time next, what changes numbers last:
@@ -63,7 +66,10 @@ def fit(asked: Workload, budget: int, base: int = 0, *, shortest: int = LENGTHS)
     Args:
         base: bytes that are taken before the first tensor.
         shortest: rows are never cut below this many tokens.
+        past: how well the memory is known. None: by arithmetic alone, which on a CPU does not know
+            exactly what the heap takes.
     """
+    known = past or Correction(memory_spread=MEMORY_SPREAD if asked.device == "cpu" else 0.0)
     most, batch = asked.micro_batch, asked.train.batch_size
     rows = [n for n in range(most, 0, -1) if most % n == 0 or batch % n == 0]
     lengths = [asked.row_length]
@@ -84,7 +90,9 @@ def fit(asked: Workload, budget: int, base: int = 0, *, shortest: int = LENGTHS)
                         asked.train, micro_batch_size=count, gradient_checkpointing=checkpointing
                     )
                     job = dataclasses.replace(asked, train=train, adapt=adapt, length=length)
-                    tried = Fit(job, peak_memory(job, base), budget, given_up(asked, job))
+                    memory = peak_memory(job, base)
+                    high = Interval.around(corrected(memory, known), known.memory_spread).high
+                    tried = Fit(job, memory, budget, given_up(asked, job), round(high))
                     if tried.fits:
                         return tried
     assert tried is not None

@@ -55,38 +55,63 @@ def correction(
     outcomes: Sequence[Outcome],
     machine: str,
     method: str,
+    seconds: float,
+    memory: float,
     spread: float,
     memory_spread: float = MEMORY_SPREAD,
 ) -> Correction:
     """The correction for a run of `method` on `machine`.
 
-    The factor is the geometric mean of outcome / forecast, those of the same method counting
-    twice, drawn towards 1 as if one more run had come out exactly as forecast.
+    The factor is the geometric mean of outcome / forecast, each counting by how much it is like
+    this run (`likeness`) and those of the same method twice, drawn towards 1 as if one more run had
+    come out exactly as forecast.
 
     Args:
+        seconds, memory: the uncorrected forecast of this run, as in `Outcome`.
         spread, memory_spread: of forecasts of time and memory on this machine without any outcome.
     """
     here = [one for one in outcomes if one.machine == machine][-KEPT:]
-    if not here:
-        return Correction(time_spread=spread, memory_spread=memory_spread)
-    weights = [1.0 if one.method == method else OTHER_METHOD for one in here]
-
-    def drawn(ratios: list[float], prior_spread: float) -> tuple[float, float]:
-        logs = [math.log(ratio) for ratio in ratios]
-        total = sum(weights)
-        mean = sum(w * x for w, x in zip(weights, logs, strict=True)) / (total + PRIOR)
-        # The spread before any outcome counts as PRIOR of them.
-        squares = sum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
-        var = (squares + PRIOR * prior_spread**2) / (total + PRIOR)
-        return math.exp(mean), max(LEAST_SPREAD, math.sqrt(var))
-
-    time_factor, time_spread = drawn([o.seconds / o.forecast_seconds for o in here], spread)
+    methods = [1.0 if one.method == method else OTHER_METHOD for one in here]
+    alike = [likeness(one.forecast_seconds, seconds) for one in here]
+    alike_memory = [likeness(one.forecast_memory, memory) for one in here]
+    time_factor, time_spread = drawn(
+        [one.seconds / one.forecast_seconds for one in here],
+        [a * b for a, b in zip(methods, alike, strict=True)],
+        spread,
+    )
     memory_factor, memory_around = drawn(
-        [o.memory / o.forecast_memory for o in here], memory_spread
+        [one.memory / one.forecast_memory for one in here],
+        [a * b for a, b in zip(methods, alike_memory, strict=True)],
+        memory_spread,
     )
     # Never narrower than before: past runs do not tell how the heap takes another shape.
     memory_around = max(memory_around, memory_spread)
-    return Correction(time_factor, memory_factor, time_spread, memory_around, len(here))
+    count = sum(max(pair) > 0 for pair in zip(alike, alike_memory, strict=True))
+    return Correction(time_factor, memory_factor, time_spread, memory_around, count)
+
+
+def likeness(past: float, now: float) -> float:
+    """How much a run of another size teaches: 1 at the same size, 0 from ten times on.
+
+    The time of a small model is that of calls, that of a large one of products: what the forecast
+    of the one misses says little of the other.
+    """
+    if now <= 0:
+        return 0.0
+    return max(0.0, 1.0 - abs(math.log10(past / now)))
+
+
+def drawn(
+    ratios: Sequence[float], weights: Sequence[float], prior_spread: float
+) -> tuple[float, float]:
+    """(factor, spread) of weighted ratios outcome / forecast and of PRIOR ratios of 1."""
+    logs = [math.log(ratio) for ratio in ratios]
+    total = sum(weights)
+    mean = sum(w * x for w, x in zip(weights, logs, strict=True)) / (total + PRIOR)
+    # The spread before any outcome counts as PRIOR of them.
+    squares = sum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
+    var = (squares + PRIOR * prior_spread**2) / (total + PRIOR)
+    return math.exp(mean), max(LEAST_SPREAD, math.sqrt(var))
 
 
 def from_json(rows: Any) -> list[Outcome]:

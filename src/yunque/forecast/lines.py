@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from yunque.forecast.fit import Fit
-from yunque.forecast.plan import Change, Plan
+from yunque.forecast.plan import Change, Plan, Remedy, row_limit
 from yunque.forecast.remarks import Data, Remark, repeated, same_computation
 from yunque.forecast.shape import count_parameters
 from yunque.words import say
@@ -23,6 +23,7 @@ def short_time(seconds: float, lang: str) -> str:
 def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> list[str]:
     """What the run is, whether it fits, what it takes, what could be changed, what to doubt."""
     job = plan.job
+    sooner = " " + say("plan.early_stopping", lang) if plan.may_stop_early else ""
     lines = [
         say(
             f"plan.job_{job.method}",
@@ -44,7 +45,8 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
             update=short_time(plan.update_seconds.value, lang),
             evaluations=plan.evaluations,
             evaluation=short_time(plan.evaluation_seconds, lang),
-        ),
+        )
+        + sooner,
         say(
             "plan.disk",
             lang,
@@ -68,7 +70,8 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
     elif data.guessed:
         lines.append(say("plan.guessed_data", lang, tokens=data.train_tokens))
     lines += ["", *memory_table(plan, lang)]
-    lines.append(say("plan.largest", lang, rows=plan.largest_micro_batch, length=plan.longest_row))
+    if plan.budget:
+        lines.append(largest_line(plan, lang))
     if plan.changes:
         lines += ["", say("plan.table_changes", lang)]
         lines += table(
@@ -78,6 +81,8 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
             )
             for change in plan.changes
         )
+    if plan.remedy is not None:
+        lines.append(remedy_line(plan, plan.remedy, lang))
     lines += ["", say("plan.second_opinion", lang)]
     lines += [f"  {doubt.text(lang)}" for doubt in doubts]
     if not doubts:
@@ -139,19 +144,55 @@ def energy(kilowatt_hours: float, lang: str) -> str:
 
 def effect(change: Change, lang: str) -> str:
     """What a change gives in memory and costs in time."""
-    cost = round(100 * (change.times - 1))
     return say(
-        "plan.effect",
+        "plan.effect_enough" if change.enough else "plan.effect",
         lang,
         gain=gigabytes(change.gain, lang),
         memory=gigabytes(change.memory, lang),
-        cost=f"{'+' if cost >= 0 else '−'}{number(abs(cost), lang)} %",
+        cost=more_time(change.times, lang),
     )
+
+
+def more_time(times: float, lang: str) -> str:
+    """A multiple of the time as what is added to it or saved."""
+    cost = round(100 * (times - 1))
+    return f"{'+' if cost >= 0 else '−'}{number(abs(cost), lang)} %"
+
+
+def largest_line(plan: Plan, lang: str) -> str:
+    """How many rows at once and how long a row surely fit, and where nothing larger was tried."""
+    rows, length, job = plan.largest_micro_batch, plan.longest_row, plan.job
+    key = "rows_none" if not rows else "rows_all" if rows == job.train.batch_size else "rows"
+    first = say(f"plan.largest_{key}", lang, rows=rows, length=job.row_length)
+    limit = row_limit(job)
+    key = "length_none" if not length else "length" if length + 16 <= limit else "length_all"
+    if key == "length_all" and job.method == "pretrain":
+        key = "length_least"
+    second = say(f"plan.largest_{key}", lang, rows=job.micro_batch, length=length)
+    return f"{first} {second}"
+
+
+def remedy_line(plan: Plan, remedy: Remedy, lang: str) -> str:
+    """What has to be changed so that a run fits, or that nothing is enough."""
+    numbers = {
+        "memory": gigabytes(plan.budget, lang),
+        "peak": gigabytes(remedy.peak.value, lang),
+        "high": gigabytes(remedy.peak.high, lang),
+        "cost": more_time(remedy.times, lang),
+    }
+    if not remedy.fits:
+        return say("plan.remedy_none", lang, **numbers)
+    job = remedy.job
+    sizes = {"rows": job.micro_batch, "batch": job.train.batch_size, "length": job.row_length}
+    # A change is its flag, then what it does.
+    flags = [say(f"plan.change_{name}", lang, **sizes).partition(":")[0] for name in remedy.ids]
+    joined = say("plan.and", lang).join([", ".join(flags[:-1]), flags[-1]][len(flags) == 1 :])
+    return say("plan.remedy", lang, changes=joined, **numbers)
 
 
 def fits_line(plan: Plan, lang: str) -> str:
     """One sentence: does it fit?"""
-    memory = plan.machine.memory
+    memory = plan.budget
     key = (
         "plan.memory_unknown"
         if not memory

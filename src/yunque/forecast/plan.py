@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-from yunque.forecast.history import Correction
+from yunque.forecast.history import Correction, Outcome, correction
 from yunque.forecast.machine import Machine
 from yunque.forecast.memory import (
     Memory,
@@ -24,6 +25,27 @@ from yunque.forecast.work import Workload, evaluation_work, update_work
 
 NORMAL_90 = 1.645
 """Standard deviations on either side that hold 90 % of a normal distribution."""
+LONGEST = 1 << 17
+"""Tokens of a row up to which what fits is looked for where a model is trained from scratch."""
+MEASURES = (
+    ("micro_batch", "checkpointing", "cpu_embeddings"),
+    ("optimizer", "quantize_head"),
+    ("lora", "qlora"),
+    ("length",),
+)
+"""Changes by what they cost: time; rounding; another way of training; what a row holds."""
+ORDER = (
+    "lora",
+    "qlora",
+    "checkpointing",
+    "cpu_embeddings",
+    "optimizer",
+    "quantize_head",
+    "length",
+    "micro_batch",
+)
+"""The order in which several are made: the method decides what else there is, and the micro-batch
+is cut only as far as shorter rows leave it to be."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +78,24 @@ class Change:
     """Of the whole run, after the change."""
     times: float
     """The time of the whole run as a multiple of that without the change."""
+    enough: bool
+    """Whether it makes a run fit that does not fit without it."""
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """The changes, as few as can be, that make a run fit."""
+
+    job: Workload
+    ids: tuple[str, ...]
+    """As `Change.id`."""
+    fits: bool
+    """Where false, no combination of the changes is enough; this one needs least."""
+    peak: Interval
+    """Bytes."""
+    times: float
+    """The time of the whole run as a multiple of that without the changes."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +104,8 @@ class Plan:
 
     job: Workload
     machine: Machine
+    budget: int
+    """Bytes that the run may take: what was asked for, else all of the machine. 0: not known."""
     memory: Memory
     """By part, at the peak of training or evaluation, before the correction by past outcomes."""
     peak: Interval
@@ -81,22 +122,34 @@ class Plan:
     disk: int
     kilowatt_hours: Interval
     changes: tuple[Change, ...]
+    remedy: Remedy | None
+    """None where the run fits as it is, or the memory is not known."""
     largest_micro_batch: int
-    """Sequences that fit at once, a divisor of the batch; 0: not even one does."""
+    """Sequences that fit at once, a divisor of the batch; 0: not even one surely does."""
     longest_row: int
-    """Tokens of a row that fit at this micro-batch, at most the context; 0: not even 16."""
+    """Tokens of a row that fit at this micro-batch, at most `row_limit`; 0: not even 16 do."""
     outcomes: int
     """Past runs on this machine that the forecast was corrected by."""
 
     @property
     def fits(self) -> bool:
         """Whether even the high end of the interval fits. Where the memory is not known, True."""
-        return not self.machine.memory or self.peak.high <= self.machine.memory
+        return not self.budget or self.peak.high <= self.budget
 
     @property
     def tight(self) -> bool:
         """Fits by its likeliest value, but not by the high end of its interval."""
-        return not self.fits and self.peak.value <= self.machine.memory
+        return not self.fits and self.peak.value <= self.budget
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether the patience can run out before the last update (train/stopping.py).
+
+        The first evaluation sets the mark, so that it takes one more than the patience.
+        """
+        watched = self.job.validated or self.job.train.watch == "exam"
+        enough = self.evaluations - 1 > self.job.train.patience
+        return self.job.train.early_stopping and watched and enough
 
     def to_json(self) -> dict[str, Any]:
         """The plan as a JSON object: bytes, seconds, kWh."""
@@ -113,6 +166,7 @@ class Plan:
                 name: {**dataclasses.asdict(peak), "parts": dict(self.moment_parts[name].parts())}
                 for name, peak in self.moments.items()
             },
+            "budget_bytes": self.budget,
             "fits": self.fits,
             "update_seconds": dataclasses.asdict(self.update_seconds),
             "evaluation_seconds": self.evaluation_seconds,
@@ -130,21 +184,34 @@ class Plan:
                     "gain_bytes": change.gain,
                     "seconds": change.seconds,
                     "times": change.times,
+                    "fits": change.enough or self.fits,
                     **change.numbers,
                 }
                 for change in self.changes
             ],
+            "remedy": self.remedy
+            and {
+                "ids": list(self.remedy.ids),
+                "fits": self.remedy.fits,
+                "memory_bytes": dataclasses.asdict(self.remedy.peak),
+                "times": self.remedy.times,
+                "micro_batch_size": self.remedy.job.micro_batch,
+                "max_length": self.remedy.job.row_length,
+            },
         }
 
 
-def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int = 0) -> Plan:
+def plan_run(
+    job: Workload, machine: Machine, past: Correction, token_bytes: int = 0, budget: int = 0
+) -> Plan:
     """The forecast of a job on a machine, corrected by what past forecasts there came to.
 
     Args:
         past: factors and spreads of the outcomes of earlier runs; `Correction()` for none.
         token_bytes: the prepared data on disk.
+        budget: bytes that the run may take; 0: all that the machine has.
     """
-    base = machine.base_memory
+    base, budget = machine.base_memory, budget or machine.memory
 
     def peak_of(other: Workload) -> float:
         return corrected(peak_memory(other, base), past)
@@ -162,13 +229,28 @@ def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int
         "saving": held,
     }
     # Bytes that a likeliest value may have so that its interval fits.
-    most = (machine.memory or math.inf) / math.exp(NORMAL_90 * past.memory_spread)
+    most = (budget or math.inf) / math.exp(NORMAL_90 * past.memory_spread)
+
+    def surely(other: Workload) -> bool:
+        return peak_of(other) <= most
+
     each, evaluation, count = times(job, machine, past)
     spread = past.time_spread or machine.spread
     whole, peak = seconds_of(job), peak_of(job)
+    remedy = None
+    if not surely(job):
+        least, ids = least_change(job, peak_of, most, seconds_of)
+        remedy = Remedy(
+            least,
+            ids,
+            surely(least),
+            Interval.around(peak_of(least), past.memory_spread),
+            seconds_of(least) / whole if whole else 1.0,
+        )
     return Plan(
         job=job,
         machine=machine,
+        budget=budget,
         memory=peak_memory(job, base),
         peak=Interval.around(peak, past.memory_spread),
         moments={
@@ -190,20 +272,36 @@ def plan_run(job: Workload, machine: Machine, past: Correction, token_bytes: int
                 gain=round(peak - needed),
                 seconds=seconds_of(other),
                 times=seconds_of(other) / whole if whole else 1.0,
+                enough=needed <= most < peak,
                 numbers=numbers,
             )
             for name, other, numbers in smaller(job)
             if (needed := peak_of(other)) < peak
         ),
+        remedy=remedy,
         largest_micro_batch=largest(
             [n for n in range(1, job.train.batch_size + 1) if job.train.batch_size % n == 0],
-            lambda n: peak_of(with_micro_batch(job, n)) <= most,
+            lambda n: surely(with_micro_batch(job, n)),
         ),
         longest_row=largest(
-            range(16, job.shape.context_length + 1, 16),
-            lambda n: peak_of(dataclasses.replace(job, length=n)) <= most,
+            range(16, row_limit(job) + 1, 16), lambda n: surely(with_length(job, n))
         ),
         outcomes=past.count,
+    )
+
+
+def past_of(
+    job: Workload, machine: Machine, outcomes: Sequence[Outcome], memory_spread: float
+) -> Correction:
+    """What past runs on this machine teach of this job, by how much they are like it.
+
+    Args:
+        memory_spread: of forecasts of the memory without any outcome.
+    """
+    seconds, _, _ = times(job, machine, Correction())
+    memory = peak_memory(job).total
+    return correction(
+        outcomes, machine.name, job.method, seconds, memory, machine.spread, memory_spread
     )
 
 
@@ -226,11 +324,79 @@ def with_micro_batch(job: Workload, rows: int) -> Workload:
     return dataclasses.replace(job, train=dataclasses.replace(job.train, micro_batch_size=rows))
 
 
+def row_limit(job: Workload) -> int:
+    """Tokens of the longest row that this model could be trained on.
+
+    One that is trained from scratch may be given any context; a base has its own.
+    """
+    context = job.shape.context_length
+    return max(LONGEST, context) if job.method == "pretrain" else context
+
+
+def with_length(job: Workload, length: int) -> Workload:
+    """The same run in rows of so many tokens, where need be of a model of that context."""
+    context = max(length, job.shape.context_length)
+    shape = dataclasses.replace(job.shape, context_length=context)
+    return dataclasses.replace(job, shape=shape, length=length)
+
+
+def least_change(
+    job: Workload,
+    needs: Callable[[Workload], float],
+    most: float,
+    seconds: Callable[[Workload], float],
+) -> tuple[Workload, tuple[str, ...]]:
+    """(the job with as little changed as brings it down to `most` bytes, names of the changes).
+
+    What costs only time is tried first, in every combination, the fewest first and of as many the
+    quickest; then what rounds, and so on (`MEASURES`). Micro-batch and rows are cut no further than
+    they must be. Where nothing is enough, what needs least.
+    """
+    tried: list[tuple[Workload, tuple[str, ...]]] = []
+    known: tuple[str, ...] = ()
+    for more in MEASURES:
+        known += more
+        for size in range(1, len(known) + 1):
+            enough = []
+            for names in combinations(known, size):
+                in_order = sorted(names, key=ORDER.index)
+                furthest = next(ways(job, in_order, whole=True), None)
+                if furthest is None or not set(names).intersection(more):
+                    continue
+                tried.append((furthest, names))
+                if needs(furthest) <= most:
+                    mildest = next(one for one in ways(job, in_order) if needs(one) <= most)
+                    enough.append((mildest, names))
+            if enough:
+                return min(enough, key=lambda pair: seconds(pair[0]))
+    return min(tried, key=lambda pair: needs(pair[0]), default=(job, ()))
+
+
+def ways(job: Workload, names: Sequence[str], *, whole: bool = False) -> Iterator[Workload]:
+    """Every way to make the named changes, the mildest first; `whole`: only the furthest."""
+    if not names:
+        yield job
+        return
+    steps = []
+    step = changed(job, names[0])
+    while step is not None:
+        steps.append(step)
+        step = changed(step, names[0])
+    for step in steps[-1:] if whole else steps:
+        yield from ways(step, names[1:], whole=whole)
+
+
+def changed(job: Workload, name: str) -> Workload | None:
+    """The job after one change of `smaller`; None where it cannot be made."""
+    return next((other for other_name, other, _ in smaller(job) if other_name == name), None)
+
+
 def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
     """What could be changed to need less memory, cheapest first; each alone."""
     rows = job.micro_batch
     if rows > 1:
-        half = rows // 2
+        # A batch is a whole number of micro-batches.
+        half = next(n for n in range(rows // 2, 0, -1) if job.train.batch_size % n == 0)
         yield "micro_batch", with_micro_batch(job, half), {"rows": half, "batch": rows}
     if not job.train.gradient_checkpointing:
         train = dataclasses.replace(job.train, gradient_checkpointing=True)
@@ -253,7 +419,7 @@ def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
         yield "cpu_embeddings", dataclasses.replace(job, adapt=adapt), {}
 
 
-def largest(values: Sequence[int], good: Any) -> int:
+def largest(values: Sequence[int], good: Callable[[int], bool]) -> int:
     """The largest of ascending values that is good, 0 for none; what is good below it is, too."""
     low, high = 0, len(values)
     while low < high:

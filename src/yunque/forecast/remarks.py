@@ -24,6 +24,8 @@ FEW_TOKENS_AN_UPDATE = 512
 """Below it the gradient is mostly noise at any size (McCandlish et al. 2018; the small recipes in
 docs/lab-notes.md train on 2,000 and more)."""
 TOKENS_A_ROW_OF_VOCABULARY = 10
+SMALLER_VOCABULARIES = {"bpe:1000": 1000, "char": 120}
+"""Tokenizers that can be advised, and the entries that they have on European text."""
 HIGHEST = {"pretrain": 1e-2, "full": 2e-4, "lora": 2e-3, "qlora": 2e-3}
 LOWEST = {"pretrain": 1e-5, "full": 1e-7, "lora": 1e-6, "qlora": 1e-6}
 TOKENS_A_PARAMETER = 20
@@ -47,6 +49,9 @@ class Data:
     guessed: bool = False
     """From the size of the files, not counted."""
     validation: bool = True
+    entries: int = 0
+    """Of the tokenizer's vocabulary, which may be fewer than the model has rows for; 0: not
+    known."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +97,16 @@ def remarks(job: Workload, data: Data) -> list[Remark]:
         longest=data.longest,
         context=job.row_length,
     )
-    vocabulary = job.shape.vocab_size
-    add(
-        not tuning and 0 < data.train_tokens < TOKENS_A_ROW_OF_VOCABULARY * vocabulary,
-        "vocabulary_large",
-        tokens=data.train_tokens,
-        vocabulary=vocabulary,
-    )
+    vocabulary, tokens = job.shape.vocab_size, data.train_tokens
+    unused = not tuning and 0 < 2 * data.entries < vocabulary
+    add(unused, "vocabulary_unused", entries=data.entries, vocabulary=vocabulary)
+    few_tokens = 0 < tokens < TOKENS_A_ROW_OF_VOCABULARY * vocabulary
+    if not tuning and not unused and few_tokens:
+        # Four times as small, lest a change that gives nothing is advised.
+        smaller = [name for name, size in SMALLER_VOCABULARIES.items() if 4 * size <= vocabulary]
+        name = "vocabulary_large" if smaller else "vocabulary_met"
+        numbers = {"tokenizers": ", ".join(smaller)} if smaller else {}
+        add(True, name, tokens=tokens, vocabulary=vocabulary, **numbers)
     add(
         0 < job.steps < 2 * job.optim.warmup_steps,
         "warmup_long",

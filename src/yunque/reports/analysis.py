@@ -54,6 +54,8 @@ from yunque.reports.findings import (
     too_short_to_judge,
 )
 from yunque.reports.log import Log, Record
+from yunque.reports.metrics import held_out_measure
+from yunque.reports.names import SHARES, meanings, words_of
 from yunque.reports.rewards import reward_fell
 from yunque.reports.rises import (
     ended_worse,
@@ -70,7 +72,7 @@ from yunque.reports.schedule import (
 )
 from yunque.reports.spikes import gradient_spike, loss_spike
 from yunque.reports.yardsticks import below_counting, copied_text, ngram_yardstick, yardsticks
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def analyse(log: Log) -> Analysis:
     train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
     facts = facts_of(log, train, val)
     if log.format == "unknown":
-        return not_a_training_log(facts)
+        return not_a_training_log(log, facts)
     rates, norms = curve(log.steps, "learning_rate"), curve(log.steps, "grad_norm")
     short = too_short_to_judge(train, val)
     # The loss of a reinforcement trainer need not fall, and its rise is no failure.
@@ -106,9 +108,12 @@ def analyse(log: Log) -> Analysis:
     stop = None if silent else stop_point(log, train, val, onset)
     if stop is not None and stop["why"] == "validation" and over is None and not was_lower(val):
         stop = None  # Where nothing fell, the first evaluation is not as good as it gets.
-    # Of a loss that is NaN at the end nothing says how it would have gone on.
+    # Of a loss that is NaN at the end, or 0, nothing says how it would have gone on.
     broken = ends_broken(log.steps, "train_loss")
-    calm = not silent and onset is None and over is None and not broken
+    strange = abnormal_start_loss(log, train)
+    zeroed = strange is not None and "before" in strange.numbers
+    calm = not silent and onset is None and over is None and not broken and not zeroed
+    stop = None if zeroed else stop
     risk = memorisation_risk(log, train, facts, silent)
     plan = schedule(log, rates, norms)
     rising = plan is not None and plan.numbers["form"] == "rising"
@@ -142,7 +147,7 @@ def analyse(log: Log) -> Analysis:
         risk,
         data_repeated(train, facts, risk),
         worse_than_base(log, val),
-        abnormal_start_loss(log, train),
+        strange,
         loss_spike(log, train, onset),
         gradient_spike(log, norms),
         plan,
@@ -169,7 +174,26 @@ def analyse(log: Log) -> Analysis:
     stages = [] if silent else stages_of(train, val, onset, over)
     analysis = Analysis(facts, {}, stages, stop, findings, unknown_of(log, facts))
     verdict = verdict_of(log, analysis, train, val)
-    return Analysis(facts, verdict, stages, stop, findings, analysis.unknown)
+    return as_counted(replace(analysis, verdict=verdict), log.counted)
+
+
+def as_counted(analysis: Analysis, counted: str) -> Analysis:
+    """The analysis with its sentences about what the log counts, where that is not steps.
+
+    What does not agree in a log's own figures is about true steps, if about any.
+    """
+    verdict = analysis.verdict | {"text": counted_in(analysis.verdict["text"], counted)}
+    found = [
+        f
+        if f.id == "log_inconsistent"
+        else replace(
+            f,
+            text=counted_in(f.text, counted),
+            advice=counted_in(f.advice, counted, numbered=True),
+        )
+        for f in analysis.findings
+    ]
+    return replace(analysis, verdict=verdict, findings=found)
 
 
 def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
@@ -204,10 +228,29 @@ def facts_of(log: Log, train: Curve, val: Curve) -> dict[str, Any]:
     }
 
 
-def not_a_training_log(facts: dict[str, Any]) -> Analysis:
-    """The result for a file that is no training log."""
+SHOWN_COLUMNS = 12
+
+
+def not_a_training_log(log: Log, facts: dict[str, Any]) -> Analysis:
+    """The result for a file that is no training log: what it is instead, as far as can be seen."""
     empty = dict.fromkeys(facts)
-    finding = make("not_a_training_log", "problem", [])
+    names = meanings(log.columns)[0]
+    losses = [names[name] for name in ("train_loss", "val_loss") if name in names]
+    told: dict[str, Any] = {}
+    case = "line" if log.first_line else ""
+    if log.columns:
+        more = " …" if len(log.columns) > SHOWN_COLUMNS else ""
+        told = {"columns": ", ".join(log.columns[:SHOWN_COLUMNS]) + more}
+        shares = [name for name in log.columns if set(SHARES) & set(words_of(name))]
+        case = "shares" if shares else "columns"
+        if losses:
+            told |= {"loss": losses[0]}
+            case = "values" if {"step", "epoch"} & set(names) else "steps"
+        elif shares:
+            told |= {"shares": ", ".join(shares[:SHOWN_COLUMNS])}
+    elif case:
+        told = {"line": log.first_line}
+    finding = make("not_a_training_log", "problem", [], case=case, **told)
     verdict = {"id": "cannot_tell", "text": finding.text}
     return Analysis(empty, verdict, [], None, [finding], [])
 
@@ -318,7 +361,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     improved = better or (lower and not held and not ends_broken(log.evals, "val_loss", 1))
     saved = bool(log.kept) or bool(log.kept_step)
     flat, begun = has("training_flat"), has("abnormal_start_loss")
-    zero = begun is not None and begun.severity == "problem" and not lower
+    zero = begun is not None and begun.severity == "problem" and "before" not in begun.numbers
     still = has("still_improving")
     broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
@@ -334,7 +377,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "cannot_tell"
     elif (
         (idle and idle.severity == "problem")
-        or ((flat or unmoved or zero) and not better)
+        or ((flat or unmoved or (zero and not lower)) and not better)
         or (failed and (not over or exam_worse(log)))
     ):
         id = "did_not_learn"
@@ -445,7 +488,10 @@ def verdict_reasons(
     risk = has("memorisation_risk")
     if risk and risk.severity == "problem" and id == "cannot_tell":
         return [tell("report.verdict.memorised_why", passes=risk.numbers["passes"], **losses)]
-    if has("no_validation") and id == "cannot_tell":
+    unheld = has("no_validation")
+    if unheld and "metric" in unheld.numbers and id == "cannot_tell":
+        return [tell("report.verdict.measured_why", **unheld.numbers | losses)]
+    if unheld and id == "cannot_tell":
         return [tell("report.verdict.no_validation_why", **losses)]
     return [tell("report.verdict.train_why", **losses)]
 
@@ -456,11 +502,16 @@ def unknown_of(log: Log, facts: dict[str, Any]) -> list[dict[str, Any]]:
     losses = bool(facts["loss_rows"])
     kinds = {key for row in log.steps for key in row.values}
     cases = {
-        "generalisation": facts["best_val_loss"] is None,
+        "generalisation": facts["best_val_loss"] is None and held_out_measure(log) is None,
         "quality": not log.exams,
         "end": early,
         f"updates_{log.counted}": bool(log.counted) and facts["steps"] is None,
-        "unit": log.format != "yunque" and losses and log.objective == "prediction",
+        "steps_reckoned": log.reckoned,
+        "perplexities": log.perplexities,
+        "unit": log.format != "yunque"
+        and losses
+        and log.objective == "prediction"
+        and not log.perplexities,
         "learning_rate": losses and "learning_rate" not in kinds,
         "grad_norm": losses and "grad_norm" not in kinds,
         "epochs": losses and facts["epochs"] is None,

@@ -17,7 +17,7 @@ from yunque.reports.exams import with_accuracy
 from yunque.reports.log import Log, Record
 from yunque.reports.yardsticks import yardsticks
 from yunque.words import LANGUAGES, say
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 
 POINTS = 2000
 """Points of a line at most: more than any screen shows, few enough for a small page."""
@@ -256,10 +256,11 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
                 one.x(), one.y(), color=COLOURS[one.role], label=say(one.label, lang), **style
             )
     for row, label in marks(log, analysis):
-        name = f"{say(label, lang)}: {tell('report.at_step', step=row.step)[lang]}"
+        at = counted_in(tell("report.at_step", step=row.step), log.counted)[lang]
+        name = f"{say(label, lang)}: {at}"
         dash = "--" if label == "report.best" else ":"
         left.axvline(row.step, color=COLOURS[MARK], linestyle=dash, linewidth=1.2, label=name)
-    left.set_xlabel(say("report.steps", lang))
+    left.set_xlabel(counted_in(tell("report.steps"), log.counted)[lang])
     left.set_ylabel(say(loss_label(log), lang))
     left.set_title(say(f"report.id.{analysis.verdict['id']}", lang), loc="left", fontweight="bold")
     if left.get_legend_handles_labels()[0]:
@@ -273,7 +274,7 @@ def png(log: Log, analysis: Analysis, lang: str = "en") -> bytes:
         axes.set_ylabel(say(one.label, lang), color=COLOURS[role])
         if one.rows:
             axes.plot(one.x(), one.y(), color=COLOURS[role], linewidth=1.0, alpha=0.7)
-    right.set_xlabel(say("report.steps", lang))
+    right.set_xlabel(counted_in(tell("report.steps"), log.counted)[lang])
     for axes in (left, right):
         axes.grid(alpha=0.25)
     for axes in (left, right, twin):

@@ -10,7 +10,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from yunque.reports.exams import (
 from yunque.reports.findings import Text, evidence, joined
 from yunque.reports.log import Record
 from yunque.reports.report import Report
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 
 MOST_RUNS = 20
 SEED = "machine.seed"
@@ -77,6 +77,11 @@ class Comparison:
     summary: Text
     unknown: list[dict[str, Any]]
 
+    @property
+    def counted(self) -> str:
+        """What all the logs count where none of them has steps; else empty."""
+        return common_count(self.runs)
+
 
 def compare(runs: Sequence[Report]) -> Comparison:
     """Hold every run against the first.
@@ -107,6 +112,8 @@ def compare(runs: Sequence[Report]) -> Comparison:
         level = SURE / (len(runs) - 1)
         made = [by_exam(pair, level), by_validation(pair, spread), by_training(pair)]
         claims += [c for c in (*made, by_general(pair), by_speed(pair)) if c is not None]
+    counted = common_count(runs)
+    claims = [replace(c, text=counted_in(c.text, counted)) for c in claims]
     measures = {id: [cell(id, one) for one in runs] for id in MEASURES}
     known = {id: row for id, row in measures.items() if any(c.value is not None for c in row)}
     return Comparison(
@@ -116,9 +123,15 @@ def compare(runs: Sequence[Report]) -> Comparison:
         differences,
         known,
         claims,
-        summary_of(runs, names, recipes, spread),
+        counted_in(summary_of(runs, names, recipes, spread), counted),
         unknown_of(runs, recipes, from_recipes, differences),
     )
+
+
+def common_count(runs: Sequence[Report]) -> str:
+    """What the logs of all the runs count in place of steps; empty where they differ."""
+    kinds = {one.log.counted for one in runs}
+    return kinds.pop() if len(kinds) == 1 else ""
 
 
 def names_of(runs: Sequence[Report]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from yunque.reports.frame import chart_places, document
 from yunque.reports.markup import both, details, foreign, section, spans, table
 from yunque.reports.report import plain
 from yunque.words import say
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 from yunque.words.writing import visible
 
 COLOURS = 8
@@ -63,7 +63,7 @@ def setting_rows(made: Comparison, lang: str) -> list[list[str]]:
 def measure_rows(made: Comparison, lang: str) -> list[list[str]]:
     """The figures, in one language, as text."""
     return [
-        [say(f"compare.measure.{id}", lang), *[cell.text[lang] for cell in cells]]
+        [label(made, id)[lang], *[cell.text[lang] for cell in cells]]
         for id, cells in made.measures.items()
     ]
 
@@ -141,7 +141,7 @@ def html(made: Comparison, lang: str) -> str:
         f'<h1 id="verdict">{both("compare.title")}</h1><p>{spans(made.summary)}</p>'
         f'<p class="small">{both("compare.reference", name=made.names[0])}</p></section>'
         + measures_html(made)
-        + (section("report.curves", chart_places(drawn, "")) if drawn else "")
+        + (section("report.curves", chart_places(drawn, "", made.counted)) if drawn else "")
         + section("compare.recipe", settings_html(made))
         + claims_html(made)
         + section("compare.unknown", f"<ul>{unknown}</ul>" if unknown else "")
@@ -151,7 +151,15 @@ def html(made: Comparison, lang: str) -> str:
         f"SHA-256: {one.log.sha256[:16]}</p>"
         for name, one in zip(made.names, made.runs, strict=True)
     )
-    return document(tell("compare.title"), ", ".join(made.names), main, drawn, foot, lang)
+    return document(
+        tell("compare.title"), ", ".join(made.names), main, drawn, foot, lang, "", made.counted
+    )
+
+
+def label(made: Comparison, id: str) -> dict[str, str]:
+    """The name of a measure; what the logs count stands in it for steps, updates aside."""
+    told = tell(f"compare.measure.{id}")
+    return told if id == "steps" else counted_in(told, made.counted)
 
 
 def key_of(index: int, name: str) -> str:
@@ -169,13 +177,13 @@ def measures_html(made: Comparison) -> str:
     none = f'<span class="none">{both("compare.absent")}</span>'
     rows = [
         [
-            both(f"compare.measure.{id}"),
+            spans(label(made, id)),
             *[none if cell.value is None else spans(cell.text) for cell in cells],
         ]
         for id, cells in made.measures.items()
     ]
     proof = [
-        [both(f"compare.measure.{id}"), foreign(name), *proof_cells(e)]
+        [spans(label(made, id)), foreign(name), *proof_cells(e)]
         for id, cells in made.measures.items()
         for name, cell in zip(made.names, cells, strict=True)
         for e in cell.evidence

@@ -12,6 +12,7 @@ import numpy as np
 from yunque.reports.curve import Curve, curve
 from yunque.reports.findings import Finding, Text, evidence, joined, make
 from yunque.reports.log import Log, Record, whole
+from yunque.reports.names import higher_is_better
 from yunque.words.report import tell
 
 LARGEST_VOCABULARY = 300_000
@@ -31,8 +32,6 @@ really held out rarely comes so low while the training text is learned by heart.
 PACKED = 0.7
 """Of the parameters that a model's name promises. A 4-bit layer keeps two weights in a byte: a
 count of its bytes finds half of them, and a base with its embeddings 52 to 60 %."""
-HIGHER = re.compile(r"accurac(y|ies)|acc\d*|f1|rouge\w*|s?bleu\d*|exact|em|score|chrf\w*|meteor")
-LOWER = ("wer", "cer", "error")
 
 
 def validation_doubtful(log: Log, val: Curve, passes: float | None) -> Finding | None:
@@ -297,7 +296,7 @@ def epoch_staircase(train: Curve) -> Finding | None:
 
 
 def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
-    """The first loss is above that of blind guessing, or exactly 0."""
+    """The first loss is above that of blind guessing, or a loss is exactly 0 and stays it."""
     if not len(train.values) or log.objective != "prediction":
         return None
     first, row = float(train.values[0]), train.rows[0]
@@ -310,6 +309,23 @@ def abnormal_start_loss(log: Log, train: Curve) -> Finding | None:
             evidence((row, "train_loss")),
             case="zero",
             step=row.step,
+        )
+    begin = (
+        len(train.values) - int(np.argmax(train.values[::-1] != 0)) if np.any(train.values) else 0
+    )
+    # Losses that fell to 0.0001 may be rounded to 0; from a hundredth on, no row falls there.
+    if 0 < begin <= len(train.values) - 3 and train.values[begin - 1] > 0.01:
+        before, start, last = train.rows[begin - 1], train.rows[begin], train.rows[-1]
+        return make(
+            "abnormal_start_loss",
+            "problem",
+            evidence((before, "train_loss"), (start, "train_loss"), (last, "train_loss")),
+            case="zero_from",
+            step=start.step,
+            last_step=last.step,
+            before=float(train.values[begin - 1]),
+            before_step=before.step,
+            rows=len(train.values) - begin,
         )
     if first <= 1.02 * blind + 0.1:
         return None
@@ -376,9 +392,8 @@ def metric_disagrees_with_loss(log: Log, val: Curve) -> Finding | None:
         return None
     names = {name for row in log.evals for name in row.values}
     for name in sorted(names):
-        words = name.lower().replace("/", "_").replace("-", "_").split("_")
-        up = any(HIGHER.fullmatch(word) for word in words)
-        if not up and not set(words) & set(LOWER):
+        up = higher_is_better(name)
+        if up is None:
             continue
         metric = curve(log.evals, name)
         if len(metric.values) < 6 or not np.isfinite(metric.noise):

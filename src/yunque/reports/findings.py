@@ -22,6 +22,7 @@ from yunque.reports.curve import (
     whole_fall,
 )
 from yunque.reports.log import Log, Record, whole
+from yunque.reports.metrics import held_out_measure
 from yunque.reports.trend import ahead, as_good_as_the_best
 from yunque.words.report import WORDS, tell
 
@@ -317,9 +318,12 @@ def could_have_stopped(
     # Single training batches are too noisy to set against each other: take their running median.
     level = val.values if c is val else train.smooth
     low = int(np.argmin(level))
+    if c is val and at == len(val.values) - 1:
+        return None  # Nothing was measured after it: the rest may have been worth its steps.
     spent = log.runtime_seconds or max((row.seconds or 0.0 for row in c.rows), default=0.0)
     time: dict[str, Any] = {"saved_seconds": spent * stop["saved_fraction"]} if spent else {}
-    end, there = c.rows[-1].epoch, c.rows[at].epoch
+    end = max((r.epoch for r in (*log.steps, *log.evals) if r.epoch is not None), default=None)
+    there = c.rows[at].epoch
     passes = {} if end is None or there is None else {"saved_epochs": end - there}
     also = ("time" if spent else "") + ("passes" if passes else "")
     return make(
@@ -450,7 +454,34 @@ def no_validation(log: Log, train: Curve) -> Finding | None:
     ):
         return None
     rows = [(train.rows[-1], "train_loss")] if train.rows else []
-    return make("no_validation", "warning", evidence(*rows), loss_rows=len(train.values))
+    measure = held_out_measure(log)
+    if measure is None:
+        # Our own evaluations measure the training data where nothing was held out.
+        more = bool(log.evals) and log.format != "yunque"
+        known: dict[str, Any] = {"evals": len(log.evals)} if more else {}
+        return make(
+            "no_validation",
+            "warning",
+            evidence(*rows),
+            case="evaluated" if known else "",
+            loss_rows=len(train.values),
+            **known,
+        )
+    c, up = measure
+    best, last = c.rows[int(np.argmax(c.values if up else -c.values))], c.rows[-1]
+    return make(
+        "no_validation",
+        "warning",
+        evidence(*rows, (best, c.name), (last, c.name)),
+        case="measured",
+        loss_rows=len(train.values),
+        metric=c.name,
+        evals=len(c.values),
+        step=best.step,
+        value=best.number(c.name),
+        last_value=last.number(c.name),
+        last_step=last.step,
+    )
 
 
 def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool) -> Finding | None:
@@ -462,7 +493,7 @@ def memorisation_risk(log: Log, train: Curve, facts: dict[str, Any], short: bool
     level = float(np.median(train.values[-max(3, len(train.values) // 10) :]))
     first_loss = float(train.values[0])
     near_zero = abs(level) < 0.1 * first_loss and passes >= 10
-    held_out = facts["best_val_loss"] is not None
+    held_out = facts["best_val_loss"] is not None or held_out_measure(log) is not None
     if held_out and not near_zero:
         return None
     known: dict[str, Any] = {"examples": log.examples} if log.examples else {}

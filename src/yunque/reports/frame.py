@@ -17,7 +17,7 @@ from yunque.reports.charts import AXES
 from yunque.reports.findings import Text
 from yunque.reports.ledger_page import EXAMPLE_STYLE
 from yunque.reports.markup import both, foreign, spans
-from yunque.words.report import tell
+from yunque.words.report import counted_in, tell
 
 
 def document(
@@ -28,6 +28,7 @@ def document(
     foot: str,
     lang: str,
     version: str = "",
+    counted: str = "",
 ) -> str:
     """The whole page, opened in `lang`.
 
@@ -38,12 +39,13 @@ def document(
         drawn: the figures, for which `main` has the places.
         foot: what stands under it, as HTML.
         version: where the page is served and renews itself, what it shows; else empty.
+        counted: what the log counts where it has no steps; else empty.
     """
     from plotly.offline import get_plotlyjs
 
     labels = {
         "perplexity": tell("report.perplexity"),
-        "axes": {axis: tell(f"report.{axis}") for axis in AXES},
+        "axes": {axis: counted_in(tell(f"report.{axis}"), counted) for axis in AXES},
     }
     data = json.dumps({"figures": drawn, "labels": labels}, ensure_ascii=False, allow_nan=False)
     live = [NEWS] if version else []
@@ -92,12 +94,17 @@ def script_hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def chart_places(drawn: list[dict[str, Any]], note: str) -> str:
-    """The places of the figures and the buttons over them; `note` stands under them."""
-    places = {axis: any(axis_known(fig, axis) for fig in drawn) for axis in AXES}
+def chart_places(drawn: list[dict[str, Any]], note: str, counted: str = "") -> str:
+    """The places of the figures and the buttons over them; `note` stands under them.
+
+    `counted`: what the log counts where it has no steps.
+    """
+    places = {
+        axis: axis != counted and any(axis_known(fig, axis) for fig in drawn) for axis in AXES
+    }
     axes = "".join(
         f'<button type="button" data-axis="{axis}" aria-pressed="{str(axis == "steps").lower()}">'
-        f"{both(f'report.{axis}')}</button>"
+        f"{spans(counted_in(tell(f'report.{axis}'), counted))}</button>"
         for axis, known in places.items()
         if known
     )

@@ -28,23 +28,19 @@ def read_trainer_state(file: Path, content: bytes, sha256: str) -> Log | None:
     if not isinstance(history, list):
         return None
     rows: Rows = [(n, e) for n, e in enumerate(history, 1) if isinstance(e, dict)]
-    summary = next((record(n, e) for n, e in reversed(rows) if "train_runtime" in e), None)
-    curves: Rows = [(n, e) for n, e in rows if "train_runtime" not in e]
-    log = log_of("trainer_state", str(file), len(history), sha256, curves)
+    log = log_of("trainer_state", str(file), len(history), sha256, rows)
+    summary = log.summary
     updates = whole(state.get("global_step"))
     asked = whole(state.get("max_steps"))
     epochs = state.get("num_train_epochs")
     one = state.get("train_batch_size") == 1
     return replace(
         log,
-        summary=summary,
         total_steps=updates,
         asked_steps=asked or None,
         asked_epochs=float(epochs) if type(epochs) in (int, float) and epochs > 0 else None,
         epochs=record(0, state).epoch,
         examples=examples_of(log.steps, summary, updates) if one else None,
-        runtime_seconds=summary.number("train_runtime") if summary else None,
-        mean_train_loss=summary.number("train_loss") if summary else None,
         kept=kept(state, log),
         settings={k: state[k] for k in ASKED if k in state},
     )

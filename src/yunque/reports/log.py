@@ -116,7 +116,15 @@ class Log:
     other_runs: tuple[str, ...] = ()
     """Further runs in the same file, which this report does not read."""
     counted: str = ""
-    """What `step` counts where the log has no updates: epochs, rows; empty: updates."""
+    """What `step` counts where the log has no updates: epochs, examples, rows; empty: updates."""
+    reckoned: bool = False
+    """Whether the steps were worked out from the epochs and the summary's steps per second."""
+    perplexities: bool = False
+    """Whether the file holds perplexities: the losses are their natural logarithms."""
+    columns: tuple[str, ...] = ()
+    """What the columns of a file that is no training log are called."""
+    first_line: str = ""
+    """How such a file begins."""
     unread: int = 0
     """Lines of a table that are no rows of it: cut, or with cells that have no name."""
     other_files: tuple[str, ...] = ()

@@ -28,14 +28,14 @@ from yunque.reports.markup import (
     table,
 )
 from yunque.reports.pictures import little_picture
-from yunque.words.report import WORDS, tell
+from yunque.words.report import WORDS, counted_in, tell
 
 SAMPLES = 40
 FACTS = {
     "steps": "integer",
     "epochs": "compact",
     "examples": "integer",
-    "hours": "compact",
+    "hours": "time_value",
     "first_train_loss": "loss_value",
     "last_train_loss": "loss_value",
     "lowest_train_loss": "loss_value",
@@ -57,7 +57,15 @@ def page(log: Log, analysis: Analysis, lang: str, live: bool = False) -> str:
     foot = f"<p>{both('report.source')}: {spans(source(log))}</p>"
     version = log.sha256 if live else ""
     state = live_line(log) if live else ""
-    return document(tell("report.title"), log.name, main, drawn, state + foot, lang, version)
+    return document(
+        tell("report.title"), log.name, main, drawn, state + foot, lang, version, log.counted
+    )
+
+
+def label(key: str, log: Log) -> Text:
+    """A label by its key; what the log counts stands in it for steps, updates aside."""
+    told = tell(key)
+    return told if key == "report.fact.steps" else counted_in(told, log.counted)
 
 
 def live_line(log: Log) -> str:
@@ -90,7 +98,7 @@ def sections(log: Log, analysis: Analysis, drawn: list[dict[str, Any]]) -> list[
         exams(log),
         forgotten(log),
         samples(log, analysis.facts["best_val_step"]),
-        facts(analysis),
+        facts(log, analysis),
         ledger_section(log),
         details("report.settings", settings(log)),
         details("report.recipe", f"<pre>{foreign(log.recipe)}</pre>" if log.recipe else ""),
@@ -112,7 +120,8 @@ def curves(log: Log, drawn: list[dict[str, Any]]) -> str:
         return section("report.curves", f"<p>{both('report.no_curves')}</p>")
     total = max(len(log.steps), len(log.evals))
     note = both("report.thinned", shown=POINTS, total=total) if total > POINTS else ""
-    return section("report.curves", chart_places(drawn, note and f'<p class="small">{note}</p>'))
+    note = note and f'<p class="small">{note}</p>'
+    return section("report.curves", chart_places(drawn, note, log.counted))
 
 
 def stages(log: Log, analysis: Analysis) -> str:
@@ -126,7 +135,7 @@ def stages(log: Log, analysis: Analysis) -> str:
         ]
         for one in analysis.stages
     ]
-    head = [both(f"report.stage{k}") for k in ("", ".steps", ".improvement", ".time")]
+    head = [spans(label(f"report.stage{k}", log)) for k in ("", ".steps", ".improvement", ".time")]
     lost = any((one["share_of_improvement"] or 0) < 0 for one in analysis.stages)
     note = f'<p class="small">{both("report.stage.lost")}</p>' if lost else ""
     train, val = curve(log.steps, "train_loss"), curve(log.evals, "val_loss")
@@ -159,7 +168,7 @@ def fifths(log: Log) -> str:
             ]
         )
     names = ("fifths.part", "exam.step", "fifths.epochs", "fifths.loss", "fifths.done")
-    found = table(both("report.fifths"), [both(f"report.{name}") for name in names], rows)
+    found = table(both("report.fifths"), [spans(label(f"report.{n}", log)) for n in names], rows)
     return details("report.fifths", f'{found}<p class="small">{both("report.fifths.how")}</p>')
 
 
@@ -181,7 +190,7 @@ def findings(log: Log, analysis: Analysis) -> str:
         names = [both("report.fact"), both("report.value")]
         exact = table(both("report.numbers"), names, numbers) if numbers else ""
         cards += (
-            f'<article class="card {one.severity}"><h3>{both(f"report.id.{one.id}")} '
+            f'<article class="card {one.severity}"><h3>{spans(label(f"report.id.{one.id}", log))} '
             f'<span class="badge">{both(f"report.severity.{one.severity}")}</span></h3>'
             f"{little_picture(log, one)}<p>{glossed(one.text)}</p>"
             f'<p class="advice"><b>{both("report.advice")}:</b> {glossed(one.advice)}</p>'
@@ -212,11 +221,11 @@ def samples(log: Log, best: int | None) -> str:
     return section("report.samples", body)
 
 
-def facts(analysis: Analysis) -> str:
+def facts(log: Log, analysis: Analysis) -> str:
     """The facts; what is unknown says so."""
     rows = [
         [
-            both(f"report.fact.{key}"),
+            spans(label(f"report.fact.{key}", log)),
             both(f"report.{FACTS[key]}", value=value)
             if value is not None
             else f'<span class="none">{both("report.not_known")}</span>',

@@ -15,7 +15,7 @@ from yunque.files import storage_error
 from yunque.reports.huggingface import read_results, read_trainer_state
 from yunque.reports.ledger import read_ledger
 from yunque.reports.log import Log, Record, by_step, in_order, record, whole
-from yunque.reports.tables import read_csv, read_json, read_json_lines
+from yunque.reports.tables import columns_of, read_csv, read_json, read_json_lines, text_of
 from yunque.reports.tensorboard import read_events
 from yunque.reports.textlog import read_text
 
@@ -64,7 +64,8 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Log:
     if columns:
         named = ", ".join(f"{ours}={theirs}" for ours, theirs in columns.items())
         raise InputError(f"{path}: no table with the columns {named}.")
-    return Log("unknown", str(file), 0, sha256)
+    first = text_of(content[:4000]).strip().partition("\n")[0] if b"\0" not in content else ""
+    return Log("unknown", str(file), 0, sha256, columns=columns_of(content), first_line=first[:80])
 
 
 def log_file(path: Path) -> Path:

@@ -49,7 +49,7 @@ class Report:
         verdict = self.analysis.verdict
         lines = [say(f"report.id.{verdict['id']}", lang).upper(), verdict["text"][lang], ""]
         known = {k: v for k, v in self.analysis.facts.items() if v is not None}
-        names = {key: say(f"report.fact.{key}", lang) for key in known}
+        names = {key: page.label(f"report.fact.{key}", self.log)[lang] for key in known}
         width = max(map(len, names.values()), default=0)
         for key, value in known.items():
             text = tell(f"report.{page.FACTS[key]}", value=value)[lang]
@@ -78,10 +78,12 @@ class Report:
         for key, value in a.facts.items():
             if value is not None:
                 text = tell(f"report.{page.FACTS[key]}", value=value)[lang]
-                lines.append(f"| {say(f'report.fact.{key}', lang)} | {text} |")
+                name = page.label(f"report.fact.{key}", self.log)[lang]
+                lines.append(f"| {name} | {text} |")
         lines += ["", f"## {say('report.findings', lang)}", ""]
         for one in a.findings:
-            head = say(f"report.id.{one.id}", lang), say(f"report.severity.{one.severity}", lang)
+            title = page.label(f"report.id.{one.id}", self.log)[lang]
+            head = title, say(f"report.severity.{one.severity}", lang)
             lines += [f"### {head[0]} ({head[1]})", "", plain(one.text[lang]), ""]
             lines += [f"{say('report.advice', lang)}: {plain(one.advice[lang])}", ""]
             proof = [

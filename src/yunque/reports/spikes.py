@@ -63,7 +63,8 @@ def spikes(values: np.ndarray, steps: np.ndarray, least: float) -> dict[int, flo
     for side in SIDES:
         height, usual = heights(values, side)
         for i in np.flatnonzero(height > limit):
-            found.setdefault(int(i), float(usual[i]))
+            # A spike with a long tail has high neighbours: a wider side says what is usual.
+            found[int(i)] = min(float(usual[i]), found.get(int(i), math.inf))
     merged: dict[int, float] = {}
     group: list[int] = []
     for here in (*sorted(found), len(values) + 10):
@@ -159,10 +160,10 @@ def gradient_spike(log: Log, norms: Curve) -> Finding | None:
     for side in SIDES[:2]:
         height, usual = heights(logs, side)
         for i in np.flatnonzero(height > limit):
-            found.setdefault(int(i), float(usual[i]))
+            found[int(i)] = min(float(usual[i]), found.get(int(i), math.inf))
     if not found:
         return None
-    top = max(found, key=lambda i: logs[i])
+    top = max(found, key=lambda i: logs[i] - found[i])
     row = norms.rows[int(kept[top])]
     also, proof, more = rows_read(log, "gradient_spike", row)
     return make(

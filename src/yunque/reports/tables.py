@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,11 @@ def text_of(content: bytes) -> str:
     return content.decode("utf-8-sig", "replace")
 
 
-def read_csv(
-    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
-) -> Log | None:
-    """A table with a header line, its cells parted by commas, semicolons or tabs."""
+def csv_rows(content: bytes) -> tuple[list[str], Rows, int] | None:
+    """(columns, rows, lines left out) of a table with a header line; None where it is none.
+
+    Its cells are parted by commas, semicolons, tabs, or stand in line, parted by spaces (fastai).
+    """
     if b"\0" in content[:1000] and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return None
     text = text_of(content)
@@ -36,7 +38,7 @@ def read_csv(
         return None
     mark = max(",;\t", key=head.count)
     if not head.count(mark):
-        return None
+        return spaced_rows(text)
     lines = csv.reader(io.StringIO(text), delimiter=mark)
     rows: Rows = []
     names: list[str] = []
@@ -55,6 +57,30 @@ def read_csv(
                 rows.append((lines.line_num, dict(zip(names, cells, strict=False))))
     except csv.Error:
         return None
+    return names, rows, unread
+
+
+def spaced_rows(text: str) -> tuple[list[str], Rows, int] | None:
+    """The same of columns parted by two spaces or more; each row has a cell for each of them."""
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    names = re.split(r"\s{2,}", lines[0][1]) if lines else []
+    rows: Rows = []
+    for number, line in lines[1:]:
+        cells = re.split(r"\s+", line)
+        if len(names) < 2 or len(cells) != len(names):
+            return None
+        rows.append((number, dict(zip(names, cells, strict=True))))
+    return (names, rows, 0) if rows else None
+
+
+def read_csv(
+    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
+) -> Log | None:
+    """A table with a header line, its cells parted by commas, semicolons, tabs or spaces."""
+    table = csv_rows(content)
+    if table is None:
+        return None
+    names, rows, unread = table
     lightning = {"epoch", "step"} <= set(names) and file.name == "metrics.csv"
     log = log_of(
         "lightning_csv" if lightning else "csv",
@@ -69,8 +95,13 @@ def read_csv(
 
 
 def placed(names: Iterable[str], mapped: Mapping[str, str] | None = None) -> bool:
-    """Whether these columns say at which step or epoch a row stands."""
-    return bool({"step", "epoch"} & set(meanings(names, mapped)[0]))
+    """Whether these columns say at which step or epoch a row stands, or are a run's beyond doubt.
+
+    That are those with both losses, or with one that the user named: their rows stand in order.
+    """
+    found = set(meanings(names, mapped)[0])
+    losses = {"train_loss", "val_loss"}
+    return bool({"step", "epoch"} & found or losses <= found or losses & set(mapped or {}))
 
 
 def held(log: Log) -> bool:
@@ -112,24 +143,10 @@ def read_json_lines(
     file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
 ) -> Log | None:
     """One JSON object a line: LLaMA-Factory's trainer_log.jsonl and its kin."""
-    rows: Rows = []
-    bad = 0
-    lines = text_of(content).split("\n")  # JSON may hold what splitlines() takes for an end
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError):
-            cells = None
-        if isinstance(cells, dict):
-            rows.append((number, flat(cells)))
-        else:
-            bad += 1
-            if bad > 20 + len(rows):  # No JSON lines: do not read on.
-                return None
-    if not rows or bad > len(rows) // 10 + 1:
+    table = json_line_rows(content)
+    if table is None:
         return None
+    rows, bad = table
     columns = {str(k) for _, cells in rows for k in cells}
     factory = {"current_steps", "total_steps", "percentage"} <= columns
     form = "llamafactory" if factory else "jsonl"
@@ -150,6 +167,29 @@ def read_json_lines(
     return log
 
 
+def json_line_rows(content: bytes) -> tuple[Rows, int] | None:
+    """(rows, lines left out) of JSON objects, one a line; None where most lines are none."""
+    rows: Rows = []
+    bad = 0
+    lines = text_of(content).split("\n")  # JSON may hold what splitlines() takes for an end
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError):
+            cells = None
+        if isinstance(cells, dict):
+            rows.append((number, flat(cells)))
+        else:
+            bad += 1
+            if bad > 20 + len(rows):  # No JSON lines: do not read on.
+                return None
+    if not rows or bad > len(rows) // 10 + 1:
+        return None
+    return rows, bad
+
+
 def flat(cells: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested objects as `outer/inner`."""
     found: dict[str, Any] = {}
@@ -161,10 +201,8 @@ def flat(cells: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def read_json(
-    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
-) -> Log | None:
-    """A JSON list of rows, or an object of columns (Keras' history)."""
+def json_rows(content: bytes) -> tuple[Rows, bool] | None:
+    """(rows, whether they were columns) of a JSON list of rows or an object of columns."""
     if content.lstrip()[:1] not in (b"[", b"{"):
         return None
     try:
@@ -188,10 +226,29 @@ def read_json(
     if not isinstance(data, list):
         return None
     rows: Rows = [(n, flat(cells)) for n, cells in enumerate(data, 1) if isinstance(cells, dict)]
-    if not rows:
+    return (rows, by_columns) if rows else None
+
+
+def read_json(
+    file: Path, content: bytes, sha256: str, mapped: Mapping[str, str] | None = None
+) -> Log | None:
+    """A JSON list of rows, or an object of columns (Keras' history)."""
+    table = json_rows(content)
+    if table is None:
         return None
+    rows, by_columns = table
     log = log_of("json", str(file), len(rows), sha256, rows, mapped)
     # A list in which the rows stand in order needs no step.
     if not held(log) or not (by_columns or placed(flat(rows[0][1]), mapped)):
         return None
     return counted_epochs(log) if log.counted else log
+
+
+def columns_of(content: bytes) -> tuple[str, ...]:
+    """The columns of a table of two rows or more, whatever they hold; empty for anything else."""
+    table = csv_rows(content)
+    by_line, by_list = json_line_rows(content), json_rows(content)
+    rows = table[1] if table else by_line[0] if by_line else by_list[0] if by_list else []
+    if len(rows) < 2:
+        return ()
+    return tuple(dict.fromkeys(str(key) for _, cells in rows for key in cells))

@@ -2,8 +2,9 @@
 
 One module a room; each holds `WORDS: dict[key, (english, spanish)]` with keys `room.sentence`.
 Both sentences use the same placeholders; a test holds them to it. They are those of `str.format`,
-with two manners of our own: `{count:,}` and `{share:.1f}` are written as the language writes
-numbers, and `{count:|record|records}` picks a form by the number.
+with some manners of our own: `{count:,}`, `{share:.1f}` and `{rate:g}` are written as the language
+writes numbers, `{count:~}` with three digits that count, and `{count:|record|records}` picks a
+form by the number.
 Standard library only, so that every room may speak.
 """
 
@@ -17,7 +18,7 @@ import string
 from functools import cache
 from typing import Any
 
-from yunque.words.writing import number
+from yunque.words.writing import about, number
 
 LANGUAGES = ("en", "es")
 ROOMS = (
@@ -50,6 +51,10 @@ class Sentence(string.Formatter):
         if format_spec.startswith("|"):
             one, many = format_spec[1:].split("|")
             return one if value == 1 else many
+        if format_spec == "~":
+            return about(value, self.lang)
+        if format_spec == "g":
+            return f"{value:g}".replace(".", "." if self.lang == "en" else ",")
         as_number = NUMBER.fullmatch(format_spec)
         if as_number:
             return number(value, self.lang, int(as_number[1] or 0))

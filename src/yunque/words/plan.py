@@ -39,13 +39,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Puede que quepa por poco: unos {peak} de {memory}, pero podrían ser hasta {high}.",
     ),
     "plan.too_large": (
-        "It does not fit: about {peak}, and there are {memory}.",
-        "No cabe: unos {peak}, y hay {memory}.",
+        "It does not fit into {memory}: about {peak} (likely between {low} and {high}).",
+        "No cabe en {memory}: unos {peak} (lo probable: entre {low} y {high}).",
     ),
     "plan.unlikely": (
-        "It probably does not fit: about {peak} (likely between {low} and {high}), and there are "
-        "{memory}.",
-        "Lo más probable es que no quepa: unos {peak} (entre {low} y {high}), y hay {memory}.",
+        "It probably does not fit into {memory}: about {peak} (likely between {low} and {high}).",
+        "Lo más probable es que no quepa en {memory}: unos {peak} (entre {low} y {high}).",
     ),
     "plan.memory_unknown": (
         "About {peak} at its peak (likely between {low} and {high}); how much memory there is, "
@@ -55,11 +54,13 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.time": (
         "Time: {whole} (likely between {low} and {high}): {update} an update, {evaluations:,} "
-        "{evaluations:|evaluation|evaluations} of {evaluation} each. Early stopping may end it "
-        "sooner.",
+        "{evaluations:|evaluation|evaluations} of {evaluation} each.",
         "Tiempo: {whole} (lo probable: entre {low} y {high}): {update} por actualización y "
-        "{evaluations:,} {evaluations:|evaluación|evaluaciones} de {evaluation}. La parada "
-        "temprana puede acortarlo.",
+        "{evaluations:,} {evaluations:|evaluación|evaluaciones} de {evaluation}.",
+    ),
+    "plan.early_stopping": (
+        "Early stopping may end it sooner.",
+        "La parada temprana puede acortarlo.",
     ),
     "plan.disk": (
         "Disk: {disk}. Electricity: about {energy} kWh (likely between {low} and {high}).",
@@ -117,16 +118,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "Qué se puede cambiar, cada cosa por separado",
     ),
     "plan.change_micro_batch": (
-        "--micro-batch-size {rows:,}: the same update in smaller passes",
-        "--micro-batch-size {rows:,}: la misma actualización en pasadas más pequeñas",
+        "--micro-batch-size {rows}: the same update in smaller passes",
+        "--micro-batch-size {rows}: la misma actualización en pasadas más pequeñas",
     ),
     "plan.change_checkpointing": (
         "--gradient-checkpointing: activations are computed once more",
         "--gradient-checkpointing: las activaciones se calculan otra vez",
     ),
     "plan.change_length": (
-        "--max-length {length:,}: shorter rows (long documents are split)",
-        "--max-length {length:,}: filas más cortas (los documentos largos se dividen)",
+        "--max-length {length}: shorter rows (long documents are split)",
+        "--max-length {length}: filas más cortas (los documentos largos se dividen)",
     ),
     "plan.change_optimizer": (
         "--optimizer adamw8bit: the optimizer's memory in 8 bits",
@@ -152,9 +153,50 @@ WORDS: dict[str, tuple[str, str]] = {
         "{gain} less ({memory}), {cost} time",
         "{gain} menos ({memory}), {cost} de tiempo",
     ),
-    "plan.largest": (
-        "Largest micro-batch that fits: {rows:,}. Longest row that fits: {length:,} tokens.",
-        "Mayor micro-lote que cabe: {rows:,}. Fila más larga que cabe: {length:,} tokens.",
+    "plan.effect_enough": (
+        "{gain} less ({memory}), {cost} time: with it alone it fits",
+        "{gain} menos ({memory}), {cost} de tiempo: solo con esto cabe",
+    ),
+    "plan.remedy": (
+        "With {changes} it fits: about {peak} of {memory} (likely {high} at most), {cost} time.",
+        "Con {changes} cabe: unos {peak} de {memory} (lo probable: {high} como mucho), {cost} de "
+        "tiempo.",
+    ),
+    "plan.remedy_none": (
+        "None of this makes it fit, not even together: about {peak} would be left, and {memory} "
+        "may be taken. It takes a smaller model or more memory.",
+        "Nada de esto basta, ni siquiera junto: quedarían unos {peak}, y el límite son {memory}. "
+        "Hace falta un modelo más pequeño o más memoria.",
+    ),
+    "plan.and": (" and ", " y "),
+    "plan.largest_rows": (
+        "Largest micro-batch that surely fits: {rows:,}.",
+        "Mayor micro-lote que cabe con seguridad: {rows:,}.",
+    ),
+    "plan.largest_rows_all": (
+        "The whole batch of {rows:,} {rows:|row|rows} fits at once.",
+        "El lote entero, de {rows:,} {rows:|fila|filas}, cabe de una vez.",
+    ),
+    "plan.largest_rows_none": (
+        "Not even one row of {length:,} tokens at a time is sure to fit.",
+        "Ni siquiera es seguro que quepa una fila de {length:,} tokens cada vez.",
+    ),
+    "plan.largest_length": (
+        "Longest row that surely fits at a micro-batch of {rows:,}: {length:,} tokens.",
+        "Fila más larga que cabe con seguridad con un micro-lote de {rows:,}: {length:,} tokens.",
+    ),
+    "plan.largest_length_all": (
+        "At a micro-batch of {rows:,} rows of {length:,} tokens fit, all that the model can take.",
+        "Con un micro-lote de {rows:,} caben filas de {length:,} tokens, todo lo que admite el "
+        "modelo.",
+    ),
+    "plan.largest_length_least": (
+        "At a micro-batch of {rows:,} rows of at least {length:,} tokens fit.",
+        "Con un micro-lote de {rows:,} caben filas de al menos {length:,} tokens.",
+    ),
+    "plan.largest_length_none": (
+        "At a micro-batch of {rows:,} not even rows of 16 tokens are sure to fit.",
+        "Con un micro-lote de {rows:,} ni siquiera es seguro que quepan filas de 16 tokens.",
     ),
     "plan.second_opinion": ("Before you start", "Antes de empezar"),
     "plan.no_doubts": (
@@ -192,10 +234,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "valdría más que más pasadas.",
     ),
     "plan.doubt_passes_worthless": (
-        "{passes:,.0f} passes over the text: past about forty they give nothing. Early stopping "
-        "will decide; a smaller --steps or more text is better.",
-        "{passes:,.0f} pasadas sobre el texto: pasadas unas cuarenta no aportan nada. Decidirá la "
-        "parada temprana; es mejor bajar --steps o añadir texto.",
+        "{passes:,.0f} passes over the text: past about forty they give nothing. A smaller "
+        "--steps or more text is better.",
+        "{passes:,.0f} pasadas sobre el texto: pasadas unas cuarenta no aportan nada. Es mejor "
+        "bajar --steps o añadir texto.",
     ),
     "plan.doubt_batch_small": (
         "{tokens:,} tokens an update are so few that the gradient is mostly noise: raise "
@@ -211,9 +253,23 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.doubt_vocabulary_large": (
         "A vocabulary of {vocabulary:,} for {tokens:,} tokens of text: most of its rows are hardly "
-        "met. A smaller one (--tokenizer bpe:1000, char) learns more.",
+        "met. A smaller one (--tokenizer {tokenizers}) learns more.",
         "Un vocabulario de {vocabulary:,} para {tokens:,} tokens de texto: la mayoría de sus "
-        "entradas apenas aparecerán. Con uno menor (--tokenizer bpe:1000, char) se aprende más.",
+        "entradas apenas aparecerán. Con uno menor (--tokenizer {tokenizers}) se aprende más.",
+    ),
+    "plan.doubt_vocabulary_unused": (
+        "The model has rows for a vocabulary of {vocabulary:,}, and the tokenizer has about "
+        "{entries:,} entries: the other rows are never met. --vocab-size 0 makes as many as are "
+        "needed.",
+        "El modelo tiene sitio para un vocabulario de {vocabulary:,} y el tokenizador tiene unas "
+        "{entries:,} entradas: el resto no aparecerá nunca. Con --vocab-size 0 se ajusta al "
+        "tokenizador.",
+    ),
+    "plan.doubt_vocabulary_met": (
+        "A vocabulary of {vocabulary:,} for {tokens:,} tokens of text: most of its rows are hardly "
+        "met. It takes more text.",
+        "Un vocabulario de {vocabulary:,} para {tokens:,} tokens de texto: la mayoría de sus "
+        "entradas apenas aparecerán. Hace falta más texto.",
     ),
     "plan.doubt_warmup_long": (
         "A warm-up of {warmup:,} of {steps:,} updates: more than half of the run is below the "
@@ -223,16 +279,16 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.same_computation": (
         "By the scaling law of Hoffmann et al. 2022 the same computation is best spent on about "
-        "{parameters:,} parameters and {tokens:,} tokens of new text (now: {now_parameters:,} and "
-        "{now_tokens:,}).",
+        "{parameters:~} parameters and {tokens:~} tokens of new text (now: {now_parameters:~} and "
+        "{now_tokens:~}).",
         "Según la ley de escala de Hoffmann et al. 2022, el mismo cálculo rinde más con unos "
-        "{parameters:,} parámetros y {tokens:,} tokens de texto nuevo (ahora: {now_parameters:,} y "
-        "{now_tokens:,}).",
+        "{parameters:~} parámetros y {tokens:~} tokens de texto nuevo (ahora: {now_parameters:~} y "
+        "{now_tokens:~}).",
     ),
     "plan.repeated": (
-        "By Muennighoff et al. 2023 these {passes:,.0f} passes are worth about {worth:,} tokens of "
+        "By Muennighoff et al. 2023 these {passes:,.0f} passes are worth about {worth:~} tokens of "
         "new text ({seen:,} are computed).",
-        "Según Muennighoff et al. 2023, estas {passes:,.0f} pasadas valen como unos {worth:,} "
+        "Según Muennighoff et al. 2023, estas {passes:,.0f} pasadas valen como unos {worth:~} "
         "tokens de texto nuevo (se calculan {seen:,}).",
     ),
     "plan.repeated_fewer": (
@@ -253,7 +309,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "Memoria: {need} GB según el cálculo, hasta {most}, de {budget} GB (lo mayor: {parts}).",
     ),
     "plan.fit_rows": (
-        "To fit, {rows:|row is|rows are} computed at a time: {rows}; an update still has {batch}.",
+        "To fit, {rows} {rows:|row is|rows are} computed at a time; an update still has {batch}.",
         "Para que quepa, se {rows:|calcula una fila|calculan varias filas} cada vez ({rows}); la "
         "actualización sigue teniendo {batch}.",
     ),
@@ -278,10 +334,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "largas se parten en trozos.",
     ),
     "plan.fit_none": (
-        "Not even the smallest way to train it is sure to fit into {budget} GB: {need} GB by "
-        "arithmetic, at most {most} (the largest: {parts}).",
-        "Ni la manera más pequeña de entrenarlo cabe con seguridad en {budget} GB: {need} GB según "
-        "el cálculo, {most} como mucho (lo mayor: {parts}).",
+        "Not even the smallest way to train it by this method is sure to fit into {budget} GB: "
+        "{need} GB by arithmetic, at most {most} (the largest: {parts}).",
+        "Ni la manera más pequeña de entrenarlo con este método cabe con seguridad en {budget} GB: "
+        "{need} GB según el cálculo, {most} como mucho (lo mayor: {parts}).",
     ),
     "plan.before": (
         "Forecast: {time} ({low} to {high}), memory {peak}, disk {disk}.",

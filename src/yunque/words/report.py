@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from yunque.words import LANGUAGES, say
@@ -24,10 +26,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "El entrenamiento funcionó, hasta donde lo puede mostrar material con el que no entrenó.",
     ),
     "report.verdict.overfitted": (
-        "The model overfitted: it got worse on text that it did not train on, though not on its "
-        "training data.",
-        "El modelo se sobreajustó: empeoró con textos con los que no entrenó, aunque no con sus "
-        "datos de entrenamiento.",
+        "The model overfitted: it got worse on material that it did not train on, though not on "
+        "its training data.",
+        "El modelo se sobreajustó: empeoró con material con el que no entrenó, aunque no con "
+        "sus datos de entrenamiento.",
     ),
     "report.verdict.overfitted_alone": (
         "The model got worse on text that it did not train on. The usual cause is overfitting; the "
@@ -144,18 +146,28 @@ WORDS: dict[str, tuple[str, str]] = {
         "explica el ruido de sus puntos.",
     ),
     "report.verdict.no_validation_why": (
-        "The training loss went from {first:loss} to {last:loss}, but nothing was held out: the "
-        "log does not show whether the model does well on anything it has not seen.",
-        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}, pero no se apartó nada "
-        "para comprobarlo: el registro no muestra si el modelo acierta con algo que no haya visto.",
+        "The training loss went from {first:loss} to {last:loss}, but the log has no validation "
+        "loss: it does not show whether the model does well on anything it has not seen.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}, pero el registro no "
+        "tiene pérdida de validación: no muestra si el modelo acierta con algo que no haya "
+        "visto.",
+    ),
+    "report.verdict.measured_why": (
+        "The training loss went from {first:loss} to {last:loss}. What was held out was "
+        "measured too: {metric} was best at step {step:n} ({value:loss}) and ended at "
+        "{last_value:loss} (step {last_step:n}). But no validation loss stands in the log.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss}. Lo apartado también se "
+        "midió: {metric} tuvo su mejor valor en el paso {step:n} ({value:loss}) y terminó en "
+        "{last_value:loss} (paso {last_step:n}). Pero en el registro no hay pérdida de "
+        "validación.",
     ),
     "report.verdict.memorised_why": (
         "The training loss went from {first:loss} to {last:loss} in {passes:x} passes over the "
-        "same data with nothing held out: take it for learned by heart until an exam of new "
-        "questions shows otherwise.",
-        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss} en {passes:x} pasadas por "
-        "los mismos datos, sin nada apartado: da por hecho que se los sabe de memoria hasta que un "
-        "examen de preguntas nuevas muestre lo contrario.",
+        "same data, with no validation loss to set against it: take it for learned by heart "
+        "until an exam of new questions shows otherwise.",
+        "La pérdida de entrenamiento pasó de {first:loss} a {last:loss} en {passes:x} pasadas "
+        "por los mismos datos, sin pérdida de validación con que contrastarla: da por hecho que "
+        "se los sabe de memoria hasta que un examen de preguntas nuevas muestre lo contrario.",
     ),
     "report.verdict.train_why": (
         "The training loss went from {first:loss} to {last:loss}.",
@@ -194,6 +206,60 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.not_a_training_log": (
         "This file is not a training log of a format that Yunque reads.",
         "Este archivo no es un registro de entrenamiento en un formato que Yunque lea.",
+    ),
+    "report.not_a_training_log.line": (
+        "This file is not a training log of a format that Yunque reads. It begins with: {line}",
+        "Este archivo no es un registro de entrenamiento en un formato que Yunque lea. Empieza "
+        "así: {line}",
+    ),
+    "report.not_a_training_log.columns": (
+        "This file is a table, but none of its columns has the name of a loss. They are: "
+        "{columns}.",
+        "Este archivo es una tabla, pero ninguna de sus columnas tiene nombre de pérdida. Son: "
+        "{columns}.",
+    ),
+    "report.not_a_training_log.columns.advice": (
+        "If one of them is a loss, say which, and which one holds the step: --columns "
+        "step=COLUMN,train_loss=COLUMN,val_loss=COLUMN.",
+        "Si una de ellas es una pérdida, di cuál, y cuál lleva el paso: --columns "
+        "step=COLUMNA,train_loss=COLUMNA,val_loss=COLUMNA.",
+    ),
+    "report.not_a_training_log.shares": (
+        "This file is a table of measures like {shares}, with no loss (columns: {columns}). A "
+        "report is made from losses: how many answers are right does not tell it.",
+        "Este archivo es una tabla de medidas como {shares}, sin ninguna pérdida (columnas: "
+        "{columns}). El informe se hace con pérdidas: no le basta con cuántas respuestas son "
+        "correctas.",
+    ),
+    "report.not_a_training_log.shares.advice": (
+        "Log the loss too, of training and of what was held out. If a column holds it under "
+        "another name: --columns step=COLUMN,train_loss=COLUMN,val_loss=COLUMN.",
+        "Registra también la pérdida, la de entrenamiento y la de lo apartado. Si una columna la "
+        "tiene con otro nombre: --columns step=COLUMNA,train_loss=COLUMNA,val_loss=COLUMNA.",
+    ),
+    "report.not_a_training_log.steps": (
+        "This file is a table with a column {loss}, but with none that tells the step or the epoch "
+        "of a row (columns: {columns}).",
+        "Este archivo es una tabla con una columna {loss}, pero sin ninguna que diga el paso o la "
+        "época de cada fila (columnas: {columns}).",
+    ),
+    "report.not_a_training_log.steps.advice": (
+        "Say which column holds the step: --columns step=COLUMN. If the rows stand in the order of "
+        "the training, naming the loss is enough: --columns train_loss=COLUMN.",
+        "Di qué columna lleva el paso: --columns step=COLUMNA. Si las filas están en el orden del "
+        "entrenamiento, basta con nombrar la pérdida: --columns train_loss=COLUMNA.",
+    ),
+    "report.not_a_training_log.values": (
+        "This file is a table with a column {loss}, but its rows do not hold numbers at different "
+        "steps (columns: {columns}).",
+        "Este archivo es una tabla con una columna {loss}, pero sus filas no tienen números en "
+        "pasos distintos (columnas: {columns}).",
+    ),
+    "report.not_a_training_log.values.advice": (
+        "If other columns hold the loss and the step, say which: --columns "
+        "step=COLUMN,train_loss=COLUMN,val_loss=COLUMN.",
+        "Si la pérdida y el paso están en otras columnas, di en cuáles: --columns "
+        "step=COLUMNA,train_loss=COLUMNA,val_loss=COLUMNA.",
     ),
     "report.not_a_training_log.advice": (
         "Give a run folder, or a log with steps and losses: trainer_state.json, TensorBoard "
@@ -395,10 +461,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Activa la parada temprana o pide menos pasos la próxima vez.",
     ),
     "report.could_have_stopped.best": (
-        "It could have stopped at step {step:n}, the best one ({best:loss}): the steps after it "
-        "({saved:pct} of all) brought no lower loss.",
-        "Pudo parar en el paso {step:n}, el mejor ({best:loss}): los pasos posteriores (el "
-        "{saved:pct} de todos) no trajeron una pérdida menor.",
+        "It could have stopped at step {step:n}, where the loss was lowest ({best:loss}): what "
+        "came after it ({saved:pct} of the steps) brought no lower one.",
+        "Pudo parar en el paso {step:n}, donde la pérdida fue mínima ({best:loss}): lo que vino "
+        "después (el {saved:pct} de los pasos) no trajo una menor.",
     ),
     "report.saved_time": (
         "Those steps took about {saved_seconds:time}.",
@@ -495,6 +561,35 @@ WORDS: dict[str, tuple[str, str]] = {
         "No hay pérdida de validación en este registro. Las pérdidas de entrenamiento (filas: "
         "{loss_rows:n}) solo muestran lo bien que el modelo conoce aquello con lo que se entrenó.",
     ),
+    "report.no_validation.measured": (
+        "No validation loss in this log, though it has evaluations ({evals:n}): {metric} was "
+        "best at step {step:n} ({value:loss}) and ended at {last_value:loss} (step "
+        "{last_step:n}). The training losses (rows: {loss_rows:n}) only show how well the model "
+        "knows what it was trained on.",
+        "No hay pérdida de validación en este registro, aunque sí evaluaciones ({evals:n}): "
+        "{metric} tuvo su mejor valor en el paso {step:n} ({value:loss}) y terminó en "
+        "{last_value:loss} (paso {last_step:n}). Las pérdidas de entrenamiento (filas: "
+        "{loss_rows:n}) solo muestran lo bien que el modelo conoce aquello con lo que se "
+        "entrenó.",
+    ),
+    "report.no_validation.measured.advice": (
+        "Log the loss of what is held out as well; until then choose the checkpoint by this "
+        "measure.",
+        "Registra también la pérdida de lo apartado; hasta entonces, elige el punto de control "
+        "por esta medida.",
+    ),
+    "report.no_validation.evaluated": (
+        "No validation loss in this log, though it has evaluations ({evals:n}). The training "
+        "losses (rows: {loss_rows:n}) only show how well the model knows what it was trained "
+        "on.",
+        "No hay pérdida de validación en este registro, aunque sí evaluaciones ({evals:n}). Las "
+        "pérdidas de entrenamiento (filas: {loss_rows:n}) solo muestran lo bien que el modelo "
+        "conoce aquello con lo que se entrenó.",
+    ),
+    "report.no_validation.evaluated.advice": (
+        "Log the loss of what is held out as well.",
+        "Registra también la pérdida de lo apartado.",
+    ),
     "report.no_validation.advice": (
         "Hold a part of the data out (a tenth is usual), evaluate it while training, and stop when "
         "its loss no longer falls.",
@@ -581,20 +676,20 @@ WORDS: dict[str, tuple[str, str]] = {
         "control; para {set} es el del paso {step:n}.",
     ),
     "report.memorisation_risk": (
-        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
-        "{last:loss}, with nothing held out: take it for memorised until an exam on new questions "
-        "shows otherwise.",
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} "
+        "to {last:loss}, with no validation loss to set against it: take it for memorised until "
+        "an exam on new questions shows otherwise.",
         "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
-        "{first:loss} a {last:loss}, sin nada apartado: dalo por memorizado hasta que un examen "
-        "con preguntas nuevas muestre lo contrario.",
+        "{first:loss} a {last:loss}, sin pérdida de validación con que contrastarla: dalo por "
+        "memorizado hasta que un examen con preguntas nuevas muestre lo contrario.",
     ),
     "report.memorisation_risk.possible": (
-        "The same data was seen {passes:x} times and the training loss fell from {first:loss} to "
-        "{last:loss}, with nothing held out: how much of that was learned by heart, only an exam "
-        "on new questions can show.",
+        "The same data was seen {passes:x} times and the training loss fell from {first:loss} "
+        "to {last:loss}, with no validation loss to set against it: how much of that was "
+        "learned by heart, only an exam on new questions can show.",
         "Los mismos datos se vieron {passes:x} veces y la pérdida de entrenamiento bajó de "
-        "{first:loss} a {last:loss}, sin nada apartado: cuánto de eso se aprendió de memoria solo "
-        "lo puede mostrar un examen con preguntas nuevas.",
+        "{first:loss} a {last:loss}, sin pérdida de validación con que contrastarla: cuánto de "
+        "eso se aprendió de memoria solo lo puede mostrar un examen con preguntas nuevas.",
     ),
     "report.memorisation_risk.advice": (
         "Fewer passes, more examples, and an exam of unseen questions before and after training.",
@@ -608,12 +703,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "de sobra para aprendérselos de memoria.",
     ),
     "report.memorisation_risk.examples": (
-        "The same {examples:n} examples were seen {passes:x} times and the training loss fell from "
-        "{first:loss} to {last:loss}, with nothing held out: take it for memorised until an exam "
-        "on new questions shows otherwise.",
-        "Los mismos {examples:n} ejemplos se vieron {passes:x} veces y la pérdida de entrenamiento "
-        "bajó de {first:loss} a {last:loss}, sin nada apartado: dalo por memorizado hasta que un "
-        "examen con preguntas nuevas muestre lo contrario.",
+        "The same {examples:n} examples were seen {passes:x} times and the training loss fell "
+        "from {first:loss} to {last:loss}, with no validation loss to set against it: take it "
+        "for memorised until an exam on new questions shows otherwise.",
+        "Los mismos {examples:n} ejemplos se vieron {passes:x} veces y la pérdida de "
+        "entrenamiento bajó de {first:loss} a {last:loss}, sin pérdida de validación con que "
+        "contrastarla: dalo por memorizado hasta que un examen con preguntas nuevas muestre lo "
+        "contrario.",
     ),
     "report.worse_than_base": (
         "The exam got worse. Right answers before the first update: {first_right:n} of "
@@ -675,10 +771,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "entrena menos.",
     ),
     "report.loss_spike": (
-        "Spikes in the training loss, far above the noise around them: {rows:n}. The highest is "
-        "{loss:loss} at step {step:n}, where {around:loss} was usual.",
-        "Picos en la pérdida de entrenamiento, muy por encima del ruido de alrededor: {rows:n}. El "
-        "mayor es {loss:loss} en el paso {step:n}, donde lo normal era {around:loss}.",
+        "Spikes in the training loss, far above the noise around them: {rows:n}. The one that "
+        "stands out most is {loss:loss} at step {step:n}; the rows before and after it have "
+        "{around:loss} at most (medians).",
+        "Picos en la pérdida de entrenamiento, muy por encima del ruido de alrededor: {rows:n}. "
+        "El que más sobresale es {loss:loss} en el paso {step:n}; las filas anteriores y "
+        "posteriores tienen {around:loss} como mucho (medianas).",
     ),
     "report.loss_spike.advice": (
         "Look at the data of those steps; if the loss does not come back down, lower the learning "
@@ -687,10 +785,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "aprendizaje.",
     ),
     "report.gradient_spike": (
-        "Gradient norms several times those around them: {rows:n}. The highest is {norm:loss} at "
-        "step {step:n}, where {around:loss} was usual.",
-        "Normas del gradiente varias veces mayores que las de alrededor: {rows:n}. La mayor es "
-        "{norm:loss} en el paso {step:n}, donde lo normal era {around:loss}.",
+        "Gradient norms several times those around them: {rows:n}. The one that stands out most "
+        "is {norm:loss} at step {step:n}; the rows before and after it have {around:loss} at "
+        "most (medians).",
+        "Normas del gradiente varias veces mayores que las de alrededor: {rows:n}. La que más "
+        "sobresale es {norm:loss} en el paso {step:n}; las filas anteriores y posteriores "
+        "tienen {around:loss} como mucho (medianas).",
     ),
     "report.gradient_spike.advice": (
         "If gradients are clipped, as most trainers do at 1, little harm is done; else clip them, "
@@ -795,10 +895,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "No hay nada que hacer: así fue la tasa de aprendizaje.",
     ),
     "report.data_repeated": (
-        "The same data was seen {passes:x} times. Up to about {free:n} passes are nearly as good "
-        "as new data; later ones bring less and less.",
-        "Los mismos datos se vieron {passes:x} veces. Hasta unas {free:n} pasadas valen casi lo "
-        "mismo que datos nuevos; las siguientes, cada vez menos.",
+        "The same data was seen {passes:x} times. For language models up to about {free:n} "
+        "passes are nearly as good as new data; later ones bring less and less.",
+        "Los mismos datos se vieron {passes:x} veces. En los modelos de lenguaje, hasta unas "
+        "{free:n} pasadas valen casi lo mismo que datos nuevos; las siguientes, cada vez menos.",
     ),
     "report.data_repeated.advice": (
         "More data would help more than more passes.",
@@ -828,8 +928,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "The first training loss, {loss:loss} (step {step:n}), is worse than blind guessing, if it "
         "is in nats per token: among {vocabulary:n} tokens, more than any common model has, that "
         "would be {blind:loss}.",
-        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que acertar a "
-        "ciegas, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
+        "La primera pérdida de entrenamiento, {loss:loss} (paso {step:n}), es peor que adivinar al "
+        "azar, si está en nats por token: entre {vocabulary:n} tokens, más de los que tiene "
         "cualquier modelo común, sería {blind:loss}.",
     ),
     "report.abnormal_start_loss.zero": (
@@ -837,6 +937,26 @@ WORDS: dict[str, tuple[str, str]] = {
         "towards it, or the numbers underflowed.",
         "La pérdida de entrenamiento es exactamente 0 desde la primera fila (paso {step:n}): "
         "ningún token contaba para ella o los números se quedaron sin precisión.",
+    ),
+    "report.abnormal_start_loss.zero.advice": (
+        "Look at a training example as the model sees it: labels, mask, chat template, "
+        "tokenizer. With fp16, try bf16 or fp32.",
+        "Mira un ejemplo tal como lo ve el modelo: etiquetas, máscara, plantilla de "
+        "conversación, tokenizador. Con fp16, prueba con bf16 o fp32.",
+    ),
+    "report.abnormal_start_loss.zero_from": (
+        "From step {step:n} to the end (step {last_step:n}) the training loss is exactly 0 "
+        "(rows: {rows:n}), after {before:loss} at step {before_step:n}: no token counted "
+        "towards it any more, or the numbers broke down.",
+        "Desde el paso {step:n} hasta el final (paso {last_step:n}) la pérdida de entrenamiento "
+        "es exactamente 0 (filas: {rows:n}), después de {before:loss} en el paso "
+        "{before_step:n}: ya ningún token contaba para ella o los números se estropearon.",
+    ),
+    "report.abnormal_start_loss.zero_from.advice": (
+        "Use the model from before that step. Look at the gradient norm there and at the data "
+        "that followed; with fp16, try bf16 or fp32.",
+        "Usa el modelo de antes de ese paso. Mira allí la norma del gradiente y los datos que "
+        "venían después; con fp16, prueba con bf16 o fp32.",
     ),
     "report.abnormal_start_loss.advice": (
         "Look at a training example as the model sees it: labels, mask, chat template, tokenizer. "
@@ -1187,8 +1307,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     # What the log cannot tell, and what to log to know it.
     "report.unknown.generalisation": (
-        "Whether the model does well on text that it has not seen: hold some out and log its loss.",
-        "Si el modelo acierta con textos que no ha visto: aparta una parte y registra su pérdida.",
+        "Whether the model does well on what it has not seen: hold some out and log its loss.",
+        "Si el modelo acierta con lo que no ha visto: aparta una parte y registra su pérdida.",
     ),
     "report.unknown.quality": (
         "Whether the model is of use for its task: a loss is not an exam. Ask it questions with "
@@ -1202,16 +1322,31 @@ WORDS: dict[str, tuple[str, str]] = {
         "marcha o fue interrumpida.",
     ),
     "report.unknown.updates_epochs": (
-        "How many updates were made: the log counts epochs only, and “step” means such an epoch in "
-        "this report.",
-        "Cuántas actualizaciones se hicieron: el registro solo cuenta épocas, y en este informe "
-        "«paso» es una de esas épocas.",
+        "How many updates were made: the log counts epochs only.",
+        "Cuántas actualizaciones se hicieron: el registro solo cuenta épocas.",
+    ),
+    "report.unknown.updates_examples": (
+        "How many updates were made: the log counts examples only.",
+        "Cuántas actualizaciones se hicieron: el registro solo cuenta ejemplos.",
     ),
     "report.unknown.updates_rows": (
-        "How many updates were made: the log counts none, and “step” means the number of a row in "
-        "this report.",
-        "Cuántas actualizaciones se hicieron: el registro no las cuenta, y en este informe «paso» "
-        "es el número de una fila.",
+        "How many updates were made: the log counts none. Here its rows with a training loss are "
+        "counted, from 1; an evaluation has the number of the row before it.",
+        "Cuántas actualizaciones se hicieron: el registro no las cuenta. Aquí se cuentan sus filas "
+        "con pérdida de entrenamiento, desde la 1; una evaluación lleva el número de la fila "
+        "anterior.",
+    ),
+    "report.unknown.steps_reckoned": (
+        "At which update each row was written, in its own words: it is worked out here from the "
+        "epochs and from the steps per second of the summary.",
+        "En qué actualización se escribió cada fila, dicho por el propio registro: aquí se calcula "
+        "con las épocas y con los pasos por segundo del resumen.",
+    ),
+    "report.unknown.perplexities": (
+        "How its perplexities were worked out: they are read as e to the power of the loss, and "
+        "the losses shown here are their natural logarithms.",
+        "Cómo se calcularon sus perplejidades: se leen como e elevado a la pérdida, y las pérdidas "
+        "que aquí se muestran son sus logaritmos naturales.",
     ),
     "report.unknown.unit": (
         "What the losses are made of: perplexity is right only if they are nats per token.",
@@ -1279,7 +1414,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.id.best_step": ("Best step", "Mejor paso"),
     "report.id.could_have_stopped": ("Could have stopped earlier", "Pudo parar antes"),
     "report.id.still_improving": ("Still improving", "Aún mejoraba"),
-    "report.id.no_validation": ("Nothing held out", "Nada apartado para validar"),
+    "report.id.no_validation": ("No validation loss", "Sin pérdida de validación"),
     "report.id.validation_doubtful": ("Doubtful validation set", "Validación dudosa"),
     "report.id.validation_unmoved": ("Validation did not move", "La validación no se movió"),
     "report.id.training_flat": ("The loss did not fall", "La pérdida no bajó"),
@@ -1297,7 +1432,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "report.id.schedule": ("Learning rate", "Tasa de aprendizaje"),
     "report.id.data_repeated": ("Data repeated", "Datos repetidos"),
-    "report.id.abnormal_start_loss": ("Strange first loss", "Primera pérdida extraña"),
+    "report.id.abnormal_start_loss": ("Strange loss", "Pérdida extraña"),
     "report.id.losses_not_comparable": ("Losses not comparable", "Pérdidas no comparables"),
     "report.id.metric_disagrees_with_loss": (
         "Metric and loss disagree",
@@ -1526,7 +1661,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.fact.steps": ("Steps (updates)", "Pasos (actualizaciones)"),
     "report.fact.epochs": ("Epochs (passes over the data)", "Épocas (pasadas por los datos)"),
     "report.fact.examples": ("Training examples", "Ejemplos de entrenamiento"),
-    "report.fact.hours": ("Hours", "Horas"),
+    "report.fact.hours": ("Time", "Tiempo"),
     "report.fact.first_train_loss": (
         "First training loss logged",
         "Primera pérdida de entrenamiento registrada",
@@ -1546,6 +1681,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "report.fact.non_finite_rows": ("Rows with NaN or infinity", "Filas con NaN o infinito"),
     "report.integer": ("{value:n}", "{value:n}"),
     "report.compact": ("{value:x}", "{value:x}"),
+    "report.time_value": ("{value:hours}", "{value:hours}"),
     "report.loss_value": ("{value:loss}", "{value:loss}"),
     "report.share": ("{value:pct}", "{value:pct}"),
     "report.settings": ("Settings at the start", "Datos del comienzo"),
@@ -1734,10 +1870,14 @@ class Written:
             return visible(str(v))
         if v is None:
             return "-"
-        if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0
+        if kind == "loss":  # 2.696, 0.0570, 0.000120, 3.1e-07: never a false 0; 134.21, 80,032
             if 0 < abs(v) < 1e-4 or abs(v) >= 1e7:
                 return scientific(v, lang)
+            if abs(v) >= 100:
+                return number(v, lang, 2 if abs(v) < 1000 else 1 if abs(v) < 10_000 else 0)
             return number(v, lang, 3 if abs(v) >= 1 else 4 if abs(v) >= 0.01 or not v else 6)
+        if kind == "hours":  # 32.56 h, 14 s
+            return f"{number(v, lang, 2)} h" if v >= 1 else duration(3600 * v)
         if kind == "x":  # 250, 37.50, 0.30, 0.0012
             if 0 < abs(v) < 0.01:
                 return number(v, lang, 1 - math.floor(math.log10(abs(v))))
@@ -1768,3 +1908,60 @@ def tell(key: str, **values: Any) -> dict[str, str]:
         lang: say(key, lang, **{name: Written(v, lang) for name, v in values.items()})
         for lang in LANGUAGES
     }
+
+
+COUNTED = {
+    "epochs": (("epoch", "epochs"), ("época", "épocas")),
+    "examples": (("example", "examples"), ("ejemplo", "ejemplos")),
+    "rows": (("row", "rows"), ("fila", "filas")),
+}
+"""What a log counts that has no steps → its words, one and many, in each language."""
+
+FEMININE = {"el": "la", "del": "de la", "al": "a la", "un": "una", "los": "las", "ese": "esa"}
+FEMININE |= {"este": "esta", "esos": "esas", "estos": "estas", "primer": "primera"}
+FEMININE |= {"primeros": "primeras", "último": "última", "últimos": "últimas"}
+STEP = {
+    "en": re.compile(r"\b(?P<before>a +)?(?P<step>steps?)\b(?P<number> \d)?", re.IGNORECASE),
+    "es": re.compile(
+        rf"\b(?P<before>(?:(?:{'|'.join(FEMININE)}) +)*)(?P<step>pasos?)\b(?P<number> \d)?",
+        re.IGNORECASE,
+    ),
+}
+
+
+def counted_in(text: dict[str, str], counted: str, numbered: bool = False) -> dict[str, str]:
+    """A sentence about steps as one about what the log counts: epochs, examples or rows.
+
+    Args:
+        text: the sentence in each language.
+        counted: a key of COUNTED; empty where the log counts steps.
+        numbered: leave steps in general alone, as advice means them: "step 12", not "fewer steps".
+    """
+    if not counted:
+        return text
+
+    def changed(found: re.Match[str], lang: str) -> str:
+        if numbered and not found["number"]:
+            return found[0]
+        one, many = COUNTED[counted][LANGUAGES.index(lang)]
+        before, step = found["before"] or "", found["step"]
+        word = many if step.lower().endswith("s") else one
+        word = word.capitalize() if step[0].isupper() else word
+        if lang == "en" and before and word[0] in "aeiou":
+            before = "an "
+        elif lang == "es" and word.endswith(("a", "as")):
+            shown = [
+                FEMININE[w.lower()].capitalize() if w[0].isupper() else FEMININE[w]
+                for w in before.split()
+            ]
+            before = " ".join([*shown, ""])
+        return before + word + (found["number"] or "")
+
+    if counted != "epochs":  # An epoch may be the best one; a row or an example is none.
+        text = {
+            "en": text["en"].replace("Best step: ", "Best: step ").replace("Best step", "Best"),
+            "es": text["es"]
+            .replace("Mejor paso: ", "Lo mejor: paso ")
+            .replace("Mejor paso", "Lo mejor"),
+        }
+    return {lang: STEP[lang].sub(partial(changed, lang=lang), one) for lang, one in text.items()}

@@ -1,7 +1,8 @@
 """Numbers, durations and foreign text, written for a reader of either language.
 
 English: `12,345.6`. Spanish: `12 345,6`, with a no-break space from five digits on (RAE,
-Ortografía 2010). Units are SI: 1 GB is 10^9 bytes. Standard library only.
+Ortografía 2010). A minus is the sign of that name, no hyphen. Units are SI: 1 GB is 10^9 bytes.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
+MINUS = "\u2212"
 NO_BREAK_SPACE = "\u00a0"
 REPLACEMENT = "\ufffd"
 JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need them; they cannot reorder text.
@@ -20,11 +22,11 @@ def number(value: float | None, lang: str, places: int = 0) -> str:
         return "-"
     if not math.isfinite(value):
         return str(float(value))
-    text = f"{value:,.{places}f}"
+    text = f"{value:,.{places}f}".replace("-", MINUS)
     if lang == "en":
         return text
     whole, point, rest = text.partition(".")
-    few = len(whole.lstrip("-").replace(",", "")) < 5
+    few = len(whole.lstrip(MINUS).replace(",", "")) < 5
     return whole.replace(",", "" if few else NO_BREAK_SPACE) + ("," if point else "") + rest
 
 
@@ -32,7 +34,14 @@ def scientific(value: float | None, lang: str) -> str:
     """Two significant digits and the power of ten: `9.8e-04`."""
     if value is None or not math.isfinite(value):
         return number(value, lang)
-    return f"{value:.1e}".replace(".", "." if lang == "en" else ",")
+    text = f"{value:.1e}".replace(".", "." if lang == "en" else ",")
+    return MINUS + text[1:] if text.startswith("-") else text
+
+
+def about(value: float, lang: str) -> str:
+    """A count as one says about how many: three digits that count, zeros for the rest."""
+    digits = len(str(abs(round(value))))
+    return number(round(value, min(0, 3 - digits)), lang)
 
 
 def percent(fraction: float | None, lang: str, places: int = 0) -> str:
