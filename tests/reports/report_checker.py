@@ -216,11 +216,11 @@ def could_have_stopped(f: File, n: Row) -> Row:
     saved = 1 - n["step"] / f.end
     values = f.val or [(s, v, r) for (s, _, r), v in zip(f.train, f.smooth(), strict=True)]
     step, best = lowest(values)
-    found = {}
     # What came after it ends with the last row of any kind, not with the last evaluation.
     every = [r for r in f.rows.values() if r is not f.summary and r.get("event") != "stop"]
     marks = [float(r["epoch"]) for r in every if r.get("epoch") is not None]
     assert values is not f.val or n["step"] < f.val[-1][0]
+    found = {}
     if "saved_epochs" in n:
         there = next(r for s, _, r in values if s == n["step"])
         found["saved_epochs"] = max(marks) - float(there["epoch"])

@@ -106,14 +106,14 @@ def analyse(log: Log) -> Analysis:
     still_born = idle is not None and idle.severity == "problem"
     over = None if silent or onset is not None or still_born else overfitting(log, train, val)
     stop = None if silent else stop_point(log, train, val, onset)
-    strange = abnormal_start_loss(log, train)
-    zeroed = strange is not None and "before" in strange.numbers
-    stop = None if zeroed else stop
     if stop is not None and stop["why"] == "validation" and over is None and not was_lower(val):
         stop = None  # Where nothing fell, the first evaluation is not as good as it gets.
-    # Of a loss that is NaN at the end nothing says how it would have gone on.
+    # Of a loss that is NaN at the end, or 0, nothing says how it would have gone on.
     broken = ends_broken(log.steps, "train_loss")
-    calm = not silent and onset is None and over is None and not (broken or zeroed)
+    strange = abnormal_start_loss(log, train)
+    zeroed = strange is not None and "before" in strange.numbers
+    calm = not silent and onset is None and over is None and not broken and not zeroed
+    stop = None if zeroed else stop
     risk = memorisation_risk(log, train, facts, silent)
     plan = schedule(log, rates, norms)
     rising = plan is not None and plan.numbers["form"] == "rising"
@@ -361,7 +361,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
     improved = better or (lower and not held and not ends_broken(log.evals, "val_loss", 1))
     saved = bool(log.kept) or bool(log.kept_step)
     flat, begun = has("training_flat"), has("abnormal_start_loss")
-    zero = begun is not None and begun.severity == "problem" and not lower
+    zero = begun is not None and begun.severity == "problem" and "before" not in begun.numbers
     still = has("still_improving")
     broken = ends_broken(log.steps, "train_loss")
     over, idle = has("overfitting"), has("learning_rate_zero")
@@ -377,7 +377,7 @@ def verdict_of(log: Log, analysis: Analysis, train: Curve, val: Curve) -> dict[s
         id = "cannot_tell"
     elif (
         (idle and idle.severity == "problem")
-        or ((flat or unmoved or zero) and not better)
+        or ((flat or unmoved or (zero and not lower)) and not better)
         or (failed and (not over or exam_worse(log)))
     ):
         id = "did_not_learn"
