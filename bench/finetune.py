@@ -50,6 +50,7 @@ def ours(options: argparse.Namespace, case: str) -> Any:
 
     import torch
 
+    from yunque import runtime
     from yunque.adapt.lora import apply_method
     from yunque.config import AdaptConfig, OptimConfig
     from yunque.model.decoder import Decoder
@@ -58,6 +59,7 @@ def ours(options: argparse.Namespace, case: str) -> Any:
     from yunque.train.optim import Optimizers
     from yunque.weights.families import module_names
 
+    runtime.keep_freed_memory()  # as every run of ours does before its first update
     given = shape(options)
     phi = options.family == "phi"
     config = dataclasses.replace(
