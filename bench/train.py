@@ -156,7 +156,7 @@ def ours(device: torch.device, precision: str) -> Step:
 
 CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str]] = {
     "plain": ("the plain loop", plain_loop, "torch"),
-    "plain-memory": ("the plain loop, our memory settings", plain_loop_our_memory, "torch"),
+    "plain-memory": ("the plain loop, our memory settings", plain_loop_our_memory, "yunque"),
     "plain-compiled": ("the plain loop, fused attention, compiled", plain_compiled, "torch"),
     "book": ("llms-from-scratch", book_package, "llms_from_scratch"),
     "trainer": ("transformers Trainer", None, "transformers"),
