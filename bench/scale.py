@@ -19,16 +19,14 @@ from pathlib import Path
 
 import torch
 from measure import matrix_peak, peak_memory, wait, worker, write_result
+from ours import our_step
 
 from yunque import runtime
-from yunque.batch import Batch
 from yunque.config import DataConfig, MachineConfig, ModelConfig, OptimConfig, TrainConfig
 from yunque.data.prepare import prepare
 from yunque.forecast.memory import peak_memory as forecast_memory
 from yunque.forecast.work import Workload, pass_work, update_work
 from yunque.model.decoder import Decoder
-from yunque.train.optim import Optimizers
-from yunque.train.step import update
 
 WARM = 2
 AXES: dict[str, list[tuple[int, ...]]] = {
@@ -61,42 +59,26 @@ def step_of(case: tuple[int, ...], steps: int, device: str) -> dict[str, float]:
         dropout=0.0,
     )
     where = runtime.start(MachineConfig(device=device, precision="fp32"))
-    runtime.keep_freed_memory()
     base = peak_memory(where.device)
-    model = where.spread(Decoder(shape, seed=1)).train()
-    optim = OptimConfig()
-    optimizers = Optimizers(model, optim)
-    scaler = torch.amp.GradScaler(where.device.type, enabled=False)
+    decoder, optim = Decoder(shape, seed=1), OptimConfig()
 
-    def rows(step: int, first: int, count: int) -> Batch:
-        drawn = torch.Generator().manual_seed(step)
-        both = torch.randint(0, vocabulary, (batch, context + 1), generator=drawn)  # (B, T + 1)
-        both = both[first : first + count]
-        return Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous())
+    def drawn(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        dice = torch.Generator().manual_seed(number)
+        both = torch.randint(0, vocabulary, (batch, context + 1), generator=dice)  # (B, T + 1)
+        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
+    step = our_step(decoder, optim, where, drawn)
     seconds = []
     for number in range(WARM + steps):
         wait(where.device)
         began = time.perf_counter()
-        update(
-            number,
-            rows,
-            model,
-            model.head,  # type: ignore[arg-type]
-            optimizers,
-            scaler,
-            where,
-            batch_size=batch,
-            micro_batch_size=batch,
-            clip_norm=optim.clip_norm,
-            seed=1,
-        )
+        step(number)
         wait(where.device)
         seconds.append(time.perf_counter() - began)
-    job = Workload(model.config, TrainConfig(batch_size=batch), optim, device=where.device.type)
+    job = Workload(decoder.config, TrainConfig(batch_size=batch), optim, device=where.device.type)
     work = pass_work(job, batch, backward=True) + update_work(job)
     return {
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": sum(weight.numel() for weight in decoder.parameters()),
         "tokens": batch * context,
         "seconds": statistics.median(seconds[WARM:]),
         "operations": work.matrix_operations + work.attention_operations,

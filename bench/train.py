@@ -115,43 +115,18 @@ def litgpt(device: torch.device, precision: str) -> Step:
 
 def ours(device: torch.device, precision: str) -> Step:
     """Yunque's update, with the model and the optimizer that recipes/the-verdict… asks for."""
+    from ours import our_step
+
     from yunque import runtime
     from yunque.assemble.recipes import base_recipe
-    from yunque.batch import Batch
     from yunque.model.decoder import Decoder
-    from yunque.train.optim import Optimizers
-    from yunque.train.step import update
 
     path = Path(__file__).parents[1] / "recipes" / "the-verdict-gpt2-124m.toml"
     recipe = base_recipe(str(path), "").replace(device=str(device), precision=precision)
     where = runtime.start(recipe.machine)
-    runtime.keep_freed_memory()
     shape = dataclasses.replace(recipe.model, vocab_size=BOOK.vocab_size)
-    model = where.spread(Decoder(shape, seed=1)).train()
-    optimizers = Optimizers(model, recipe.optim)
-    scaler = torch.amp.GradScaler(where.device.type, enabled=False)
-
-    def rows(step: int, first: int, count: int) -> Batch:
-        inputs, targets = tokens(step, torch.device("cpu"))
-        return Batch(inputs[first : first + count], targets[first : first + count])
-
-    def step(number: int) -> float:
-        done = update(
-            number,
-            rows,
-            model,
-            model.head,  # type: ignore[arg-type]
-            optimizers,
-            scaler,
-            where,
-            batch_size=BATCH,
-            micro_batch_size=BATCH,
-            clip_norm=recipe.optim.clip_norm,
-            seed=1,
-        )
-        return done.loss
-
-    return step
+    cpu = torch.device("cpu")
+    return our_step(Decoder(shape, seed=1), recipe.optim, where, lambda number: tokens(number, cpu))
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str]] = {

@@ -14,6 +14,7 @@ import torch
 
 from yunque.assemble import runs
 from yunque.runlog import read
+from yunque.screen import SilentScreen
 
 LINES = [
     "el yunque suena y el martillo canta",
@@ -138,3 +139,15 @@ def assert_same_run(one: Path, other: Path) -> int:
     for name in ours:
         assert ours[name] == theirs[name], name
     return len(rows(one, "step"))
+
+
+class StopAt(SilentScreen):
+    """Asks for a stop after so many updates, as Ctrl-C would."""
+
+    def __init__(self, at: int, patch: pytest.MonkeyPatch):
+        self.at, self.made = at, runs.Interrupt()
+        patch.setattr(runs, "Interrupt", lambda: self.made)
+
+    def step(self, row: Any) -> None:
+        if row["step"] == self.at:
+            self.made.signal = 2

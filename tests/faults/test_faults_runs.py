@@ -23,6 +23,7 @@ from faulty_disk import Crash, on_disk
 from small_runs import (
     SMALL,
     TUNED,
+    StopAt,
     assert_same_run,
     kept_bytes,
     rows,
@@ -32,7 +33,6 @@ from small_runs import (
 )
 
 from yunque import cli
-from yunque.assemble import runs
 from yunque.assemble.runs import finetune, pretrain, resume
 from yunque.data import batches
 from yunque.errors import StorageError, YunqueError
@@ -331,18 +331,6 @@ def test_f14_an_exam_whose_searching_process_is_gone(number: signal.Signals) -> 
     assert time.monotonic() - began < 10
     assert patterns.SEARCHER.process is not first
     assert first.poll() is not None  # not left behind
-
-
-class StopAt(SilentScreen):
-    """Asks for a stop after so many updates, as Ctrl-C would."""
-
-    def __init__(self, at: int, patch: pytest.MonkeyPatch):
-        self.at, self.made = at, runs.Interrupt()
-        patch.setattr(runs, "Interrupt", lambda: self.made)
-
-    def step(self, row: Any) -> None:
-        if row["step"] == self.at:
-            self.made.signal = 2
 
 
 def forked_ranks(world: int, out: Path, action: Callable[[], int]) -> list[int]:

@@ -15,6 +15,7 @@ import pytest
 from small_runs import (
     SMALL,
     TUNED,
+    StopAt,
     assert_same_run,
     rows,
     without_pages,
@@ -22,9 +23,8 @@ from small_runs import (
     write_text,
 )
 
-from yunque.assemble import exams, runs
+from yunque.assemble import exams
 from yunque.assemble.runs import finetune, pretrain, resume
-from yunque.screen import SilentScreen
 from yunque.train import step as steps
 
 Many = Callable[[int, int], int]
@@ -52,18 +52,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "exam": {"tuned": True, "exam": "exam.jsonl", "watch": "exam"},
 }
 EVENTS = ("start", "step", "eval", "sample", "exam", "stop")
-
-
-class StopAt(SilentScreen):
-    """Asks for a stop after so many steps, as Ctrl-C would."""
-
-    def __init__(self, at: int, patch: pytest.MonkeyPatch):
-        self.at, self.made = at, runs.Interrupt()
-        patch.setattr(runs, "Interrupt", lambda: self.made)
-
-    def step(self, row: Any) -> None:
-        if row["step"] == self.at:
-            self.made.signal = 2
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,13 +125,20 @@ class Prepared:
 
         Empty where they are not known: made conversations have no file.
         """
-        tokens, path = self.splits["train"], self.folder / "train.origins.bin"
-        if not path.exists() or not self.facts["sources"]:
+        if self._origins is None:
             return ""
-        origins = Origins(path, self.facts["sources"], tokens, self.tokenizer)
-        ends = (start % tokens.length, (start + count - 1) % tokens.length)
-        first, last = map(origins.line, ends)
+        length = self.splits["train"].length
+        ends = (start % length, (start + count - 1) % length)
+        first, last = map(self._origins.line, ends)
         return first if first == last else f"{first} – {last}"
+
+    @cached_property
+    def _origins(self) -> Origins | None:
+        """Read once, when the first place is asked for; None where places are not known."""
+        path = self.folder / "train.origins.bin"
+        if not path.exists() or not self.facts["sources"]:
+            return None
+        return Origins(path, self.facts["sources"], self.splits["train"], self.tokenizer)
 
 
 @dataclass

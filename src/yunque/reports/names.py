@@ -35,17 +35,10 @@ EXACT = {
 }
 """Our name → the names that tools use, the surest first; as `bare` writes them."""
 
-HELD_OUT: tuple[str, ...] = (
-    "val",
-    "valid",
-    "validation",
-    "eval",
-    "evaluation",
-    "test",
-    "dev",
-    "heldout",
+HELD_OUT = (
+    *("val", "valid", "validation", "eval", "evaluation", "test", "dev", "heldout"),
+    *("validacion", "evaluacion", "prueba"),
 )
-HELD_OUT += ("validacion", "evaluacion", "prueba")
 LOSS = ("loss", "perdida")
 PERPLEXITY = ("ppl", "perplexity", "perplejidad")
 SHARES = ("acc", "accuracy", "precision", "recall", "f1", "exactitud", "aciertos")

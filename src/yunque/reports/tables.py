@@ -246,9 +246,13 @@ def read_json(
 
 def columns_of(content: bytes) -> tuple[str, ...]:
     """The columns of a table of two rows or more, whatever they hold; empty for anything else."""
-    table = csv_rows(content)
-    by_line, by_list = json_line_rows(content), json_rows(content)
-    rows = table[1] if table else by_line[0] if by_line else by_list[0] if by_list else []
+    if table := csv_rows(content):
+        rows = table[1]
+    elif by_line := json_line_rows(content):
+        rows = by_line[0]
+    else:
+        by_list = json_rows(content)
+        rows = by_list[0] if by_list else []
     if len(rows) < 2:
         return ()
     return tuple(dict.fromkeys(str(key) for _, cells in rows for key in cells))
