@@ -579,9 +579,10 @@ class Run:
                 average.swap()
             if reason != "non_finite" or not checkpoint.not_finite(trained(model)):
                 self.keep(model, "last")
-            copied = self.copied(log_path) if main and reason != "interrupted" else {}
-            spikes = self.spikes(model, log_path) if main else {}
-            log.write("stop", **self.row(state), reason=reason, **copied, **spikes)
+            looked_back: dict[str, Any] = {}
+            if main and reason != "interrupted":  # who stops a run does not wait for this
+                looked_back = self.copied(log_path) | self.spikes(model, log_path)
+            log.write("stop", **self.row(state), reason=reason, **looked_back)
         result = self.result(state, reason, interrupt.signal)
         if self.runtime.main:
             page = report(folder, self.lang)

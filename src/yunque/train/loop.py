@@ -71,6 +71,11 @@ class State:
     evaluation_rows: int = 0
     """Rows of an evaluation at once since the memory ran out in one. 0: `Job.evaluation_rows`."""
 
+    @property
+    def only_spikes(self) -> bool:
+        """Whether every update that was left out in a row was finite."""
+        return self.spikes == self.non_finite
+
 
 @dataclass(frozen=True)
 class Job:
@@ -138,13 +143,13 @@ def run(job: Job, state: State) -> tuple[State, str]:
             state = evaluate(job, state, clock)
         rewinds = state.rewinds
         if state.non_finite >= NON_FINITE_LIMIT:
-            what = "spikes" if state.spikes == state.non_finite else "not finite"
+            what = "spikes" if state.only_spikes else "not finite"
             why = f"{state.non_finite} updates in a row were {what}"
             state = rewind(job, state, clock, why)
         reason = (
             "interrupted"
             if interrupted
-            else ("spikes" if state.spikes == state.non_finite else "non_finite")
+            else ("spikes" if state.only_spikes else "non_finite")
             if state.non_finite >= NON_FINITE_LIMIT
             else "early_stopping"
             if state.stopping.stop
