@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from yunque import __version__
+from yunque import __version__, heap
 from yunque.config import unknown_name
 from yunque.errors import InputError, StorageError, YunqueError, without_secrets
 from yunque.words import LANGUAGES, say, user_language
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in VERBS:
             raise InputError(unknown_name(words[0], VERBS, "verb"))
+        if arguments is None:
+            heap.begin_anew(words[0])
         from yunque.verbs import parse
 
         return int(parse(words[0], words[1:])())
