@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
@@ -113,7 +114,9 @@ def litgpt(device: torch.device, precision: str) -> Step:
     return loop(GPT(shape), device, precision)
 
 
-def ours(device: torch.device, precision: str) -> Step:
+def ours(
+    device: torch.device, precision: str, *, in_backward: bool = False, optimizer: str = "adamw"
+) -> Step:
     """Yunque's update, with the model and the optimizer that recipes/the-verdict… asks for."""
     from ours import our_step
 
@@ -122,11 +125,19 @@ def ours(device: torch.device, precision: str) -> Step:
     from yunque.model.decoder import Decoder
 
     path = Path(__file__).parents[1] / "recipes" / "the-verdict-gpt2-124m.toml"
-    recipe = base_recipe(str(path), "").replace(device=str(device), precision=precision)
+    recipe = base_recipe(str(path), "").replace(
+        device=str(device), precision=precision, optimizer=optimizer
+    )
     where = runtime.start(recipe.machine)
     shape = dataclasses.replace(recipe.model, vocab_size=BOOK.vocab_size)
     cpu = torch.device("cpu")
-    return our_step(Decoder(shape, seed=1), recipe.optim, where, lambda number: tokens(number, cpu))
+    return our_step(
+        Decoder(shape, seed=1),
+        recipe.optim,
+        where,
+        lambda number: tokens(number, cpu),
+        in_backward=in_backward,
+    )
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str]] = {
@@ -137,6 +148,21 @@ CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str
     "trainer": ("transformers Trainer", None, "transformers"),
     "litgpt": ("LitGPT, without dropout", litgpt, "litgpt"),
     "ours": ("yunque", ours, "yunque"),
+    "ours-backward": (
+        "yunque, update_in_backward",
+        functools.partial(ours, in_backward=True),
+        "yunque",
+    ),
+    "ours-16bit": (
+        "yunque, adamw16bit",
+        functools.partial(ours, optimizer="adamw16bit"),
+        "yunque",
+    ),
+    "ours-both": (
+        "yunque, update_in_backward and adamw16bit",
+        functools.partial(ours, in_backward=True, optimizer="adamw16bit"),
+        "yunque",
+    ),
 }
 
 

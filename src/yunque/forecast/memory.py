@@ -58,6 +58,7 @@ STATE_BYTES: Mapping[str, int] = {
     "adamw": 8,
     "muon": 8,
     "sgd": 4,
+    "adamw16bit": 4,
     "adamw8bit": 2,
     "paged_adamw8bit": 2,
 }
