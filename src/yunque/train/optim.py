@@ -143,11 +143,12 @@ def adamw_8bit(
     return made
 
 
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 """Numbers of a tensor that AdamW16bit updates at once: what it unpacks them into stays in a CPU's
-cache. Measured on 2 cores: half of it and less costs calls, four times as much costs memory."""
-DRIFT = 1 << 12
-"""The table of random bits is longer than a block by so many, and each block begins elsewhere."""
+cache."""
+DRAWN = 1 << 12
+"""Random numbers drawn for an update; so many neighbours in a tensor are rounded independently of
+each other, and every one of them independently of what it was in other updates."""
 FREEZES = 2.0**-4
 """An average that moves by a smaller part than this is rounded stochastically. To the nearest it
 would stand still wherever the step is below half of bf16's spacing, 2^-8 to 2^-9 of the value."""
@@ -169,8 +170,16 @@ class AdamW16bit(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float]):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                # At once, not between what the first update makes and frees.
+                self.state[parameter] = {
+                    "step": 0,
+                    "exp_avg": torch.zeros_like(parameter, dtype=torch.bfloat16),
+                    "exp_avg_sq": torch.zeros_like(parameter, dtype=torch.bfloat16),
+                }
         self._drawn: tuple[int, Tensor] | None = None  # of which update, and its random bits
-        self._room: tuple[Tensor, Tensor] | None = None  # a block of both averages in float32
+        self._blocks: list[Tensor] = []
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -182,21 +191,15 @@ class AdamW16bit(torch.optim.Optimizer):
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
         state = self.state[parameter]
-        if not state:
-            state["step"] = 0
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
         number = state["step"] = int(state["step"]) + 1
         count = torch.tensor(float(number), device=parameter.device)
-        table, room = self._bits(number, parameter.device), self._blocks(parameter.device)
         beta1, beta2 = group["betas"]
-        flat = (parameter.view(-1), gradient.reshape(-1))
-        averages = (state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1))
-        parts = (tensor.split(BLOCK) for tensor in (*flat, *averages))
-        for index, (weights, slopes, *kept) in enumerate(zip(*parts, strict=True)):
-            wide = [tensor[: len(weights)] for tensor in room]
-            for narrow, block in zip(kept, wide, strict=True):
-                block.copy_(narrow)
+        room, drawn = self._room(parameter.device), self._bits(number, parameter.device)
+        flat = (parameter, gradient.reshape(-1), state["exp_avg"], state["exp_avg_sq"])
+        for weights, slopes, *kept in zip(*(t.view(-1).split(BLOCK) for t in flat), strict=True):
+            whole = len(weights) == BLOCK
+            wide = room if whole else [tensor[: len(weights)] for tensor in room]
+            torch._foreach_copy_(wide, kept)
             torch._fused_adamw_(
                 [weights],
                 [slopes],
@@ -212,26 +215,39 @@ class AdamW16bit(torch.optim.Optimizer):
                 amsgrad=False,
                 maximize=False,
             )
-            place = index * 997 % DRIFT
-            for narrow, block, beta in zip(kept, wide, (beta1, beta2), strict=True):
+            for block, beta in zip(wide, (beta1, beta2), strict=True):
                 if 1.0 - beta < FREEZES:
-                    bits = block.view(torch.int32)
-                    bits.add_(table[place : place + len(bits)]).bitwise_and_(UPPER)
-                narrow.copy_(block)
+                    cut_at_random(block, drawn)
+            torch._foreach_copy_(kept, wide)
 
     def _bits(self, number: int, device: torch.device) -> Tensor:
-        """16 random bits each, `(BLOCK + DRIFT,)`, the same ones in every run."""
+        """16 random bits each, `(DRAWN,)`, the same ones in every run."""
         if self._drawn is None or self._drawn[0] != number or self._drawn[1].device != device:
             generator = torch.Generator().manual_seed(number)
-            size = (BLOCK + DRIFT,)
-            table = torch.randint(1 << 16, size, generator=generator, dtype=torch.int32)
-            self._drawn = number, table.to(device)
+            drawn = torch.randint(1 << 16, (DRAWN,), generator=generator, dtype=torch.int32)
+            self._drawn = number, drawn.to(device)
         return self._drawn[1]
 
-    def _blocks(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self._room is None or self._room[0].device != device:
-            self._room = (torch.empty(BLOCK, device=device), torch.empty(BLOCK, device=device))
-        return self._room
+    def _room(self, device: torch.device) -> list[Tensor]:
+        """A block of both averages in float32."""
+        if not self._blocks or self._blocks[0].device != device:
+            self._blocks = [torch.empty(BLOCK, device=device) for _ in range(2)]
+        return self._blocks
+
+
+def cut_at_random(block: Tensor, drawn: Tensor) -> None:
+    """Round float32 numbers, in place, to such as bf16 has: up with the probability of the part
+    that is cut off. What bf16 has already, zero among it, stays as it is.
+
+    Args:
+        block: `(N,)`.
+        drawn: 16 random bits each, `(DRAWN,)`, int32, of which every DRAWN numbers take one each.
+    """
+    bits = block.view(torch.int32)
+    rows = len(bits) // len(drawn) * len(drawn)
+    bits[:rows].view(-1, len(drawn)).add_(drawn)
+    bits[rows:].add_(drawn[: len(bits) - rows])
+    bits.bitwise_and_(UPPER)
 
 
 class Optimizers:
