@@ -20,6 +20,9 @@ def our_step(
     optim: OptimConfig,
     where: Runtime,
     drawn: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
+    *,
+    in_backward: bool = False,
+    seed: int = 1,
 ) -> Callable[[int], float]:
     """Number of the step → its loss, with the memory settings of a run.
 
@@ -48,7 +51,8 @@ def our_step(
             batch_size=batch,
             micro_batch_size=batch,
             clip_norm=optim.clip_norm,
-            seed=1,
+            seed=seed,
+            in_backward=in_backward,
         )
         return done.loss
 

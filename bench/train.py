@@ -1,6 +1,7 @@
 """How fast a training step is: Yunque against the plain loop and the peers, on the same work.
 
     python bench/train.py --job book [--rounds 3] [--steps 5] [--device cuda] [--precision bf16]
+    python bench/train.py --job book-losses TEXT [--seeds 3] [--steps 90] [--only 1:fast]
     python bench/train.py --job shakespeare TEXT [--seeds 3]
 
 `book` is the job of chapter 5 of S. Raschka's "Build a Large Language Model (From Scratch)": the
@@ -8,6 +9,9 @@ shape of GPT-2 124M, context 256, batch 2, dropout 0.1, AdamW. In every round ea
 process of its own, one after the other; two steps warm up, the median of the others counts. Seconds
 a step are the median of the rounds, and so are the ratios within each round to the plain loop.
 Peers that are not installed are left out: pip install llms-from-scratch litgpt
+
+`book-losses` holds the losses of that job against those of the path that takes the least memory
+(bench/book_losses.py).
 
 `shakespeare` is nanoGPT's job for CPUs (bench/shakespeare.py).
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
@@ -113,7 +118,9 @@ def litgpt(device: torch.device, precision: str) -> Step:
     return loop(GPT(shape), device, precision)
 
 
-def ours(device: torch.device, precision: str) -> Step:
+def ours(
+    device: torch.device, precision: str, *, in_backward: bool = False, optimizer: str = "adamw"
+) -> Step:
     """Yunque's update, with the model and the optimizer that recipes/the-verdict… asks for."""
     from ours import our_step
 
@@ -122,11 +129,19 @@ def ours(device: torch.device, precision: str) -> Step:
     from yunque.model.decoder import Decoder
 
     path = Path(__file__).parents[1] / "recipes" / "the-verdict-gpt2-124m.toml"
-    recipe = base_recipe(str(path), "").replace(device=str(device), precision=precision)
+    recipe = base_recipe(str(path), "").replace(
+        device=str(device), precision=precision, optimizer=optimizer
+    )
     where = runtime.start(recipe.machine)
     shape = dataclasses.replace(recipe.model, vocab_size=BOOK.vocab_size)
     cpu = torch.device("cpu")
-    return our_step(Decoder(shape, seed=1), recipe.optim, where, lambda number: tokens(number, cpu))
+    return our_step(
+        Decoder(shape, seed=1),
+        recipe.optim,
+        where,
+        lambda number: tokens(number, cpu),
+        in_backward=in_backward,
+    )
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str]] = {
@@ -137,6 +152,21 @@ CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str
     "trainer": ("transformers Trainer", None, "transformers"),
     "litgpt": ("LitGPT, without dropout", litgpt, "litgpt"),
     "ours": ("yunque", ours, "yunque"),
+    "ours-backward": (
+        "yunque, update_in_backward",
+        functools.partial(ours, in_backward=True),
+        "yunque",
+    ),
+    "ours-16bit": (
+        "yunque, adamw16bit",
+        functools.partial(ours, optimizer="adamw16bit"),
+        "yunque",
+    ),
+    "ours-both": (
+        "yunque, update_in_backward and adamw16bit",
+        functools.partial(ours, in_backward=True, optimizer="adamw16bit"),
+        "yunque",
+    ),
 }
 
 
@@ -258,22 +288,31 @@ def book(options: argparse.Namespace, device: torch.device) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("text", nargs="?", type=Path, help="shakespeare: the text")
-    parser.add_argument("--job", choices=("book", "shakespeare"), default="book")
+    parser.add_argument("text", nargs="?", type=Path, help="book-losses, shakespeare: the text")
+    parser.add_argument("--job", choices=("book", "book-losses", "shakespeare"), default="book")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0, help="0: 5, of book-losses 90")
+    parser.add_argument("--only", default="", help="book-losses: SEED:PATH, as 1:fast or 2:usual")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    usual = [name for name in CONTENDERS if name != "plain-compiled"]
+    left_out = ("plain-compiled", "ours-backward", "ours-16bit")
+    usual = [name for name in CONTENDERS if name not in left_out]
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=usual)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = torch.device(options.device)
     if options.one:
-        one(options.one, options.steps, device, options.precision)
+        one(options.one, options.steps or 5, device, options.precision)
     elif options.job == "book":
+        options.steps = options.steps or 5
         book(options, device)
+    elif options.job == "book-losses":
+        import book_losses
+
+        book_losses.compare(
+            book_losses.Work(options.text, options.steps or 90), options.seeds, options.only
+        )
     else:
         import shakespeare
 

@@ -30,7 +30,7 @@ RopeScaling = Literal["none", "linear", "dynamic", "llama3", "yarn"]
 Norm = Literal["layernorm", "rmsnorm"]
 Mlp = Literal["gelu", "swiglu"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
-Optimizer = Literal["adamw", "muon", "sgd", "adamw8bit", "paged_adamw8bit"]
+Optimizer = Literal["adamw", "muon", "sgd", "adamw16bit", "adamw8bit", "paged_adamw8bit"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
 Encoding = Literal["auto", "utf-8", "utf-16", "latin-1", "windows-1252"]
@@ -245,9 +245,9 @@ class OptimConfig:
     """The update rule."""
 
     optimizer: Optimizer = "adamw"
-    """adamw; sgd; muon (Muon for the matrices inside the blocks, AdamW for the rest); adamw8bit
-    (AdamW with its averages in 8 bits, through bitsandbytes); or paged_adamw8bit (the same, and
-    they leave a GPU that is full)."""
+    """adamw; sgd; muon (Muon for the matrices inside the blocks, AdamW for the rest); adamw16bit
+    (AdamW with its averages in bf16, half the memory); adamw8bit (in 8 bits, through
+    bitsandbytes); or paged_adamw8bit (the same, and they leave a GPU that is full)."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW or SGD."""
     muon_learning_rate: float = 0.02
@@ -295,6 +295,11 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Keep only what enters each block and compute the rest once more on the way back: less memory,
     about a third more time."""
+    update_in_backward: bool = False
+    """Update each tensor on the way back, as soon as its gradient is there, and free the gradient:
+    less memory, the same bits. Nothing is known of the whole gradient beforehand, so it goes with
+    clip_norm 0 alone, a batch in one pass, one process, and neither fp16 nor exact. A gradient
+    that is not finite ends in the last checkpoint."""
     eval_every: int = 100
     """Updates between two evaluations; one is made before the first update and one at the end. 0:
     two in an epoch, but at most twenty in a run."""
@@ -697,6 +702,8 @@ def recipe_faults(recipe: Recipe) -> list[str]:
             train.batch_size,
             f"must be a multiple of micro_batch_size ({train.micro_batch_size}).",
         )
+    if train.update_in_backward:
+        faults += backward_faults(recipe)
     for name in ("steps", "eval_tokens", "checkpoint_every", "sample_tokens"):
         rule(getattr(train, name) >= 0, name, getattr(train, name), "0 or more.")
     for name in ("epochs", "checkpoint_minutes", "min_change"):
@@ -749,6 +756,36 @@ def recipe_faults(recipe: Recipe) -> list[str]:
         "auto, cpu, cuda, cuda:N or mps.",
     )
     return faults
+
+
+def backward_faults(recipe: Recipe) -> list[str]:
+    """What an update that is made on the way back cannot go with, and what to change."""
+    optim, train, machine = recipe.optim, recipe.train, recipe.machine
+    whole = "which needs the whole gradient before any weight is changed: set it to 0"
+    asked = {
+        f"clip_norm is {optim.clip_norm!r}": (optim.clip_norm != 0, whole),
+        f"spike_deviations is {optim.spike_deviations!r}": (
+            optim.spike_deviations != 0,
+            whole,
+        ),
+        f"micro_batch_size is {train.micro_batch_size!r}": (
+            train.micro_batch_size not in (0, train.batch_size),
+            "and gradients are not added up: set it to 0, and batch_size to what one pass holds",
+        ),
+        f"precision is {machine.precision!r}": (
+            machine.precision == "fp16",
+            "whose loss scale is found by updates that are left out whole: set bf16 or fp32",
+        ),
+        f"exactness is {machine.exactness!r}": (
+            machine.exactness == "exact",
+            "which adds the gradients of single rows: set reproducible",
+        ),
+    }
+    return [
+        f"update_in_backward is True and {what}, {why}, or leave update_in_backward out."
+        for what, (wrong, why) in asked.items()
+        if wrong
+    ]
 
 
 def rope_scaling_rules(model: ModelConfig, rule: Callable[[bool, str, object, str], None]) -> None:

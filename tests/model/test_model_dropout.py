@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from yunque.model.layers import Dropout, causal_attention_with_dropout, draw_kept
+from yunque.model.layers import Dropout, causal_attention_with_dropout, draw_bits, kept_by
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
@@ -51,7 +51,7 @@ def dropped_attention(dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torc
     y = causal_attention_with_dropout(q, k, v, p)
     ours = [y.detach(), *torch.autograd.grad(y, (q, k, v), upstream)]
     torch.manual_seed(5)
-    kept, scale = draw_kept(torch.Size((B, H, T, T)), p, torch.float64)
+    kept, scale = kept_by(draw_bits(torch.Size((B, H, T, T))), p, torch.float64)
     assert 0.25 < 1 - kept.mean().item() < 0.35
     q, k, v = (x.double().requires_grad_() for x in inputs)
     scores = q @ k.transpose(2, 3) / D**0.5
@@ -73,7 +73,7 @@ def test_attention_with_dropout_is_the_formula(dtype: torch.dtype, tolerance: fl
 def test_the_mask_is_that_of_the_words_that_were_drawn() -> None:
     """An element is kept where its 16 bits, as a number, are not among the lowest."""
     torch.manual_seed(3)
-    kept, scale = draw_kept(torch.Size((5, 7)), 0.25, torch.float32)
+    kept, scale = kept_by(draw_bits(torch.Size((5, 7))), 0.25, torch.float32)
     torch.manual_seed(3)
     words = np.random.SFC64(int(torch.randint(2**63 - 1, ()).item())).random_raw(9)
     bits = torch.from_numpy(words.view(np.int16)[:35].reshape(5, 7).copy())

@@ -15,9 +15,12 @@ from yunque.config import ModelConfig, OptimConfig
 from yunque.errors import InputError, MissingPackageError
 from yunque.model.decoder import Decoder
 from yunque.train.optim import (
+    DRAWN,
+    AdamW16bit,
     Muon,
     Optimizers,
     WeightAverage,
+    cut_at_random,
     learning_rate_multiplier,
     orthogonalise,
 )
@@ -112,7 +115,7 @@ def tiny(hidden_size: int = 16) -> Decoder:
     return Decoder(shape, seed=3)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", IN_8_BITS])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adamw16bit", IN_8_BITS])
 def test_every_parameter_is_updated_once_and_decay_spares_vectors(optimizer: str) -> None:
     model = tiny()
     config = OptimConfig(optimizer=optimizer)  # type: ignore[arg-type]
@@ -130,7 +133,7 @@ def test_every_parameter_is_updated_once_and_decay_spares_vectors(optimizer: str
         assert len(names) == 2 * 7
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", IN_8_BITS])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adamw16bit", IN_8_BITS])
 def test_state_survives_a_round_trip_bit_for_bit(optimizer: str) -> None:
     config = OptimConfig(optimizer=optimizer)  # type: ignore[arg-type]
     # Matrices of 4,096 numbers and more are those that bitsandbytes keeps in 8 bits.
@@ -228,3 +231,58 @@ def test_weight_average_is_the_recursion_and_swaps_back() -> None:
     torch.testing.assert_close(model.weight.detach(), want)
     average.swap()
     assert torch.equal(model.weight.detach(), now)
+
+
+def moved_by(optimizer: str, beta2: float, updates: int) -> torch.Tensor:
+    """How far a matrix goes on gradients of very different sizes."""
+    torch.manual_seed(0)
+    matrix = nn.Linear(300, 200, bias=False)
+    start = matrix.weight.detach().clone()
+    sizes = torch.logspace(-6, 0, 300)
+    made = Optimizers(matrix, OptimConfig(optimizer=optimizer, beta2=beta2))  # type: ignore[arg-type]
+    for _ in range(updates):
+        matrix.weight.grad = torch.randn_like(start) * sizes
+        made.step()
+    return matrix.weight.detach() - start
+
+
+@pytest.mark.parametrize("beta2", [0.95, 0.999])
+def test_sixteen_bits_step_nearly_as_adamw_does(beta2: float) -> None:
+    want, got = (moved_by(name, beta2, 40) for name in ("adamw", "adamw16bit"))
+    off = (got - want).norm() / want.norm()
+    assert 0 < off < 0.005
+
+
+def test_sixteen_bits_keep_falling_where_rounding_to_the_nearest_would_stand_still() -> None:
+    """After large gradients small ones: the mean of squares falls by a thousandth each time."""
+    weight = nn.Parameter(torch.zeros(4096))
+    made = AdamW16bit([weight], 1e-3, (0.9, 0.999))
+    for number in range(400):
+        weight.grad = torch.full_like(weight, 1.0 if number == 0 else 0.0)
+        made.step()
+    kept = made.state[weight]["exp_avg_sq"].float()
+    want = 1e-3 * 0.999**399
+    assert kept.mean().item() == pytest.approx(want, rel=0.005)
+    stuck = torch.tensor(1e-3).bfloat16()
+    assert torch.equal((stuck.float() * 0.999).bfloat16(), stuck)
+
+
+def test_cutting_at_random_keeps_the_expected_value_and_what_bf16_has() -> None:
+    values = torch.tensor([1.0 + 2**-9, 1.0 + 3 * 2**-9, -1e-30, 3.3e7])
+    sums = torch.zeros(4, dtype=torch.float64)
+    count = 50
+    for seed in range(count):
+        drawn = torch.randint(
+            1 << 16, (DRAWN,), generator=torch.Generator().manual_seed(seed), dtype=torch.int32
+        )
+        block = values.repeat(DRAWN + 7)
+        cut_at_random(block, drawn)
+        assert torch.equal(block.bfloat16().float(), block)
+        sums += block.view(-1, 4).double().mean(0)
+    spacing = values.double().abs() * 2**-7
+    error = 5 * spacing * 0.5 / math.sqrt(count * DRAWN / 4)  # five standard deviations, at most
+    assert ((sums / count - values.double()).abs() < error).all()
+    exact = torch.tensor([0.0, -0.0, 1.5, -(2.0**-126), 2.0**-133]).repeat(1000)
+    block = exact.clone()
+    cut_at_random(block, drawn)
+    assert torch.equal(block, exact)

@@ -219,6 +219,7 @@ def repeated(
         clip_norm=recipe.optim.clip_norm,
         seed=recipe.machine.seed,
         exact=recipe.machine.exactness == "exact",
+        in_backward=recipe.train.update_in_backward,
         limits=state.recent.limits(recipe.optim.spike_deviations),
     )
     tokens_seen = state.tokens_seen + done.tokens

@@ -33,6 +33,7 @@ EXAMINED = (
 RULES: dict[Rule, tuple[str, ...]] = {
     "exact": (
         *("base", "sources", "exam", "preset", "embedding_std", "gradient_checkpointing"),
+        "update_in_backward",
         *("checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
         *("sample_prompt", "sample_tokens", "memory"),
     ),

@@ -380,6 +380,11 @@ class Run:
                 f"{self.runtime.world} processes."
             )
         self.exact = recipe.machine.exactness == "exact"
+        if recipe.train.update_in_backward and (where.world > 1 or where.precision == "fp16"):
+            raise InputError(
+                "update_in_backward is True: it takes one process, in fp32 or bf16; here are "
+                f"{where.world} and {where.precision}. Leave it out, or give --precision."
+            )
         if self.exact and (where.world & (where.world - 1) or where.precision == "fp16"):
             raise InputError(
                 "exactness is 'exact', which needs 1, 2, 4, 8 … processes and fp32 or bf16: here "
@@ -780,7 +785,7 @@ class Run:
             numbers = {"passes": passes, "documents": documents}
             doubts.append(Check("cli.many_passes", numbers))
         method = recipe.adapt.method
-        adam = recipe.optim.optimizer in ("adamw", "adamw8bit", "paged_adamw8bit")
+        adam = recipe.optim.optimizer in ("adamw", "adamw16bit", "adamw8bit", "paged_adamw8bit")
         if adam and recipe.optim.learning_rate > HIGHEST_RATES[method]:
             numbers = {
                 "rate": recipe.optim.learning_rate,

@@ -72,6 +72,8 @@ def fit(
     known = past or Correction(memory_spread=MEMORY_SPREAD if asked.device == "cpu" else 0.0)
     most, batch = asked.micro_batch, asked.train.batch_size
     rows = [n for n in range(most, 0, -1) if most % n == 0 or batch % n == 0]
+    if asked.train.update_in_backward:
+        rows = [most]  # one pass has the whole gradient
     lengths = [asked.row_length]
     while lengths[-1] > shortest:
         lengths.append(max(shortest, -(-lengths[-1] // 2 // LENGTHS) * LENGTHS))

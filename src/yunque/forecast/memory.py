@@ -58,6 +58,7 @@ STATE_BYTES: Mapping[str, int] = {
     "adamw": 8,
     "muon": 8,
     "sgd": 4,
+    "adamw16bit": 4,
     "adamw8bit": 2,
     "paged_adamw8bit": 2,
 }
@@ -185,7 +186,7 @@ def block_activations(job: Workload) -> int:
     kept += number * F * (3 if shape.mlp == "swiglu" else 1)
     kept += inputs_kept(job, learning)
     if shape.dropout:
-        kept += 2 * C * (1 if job.device == "cuda" else number)
+        kept += 2 * C * (1 if job.device == "cuda" else 2)  # a mask, or the random bits of one
     if job.adapted:
         kept += number * job.adapt.rank * len(learning)
         if job.adapt.variant == "dora":
@@ -213,6 +214,8 @@ def inputs_kept(job: Workload, learning: set[str]) -> int:
     read = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)]
     if shape.parallel_residual:
         read = [read[0] + read[1], read[2]]
+    if shape.mlp == "gelu" and job.device == "cpu" and not job.adapted:
+        read.pop()  # computed once more from what GELU read
     return number * sum(
         shape.intermediate_size if group == ("down_proj",) else shape.hidden_size
         for group in read
@@ -260,6 +263,8 @@ def passing(job: Workload) -> Memory:
     inside = N * number * ((3 * F if shape.mlp == "swiglu" else 2 * F) + 2 * C)
     again = block if job.train.gradient_checkpointing else 0
     gradients = 4 * job.trained_parameters
+    if job.train.update_in_backward:  # one at a time; the widest comes last
+        gradients = 4 * max(0 if job.adapted else count.token_embedding, biggest)
     # A tied head's gradient waits for that of the embedding.
     waiting = head if shape.tie_embeddings else 0
     held = gradients if job.micro_batches > 1 else 0
@@ -273,7 +278,9 @@ def passing(job: Workload) -> Memory:
         ),
         Memory(
             activations=(block if not job.train.gradient_checkpointing else stream) + ends,
-            gradients=gradients - (0 if job.adapted else 4 * count.token_embedding),
+            gradients=4 * biggest
+            if job.train.update_in_backward
+            else gradients - (0 if job.adapted else 4 * count.token_embedding),
             logits=head if shape.tie_embeddings else 0,
             working=inside + again,
         ),

@@ -394,7 +394,7 @@ def changed(job: Workload, name: str) -> Workload | None:
 def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
     """What could be changed to need less memory, cheapest first; each alone."""
     rows = job.micro_batch
-    if rows > 1:
+    if rows > 1 and not job.train.update_in_backward:
         # A batch is a whole number of micro-batches.
         half = next(n for n in range(rows // 2, 0, -1) if job.train.batch_size % n == 0)
         yield "micro_batch", with_micro_batch(job, half), {"rows": half, "batch": rows}

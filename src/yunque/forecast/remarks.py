@@ -85,7 +85,7 @@ def remarks(job: Workload, data: Data) -> list[Remark]:
     )
     add(not data.validation, "no_validation")
     rate, usual = job.optim.learning_rate, job.method
-    if job.optim.optimizer in ("adamw", "adamw8bit", "paged_adamw8bit"):
+    if job.optim.optimizer in ("adamw", "adamw16bit", "adamw8bit", "paged_adamw8bit"):
         add(rate > HIGHEST[usual], "rate_high", rate=rate, bound=HIGHEST[usual])
         add(0 < rate < LOWEST[usual], "rate_low", rate=rate, bound=LOWEST[usual])
     add(not tuning and passes > WORTHLESS, "passes_worthless", passes=passes)

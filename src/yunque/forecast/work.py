@@ -204,9 +204,9 @@ def update_work(job: Workload) -> Work:
     whole = pass_work(job, job.micro_batch, backward=True).times(job.micro_batches)
     trained = job.trained_parameters
     # Clipping reads the gradient twice and writes it once; AdamW reads four numbers, writes three,
-    # and in 8 bits four of those seven are a quarter as long.
-    eight_bits = {"adamw8bit": 7, "paged_adamw8bit": 7}
-    moved = {"adamw": 10, "sgd": 8, "muon": 12, **eight_bits}[job.optim.optimizer]
+    # and in 16 or 8 bits four of those seven are half or a quarter as long.
+    packed = {"adamw16bit": 8, "adamw8bit": 7, "paged_adamw8bit": 7}
+    moved = {"adamw": 10, "sgd": 8, "muon": 12, **packed}[job.optim.optimizer]
     tensors = (2 * len(targeted(job)) if job.adapted else 9) * job.shape.num_layers + 4
     after = Work(
         update_bytes=4.0 * trained * (moved + (3 if job.optim.average_decay else 0)),

@@ -85,17 +85,39 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        kept, scale = draw_kept(x.shape, self.p, x.dtype)
+        dropped: Any = _Dropped  # PyTorch gives `apply` no types
+        result: Tensor = dropped.apply(x, self.p)
+        return result
+
+
+class _Dropped(torch.autograd.Function):
+    """Dropout on the CPU; the way back keeps the random bits, half as wide as a mask of float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        bits, ctx.p = draw_bits(x.shape), p
+        ctx.save_for_backward(bits)
+        kept, scale = kept_by(bits, p, x.dtype)
         return x * kept.mul_(scale)
 
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (bits,) = ctx.saved_tensors
+        kept, scale = kept_by(bits, ctx.p, grads[0].dtype)
+        return kept.mul_(scale).mul_(grads[0]), None
 
-def draw_kept(shape: torch.Size, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """1 where an element is kept and 0 where it is dropped, on the CPU; what the kept grow by."""
+
+def draw_bits(shape: torch.Size) -> Tensor:
+    """16 random bits an element, int16, on the CPU."""
     seed = int(torch.randint(2**63 - 1, ()).item())  # so that PyTorch's seed decides
     words = np.random.SFC64(seed).random_raw((shape.numel() + 3) // 4)
-    bits = torch.from_numpy(words.view(np.int16)[: shape.numel()]).view(shape)
+    return torch.from_numpy(words.view(np.int16)[: shape.numel()]).view(shape)
+
+
+def kept_by(bits: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """1 where an element is kept and 0 where it is dropped; what the kept grow by."""
     dropped = round(p * 2**16)  # of the 2^16 values, the lowest
-    kept = torch.empty(shape, dtype=dtype)
+    kept = torch.empty(bits.shape, dtype=dtype)
     torch.ge(bits, dropped - 2**15, out=kept)  # an eighth of the time of a bool result
     return kept, 2**16 / (2**16 - dropped)
 
@@ -114,7 +136,7 @@ class _DroppedAttention(torch.autograd.Function):
         ahead = torch.full((T, T), -math.inf, dtype=q.dtype).triu_(1)
         scores = torch.baddbmm(ahead, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))  # (B·H, T, T)
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
-        kept, ctx.scale = draw_kept(weights.shape, p, q.dtype)
+        kept, ctx.scale = kept_by(draw_bits(weights.shape), p, q.dtype)
         y = torch.bmm(weights * kept, v).mul_(ctx.scale)
         signed = weights.mul_(kept.mul_(2).sub_(1))
         ctx.save_for_backward(q, k, v, signed)
@@ -221,6 +243,35 @@ class Attention(nn.Module):
         return self.o_proj(y)
 
 
+class _GeluProjected(torch.autograd.Function):
+    """GELU and the linear layer behind it; x `(B, T, F)`, weight `(C, F)`.
+
+    Of the two widest tensors of a block one is kept for the way back, and the other computed once
+    more there: a small part of the products, and a fifth of what a block of GPT-2 keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(F.gelu(x, approximate="tanh"), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        upstream = grads[0].reshape(-1, weight.shape[0])  # (N, C)
+        d_x = d_weight = d_bias = None
+        if ctx.needs_input_grad[1]:
+            active = F.gelu(x, approximate="tanh").view(-1, weight.shape[1])  # (N, F)
+            d_weight = upstream.T @ active
+            del active
+        if ctx.needs_input_grad[2]:
+            d_bias = upstream.sum(0)
+        if ctx.needs_input_grad[0]:
+            d_active = (upstream @ weight).view_as(x)
+            d_x = torch.ops.aten.gelu_backward(d_active, x, approximate="tanh")
+        return d_x, d_weight, d_bias
+
+
 class GeluMlp(nn.Module):
     """The feed-forward of GPT-2 and Phi: C → F → C with the tanh form of GELU."""
 
@@ -230,7 +281,14 @@ class GeluMlp(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.gelu(self.up_proj(x), approximate="tanh"))
+        x = self.up_proj(x)  # (B, T, F)
+        down = self.down_proj
+        recomputed = x.device.type == "cpu" and x.dtype == torch.float32 and x.requires_grad
+        if recomputed and type(down) is nn.Linear and not torch.is_autocast_enabled("cpu"):
+            projected: Any = _GeluProjected  # PyTorch gives `apply` no types
+            result: Tensor = projected.apply(x, down.weight, down.bias)
+            return result
+        return down(F.gelu(x, approximate="tanh"))
 
 
 class SwigluMlp(nn.Module):

@@ -136,12 +136,12 @@ def run(job: Job, state: State) -> tuple[State, str]:
     # An evaluation that a stop had left out changes the state without an update.
     saved_at = (job.resumed_step, state.evaluated_step)
     cost, failed = 0.0, 0
+    rewinds = state.rewinds  # of which a checkpoint tells
     while True:
         interrupted = job.runtime.any(job.interrupt.asked)
         due = state.step % job.train.eval_every == 0 or state.step >= job.steps
         if due and state.evaluated_step != state.step and not interrupted:
             state = evaluate(job, state, clock)
-        rewinds = state.rewinds
         if state.non_finite >= NON_FINITE_LIMIT:
             what = "spikes" if state.only_spikes else "not finite"
             why = f"{state.non_finite} updates in a row were {what}"
@@ -163,9 +163,11 @@ def run(job: Job, state: State) -> tuple[State, str]:
         at = (state.step, state.evaluated_step)
         began = time.monotonic()
         if due and saved_at != at and (name := broken(job)):
+            before = state.rewinds
             state = rewind(job, state, clock, f"{name} is not finite")
-            if state.rewinds == rewinds:
+            if state.rewinds == before:
                 return state, "non_finite"
+        rewinds = state.rewinds
         if due and saved_at != at:
             state = dataclasses.replace(state, seconds=clock.seconds())
             fault = save(job, state)
@@ -210,11 +212,18 @@ def run(job: Job, state: State) -> tuple[State, str]:
         job.screen.step({**row, "steps": job.steps})
         if not healthy:
             what = "is a spike" if done.spike else "is not finite"
-            text = f"step {state.step}: loss or gradient {what}; the update was left out."
+            kept = "made in part" if done.torn else "left out"
+            text = f"step {state.step}: loss or gradient {what}; the update was {kept}."
             job.screen.warning(text)
             places = job.places(state.step - 1)
             row = {**common(job, state, clock), "text": text, "rows": places}
             job.log.write("warning", **row, id="spike" if done.spike else "non_finite")
+        if done.torn:
+            # Weights of no update are neither measured nor saved.
+            before = state.rewinds
+            state = rewind(job, state, clock, "an update was made in part")
+            if state.rewinds == before:
+                return state, "non_finite"
 
 
 def remembered(optim: OptimConfig, recent: Recent, done: Update) -> Recent:
@@ -279,16 +288,33 @@ def fitting_update(job: Job, state: State, clock: Clock) -> tuple[State, Update]
                 clip_norm=job.optim.clip_norm,
                 seed=job.seed,
                 exact=job.exact,
+                in_backward=job.train.update_in_backward,
                 limits=state.recent.limits(job.optim.spike_deviations),
             )
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
+            refuse_after_changes(job, state)
             refuse_with_others(job, state, rows_at_once(job, state))
         # Out of the handler: what the error came through held the memory.
         job.optimizers.zero_grad()
         job.runtime.free_memory()
         state = smaller(job, state, clock)
+
+
+def refuse_after_changes(job: Job, state: State) -> None:
+    """An update on the way back cannot be made again: some weights may be changed already.
+
+    Raises:
+        OutOfMemory: the updates are made on the way back.
+    """
+    if not job.train.update_in_backward:
+        return
+    raise OutOfMemory(
+        f"step {state.step + 1}: the memory ran out in an update that is made on the way back, when "
+        "some weights may have been changed already, so that it cannot be made again with fewer "
+        "rows. Resume with --set gradient_checkpointing=true or --set batch_size=LESS."
+    ) from None
 
 
 def refuse_with_others(job: Job, state: State, rows: int) -> None:

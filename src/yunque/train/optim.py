@@ -1,4 +1,4 @@
-"""Parameter groups, Muon, AdamW in 8 bits, and the learning rate as a pure function of the step."""
+"""Parameter groups, Muon, AdamW in 8 and 16 bits; the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -143,6 +143,113 @@ def adamw_8bit(
     return made
 
 
+BLOCK = 1 << 19
+"""Numbers of a tensor that AdamW16bit updates at once: what it unpacks them into stays in a CPU's
+cache."""
+DRAWN = 1 << 12
+"""Random numbers drawn for an update; so many neighbours in a tensor are rounded independently of
+each other, and every one of them independently of what it was in other updates."""
+FREEZES = 2.0**-4
+"""An average that moves by a smaller part than this is rounded stochastically. To the nearest it
+would stand still wherever the step is below half of bf16's spacing, 2^-8 to 2^-9 of the value."""
+UPPER = -(1 << 16)
+"""The bits of a float32 that bf16 has."""
+
+
+class AdamW16bit(torch.optim.Optimizer):
+    """AdamW whose two averages are kept in bf16: 4 bytes a weight, not 8.
+
+    Block by block they become float32, go through PyTorch's own fused kernel and are rounded on
+    their way back: to the nearest, or up with the probability of the part that is cut off, so that
+    the expected value is kept (`FREEZES` says which). The random bits are a function of the
+    update's number and of the place in the tensor: a resumed run draws the same ones.
+
+    Sources: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization"; Gupta et al. 2015,
+    "Deep Learning with Limited Numerical Precision", section 3.1 (stochastic rounding).
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float]):
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                # At once, not between what the first update makes and frees.
+                self.state[parameter] = {
+                    "step": 0,
+                    "exp_avg": torch.zeros_like(parameter, dtype=torch.bfloat16),
+                    "exp_avg_sq": torch.zeros_like(parameter, dtype=torch.bfloat16),
+                }
+        self._drawn: tuple[int, Tensor] | None = None  # of which update, and its random bits
+        self._blocks: list[Tensor] = []
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every tensor that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        state = self.state[parameter]
+        number = state["step"] = int(state["step"]) + 1
+        count = torch.tensor(float(number), device=parameter.device)
+        beta1, beta2 = group["betas"]
+        room, drawn = self._room(parameter.device), self._bits(number, parameter.device)
+        flat = (parameter, gradient.reshape(-1), state["exp_avg"], state["exp_avg_sq"])
+        for weights, slopes, *kept in zip(*(t.view(-1).split(BLOCK) for t in flat), strict=True):
+            whole = len(weights) == BLOCK
+            wide = room if whole else [tensor[: len(weights)] for tensor in room]
+            torch._foreach_copy_(wide, kept)
+            torch._fused_adamw_(
+                [weights],
+                [slopes],
+                wide[:1],
+                wide[1:],
+                [],
+                [count],
+                lr=group["lr"],
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=group["weight_decay"],
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            )
+            for block, beta in zip(wide, (beta1, beta2), strict=True):
+                if 1.0 - beta < FREEZES:
+                    cut_at_random(block, drawn)
+            torch._foreach_copy_(kept, wide)
+
+    def _bits(self, number: int, device: torch.device) -> Tensor:
+        """16 random bits each, `(DRAWN,)`, the same ones in every run."""
+        if self._drawn is None or self._drawn[0] != number or self._drawn[1].device != device:
+            generator = torch.Generator().manual_seed(number)
+            drawn = torch.randint(1 << 16, (DRAWN,), generator=generator, dtype=torch.int32)
+            self._drawn = number, drawn.to(device)
+        return self._drawn[1]
+
+    def _room(self, device: torch.device) -> list[Tensor]:
+        """A block of both averages in float32."""
+        if not self._blocks or self._blocks[0].device != device:
+            self._blocks = [torch.empty(BLOCK, device=device) for _ in range(2)]
+        return self._blocks
+
+
+def cut_at_random(block: Tensor, drawn: Tensor) -> None:
+    """Round float32 numbers, in place, to such as bf16 has: up with the probability of the part
+    that is cut off. What bf16 has already, zero among it, stays as it is.
+
+    Args:
+        block: `(N,)`.
+        drawn: 16 random bits each, `(DRAWN,)`, int32, of which every DRAWN numbers take one each.
+    """
+    bits = block.view(torch.int32)
+    rows = len(bits) // len(drawn) * len(drawn)
+    bits[:rows].view(-1, len(drawn)).add_(drawn)
+    bits[rows:].add_(drawn[: len(bits) - rows])
+    bits.bitwise_and_(UPPER)
+
+
 class Optimizers:
     """One or two optimizers that together update each parameter once.
 
@@ -171,6 +278,9 @@ class Optimizers:
             )
         elif groups and config.optimizer in ("adamw8bit", "paged_adamw8bit"):
             self.parts.append(adamw_8bit(groups, config, next(iter(self.names)).device))
+        elif groups and config.optimizer == "adamw16bit":
+            betas = (config.beta1, config.beta2)
+            self.parts.append(AdamW16bit(groups, config.learning_rate, betas))
         elif groups:
             betas = (config.beta1, config.beta2)
             self.parts.append(

@@ -1,10 +1,10 @@
-"""One update from k micro-batches: forward → loss → backward → clip → update."""
+"""One update from k micro-batches: forward → loss → backward → clip → update, or both at once."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,9 @@ class Update:
     how the scale is found, no fault of the run."""
     spike: bool = False
     """Loss and gradient were finite, and one of them was above its limit."""
+    torn: bool = False
+    """Made on the way back alone: a gradient was not finite when other tensors had been updated
+    already. Every weight is finite, but they are those of no update."""
 
 
 def update(
@@ -59,6 +62,7 @@ def update(
     clip_norm: float,
     seed: int,
     exact: bool = False,
+    in_backward: bool = False,
     limits: tuple[float, float] = (math.inf, math.inf),
 ) -> Update:
     """Make update `step` (0-based) on its batch.
@@ -69,11 +73,13 @@ def update(
 
     Args:
         exact: not even rounding changes: see `exact_gradients`.
+        in_backward: each tensor is updated as soon as its gradient is there, see
+            `updated_in_backward`: one micro-batch and process, without scaling, limits or `exact`.
         limits: loss and gradient norm above which the update is left out.
 
     Raises:
         OutOfMemory: in the optimizer; before it, the allocator's own error leaves weights and
-            optimizer as they were.
+            optimizer as they were, but for an update that is made on the way back.
     """
     share = batch_size // runtime.world
     begin = runtime.rank * share
@@ -87,6 +93,11 @@ def update(
         # Weight decay and momentum would go on without a gradient, and a loss of 0 would be untrue.
         return Update(math.nan, math.nan, 0, applied=False)
     parameters = list(optimizers.names)
+    if in_backward:
+        assert len(micro_batches) == runtime.world == 1, "one pass has the whole gradient"
+        assert not (exact or clip_norm or scaler.is_enabled()), "the gradient is never whole"
+        (batch,) = micro_batches
+        return updated_in_backward(step, batch, model, head, optimizers, runtime, tokens, seed)
     total = torch.zeros((), device=runtime.device)
     if exact:
         whole = exact_gradients(
@@ -130,6 +141,67 @@ def update(
     optimizers.zero_grad()
     rescaled = math.isfinite(loss) and not finite and 1.0 <= scaler.get_scale() < scale
     return Update(loss, norm, tokens, applied, rescaled, spike)
+
+
+def updated_in_backward(
+    step: int,
+    batch: Batch,
+    model: nn.Module,
+    head: Callable[[torch.Tensor], torch.Tensor],
+    optimizers: Optimizers,
+    runtime: Runtime,
+    tokens: int,
+    seed: int,
+) -> Update:
+    """The same update, each tensor's made as soon as its gradient is there, which is freed then.
+
+    Nothing on the way back reads a weight whose gradient is whole. The loss is known to be finite
+    before the first weight changes. At the first gradient that is not, the rest is left as it is.
+
+    Source: Lv et al. 2023, "Full Parameter Fine-tuning for Large Language Models with Limited
+    Resources", section 3 (LOMO: the update fused with the gradient's computation).
+    """
+    batch = batch.to(runtime.device)
+    torch.manual_seed(mix(seed, DROPOUT, step, 0, 0))
+    with runtime.autocast():
+        hidden = model(batch.inputs, **batch.layout)
+        loss_sum = cross_entropy_sum(hidden, head, batch.targets)
+        mean = loss_sum * (1 / tokens)
+    loss = float(loss_sum.item()) / tokens
+    if not math.isfinite(loss):
+        return Update(loss, math.nan, tokens, applied=False)
+    norms: dict[torch.Tensor, torch.Tensor] = {}
+    broken = False
+
+    def take(parameter: torch.Tensor) -> None:
+        nonlocal broken
+        assert parameter.grad is not None
+        norms[parameter] = torch.linalg.vector_norm(parameter.grad)
+        broken = broken or not math.isfinite(norms[parameter].item())
+        if not broken:
+            optimizers.step()  # of all tensors this one alone has a gradient now
+        parameter.grad = None
+
+    with called_with_gradients(optimizers, take):
+        mean.backward()
+    found = [norms[p] for p in optimizers.names if p in norms]
+    norm = float(torch.linalg.vector_norm(torch.stack(found)).item())
+    applied = not broken
+    torn = broken and math.isfinite(next(iter(norms.values())).item())
+    return Update(loss, norm, tokens, applied, torn=torn)
+
+
+@contextlib.contextmanager
+def called_with_gradients(
+    optimizers: Optimizers, take: Callable[[torch.Tensor], None]
+) -> Iterator[None]:
+    """Let `take` be called with each trained tensor once its gradient is whole."""
+    hooks = [p.register_post_accumulate_grad_hook(take) for p in optimizers.names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def exact_gradients(
