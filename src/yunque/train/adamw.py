@@ -20,7 +20,7 @@ def spare_compiler() -> None:
     for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
         plain = getattr(method, "__wrapped__", None)
         if plain is not None and not hasattr(plain, "__dynamo_disable"):
-            setattr(plain, "__dynamo_disable", plain)  # noqa: B010
+            setattr(plain, "__dynamo_disable", plain)
 
 
 class AdamW(torch.optim.Optimizer):
