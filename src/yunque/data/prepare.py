@@ -82,6 +82,7 @@ OWN_NAMES = (
 )
 MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
 TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
+TEXTS_AT_ONCE = 1000  # conversations
 GROUP = 16  # blocks that are tokenized at once, for every thread
 GROUP_CHARACTERS = 1 << 21  # at most so much text at once, for every thread
 COPY_VERSIONS = 2  # texts that differ in their digits only; from three on they are a form
@@ -221,8 +222,13 @@ def prepare_conversations(
         made = splits()
 
         def texts() -> Iterator[str]:
-            for conversation in made["train"]:
-                yield from between(conversation.text, (config.separator, *CHAT_TOKENS))
+            # With a control token between them, many at a time are the same stretches.
+            rows = made["train"]
+            for first in range(0, len(rows), TEXTS_AT_ONCE):
+                part = (row.text for row in rows[first : first + TEXTS_AT_ONCE])
+                yield from between(
+                    config.separator.join(part), (config.separator, *CHAT_TOKENS)
+                )
 
         end = config.separator if loaded is None else loaded.separator
         controls = (*CHAT_TOKENS, *config.add_tokens)
