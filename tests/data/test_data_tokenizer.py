@@ -425,9 +425,7 @@ def test_a_missing_tokenizer_file_is_called_missing(spec: str) -> None:
 def test_merging_counted_pieces_is_the_trainer(texts: list[str], size: int) -> None:
     controls = ["<|endoftext|>", "<|user|>"]
     rows = [text for text in texts for _ in range(3)]
-    want = vocabularies.merged(
-        vocabularies.byte_level_pieces(), lambda: iter(rows), controls, size
-    )
+    want = vocabularies.merged(vocabularies.byte_level_pieces(), lambda: iter(rows), controls, size)
     assert vocabularies.bpe(lambda: iter(rows), controls, size).to_str() == want.to_str()
 
 

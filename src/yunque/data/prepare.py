@@ -226,9 +226,7 @@ def prepare_conversations(
             rows = made["train"]
             for first in range(0, len(rows), TEXTS_AT_ONCE):
                 part = (row.text for row in rows[first : first + TEXTS_AT_ONCE])
-                yield from between(
-                    config.separator.join(part), (config.separator, *CHAT_TOKENS)
-                )
+                yield from between(config.separator.join(part), (config.separator, *CHAT_TOKENS))
 
         end = config.separator if loaded is None else loaded.separator
         controls = (*CHAT_TOKENS, *config.add_tokens)
