@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yunque.assemble.demo import RECIPE
 from yunque.assemble.runs import RunResult, finetune, pretrain
+from yunque.assemble.tutor import RECIPE
 from yunque.data import tutor
 from yunque.exam import ExamResult
 from yunque.files import write_text

@@ -590,6 +590,15 @@ def run_lock(folder: Path) -> Iterator[None]:
                 handle.truncate(0)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process that lives on this machine holds `folder`, as far as its lock tells."""
+    try:
+        owner = lock_owner((folder / LOCK_NAME).read_bytes())
+    except OSError:
+        return False
+    return bool(owner) and owner["host"] == socket.gethostname() and owner_lives(owner)
+
+
 def lock_owner(text: bytes) -> dict[str, Any]:
     """Who a lock file names; empty where it names nobody."""
     try:

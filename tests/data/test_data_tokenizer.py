@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared
 
+from yunque.data import vocabularies
 from yunque.data.tokenizer import (
     Tokenizer,
     add_tokens,
@@ -410,3 +411,25 @@ def test_many_blocks_at_once_have_the_ids_of_each(spec: str) -> None:
 def test_a_missing_tokenizer_file_is_called_missing(spec: str) -> None:
     with pytest.raises(InputError, match=f"tokenizer '{spec}': no such file or folder"):
         loaded_tokenizer(spec)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["4 + 4 = 8", "Suma 4 y 4.\nSon 8, ¿no?", "4 × 4 = 16 ÷ 1", "año añejo\n\n  x", "a  b"],
+        ["abab abab aaaa aaa aa ba ba", "don't can't 'tis", " begins with one", "", "\n"],
+        ["x", "one\ttab and\r\nlines", "trailing space ", "中文 中文 中文", "👩🏽‍🚀 👩🏽‍🚀"],
+    ],
+)
+@pytest.mark.parametrize("size", [259, 263, 290, 700])
+def test_merging_counted_pieces_is_the_trainer(texts: list[str], size: int) -> None:
+    controls = ["<|endoftext|>", "<|user|>"]
+    rows = [text for text in texts for _ in range(3)]
+    want = vocabularies.merged(vocabularies.byte_level_pieces(), lambda: iter(rows), controls, size)
+    assert vocabularies.bpe(lambda: iter(rows), controls, size).to_str() == want.to_str()
+
+
+def test_pieces_are_counted_only_where_they_are_known() -> None:
+    assert vocabularies.few_pieces(iter(["a b", "b b."])) == {"a": 1, "Ġb": 2, "b": 1, ".": 1}
+    for text in ("a  b", "a\n b", "a\0b", "a \u00a0 b"):  # a piece may reach over the space
+        assert vocabularies.few_pieces(iter(["a b", text])) is None

@@ -1,118 +1,49 @@
-"""The embedded tutor, from data to last words: `yunque demo`."""
+"""The embedded tutor, from data to last words: `yunque demo`.
+
+PyTorch is imported inside functions: meanwhile another process prepares the data.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yunque.assemble.exams import ExamItem, exam_json, shared_sitting
-from yunque.config import (
-    TUTOR,
-    DataConfig,
-    GenerateConfig,
-    ModelConfig,
-    OptimConfig,
-    Recipe,
-    TrainConfig,
-)
+from yunque.assemble.tutor import RECIPE, talk
+from yunque.config import TUTOR, GenerateConfig
 from yunque.data import tutor
-from yunque.data.alignment import Rendered, render, render_prompt
-from yunque.data.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate, chat_template_of
-from yunque.data.conversations import Message
-from yunque.data.prepare import Prepared, Progress, prepare_conversations
+from yunque.data.alignment import render_prompt
+from yunque.data.chat_template import chat_template_of
 from yunque.data.rendered import encode_rendered
 from yunque.data.tokenizer import Tokenizer
 from yunque.errors import InputError
 from yunque.exam import ExamResult, Question, sit
-from yunque.generate.decode import generate
-from yunque.model.protocol import LanguageModel
+from yunque.files import in_use
+from yunque.screen import Screen
 from yunque.words import say
 from yunque.words.writing import duration, number, percent
 
 if TYPE_CHECKING:
+    from yunque.assemble.exams import ExamItem
     from yunque.assemble.runs import RunResult
+    from yunque.model.protocol import LanguageModel
     from yunque.runtime import Runtime
-from yunque.screen import Screen
 
-CONVERSATIONS = {"train": 40_000, "val": 600}
 EVALUATION_EXAM, FINAL_EXAM = 120, 300
 EXAM_SEEDS = {EVALUATION_EXAM: 7, FINAL_EXAM: 1}  # other questions at the end than on the way
 ANSWER_TOKENS = 120
 
-# Measured in docs/lab-notes.md: what each choice gave.
-RECIPE = Recipe(
-    sources=(TUTOR,),
-    data=DataConfig(tokenizer="bpe:512", packing="off", loss="all"),
-    model=ModelConfig(
-        context_length=128,
-        num_layers=4,
-        num_heads=4,
-        hidden_size=128,
-        qk_norm=True,
-        dropout=0.0,
-    ),
-    optim=OptimConfig(
-        optimizer="muon",
-        learning_rate=3e-3,
-        muon_learning_rate=0.02,
-        schedule="linear",
-        warmup_steps=50,
-        final_learning_rate_fraction=0.0,
-    ),
-    train=TrainConfig(
-        batch_size=16,
-        steps=1250,
-        eval_every=250,
-        eval_tokens=32_768,
-        patience=5,
-        sample_prompt="<|user|>¿Cuánto es 47 + 38?<|assistant|>",
-        sample_tokens=100,
-    ),
-)
-
-
-def talk(problem: tutor.Problem) -> list[Message]:
-    """A problem of the tutor as a conversation."""
-    return [Message(**message) for message in tutor.messages(problem)]  # type: ignore[arg-type]
-
-
-def prepare_tutor(
-    config: DataConfig,
-    out: Path,
-    progress: Progress | None = None,
-    tokenizer: Tokenizer | None = None,
-) -> Prepared:
-    """Token files of the tutor's conversations.
-
-    Args:
-        tokenizer: that of the base that is taught, in whose chat template they are written; None:
-            the one that `config` says, with the default template.
-    """
-    chat = ChatTemplate(end_token=config.separator)
-    if tokenizer is not None:
-        chat = chat_template_of(tokenizer)
-
-    def splits() -> dict[str, list[Rendered]]:
-        return {
-            split: [
-                render(talk(problem), chat)
-                for problem in tutor.make(split, count, seed=1)  # type: ignore[arg-type]
-            ]
-            for split, count in CONVERSATIONS.items()
-        }
-
-    name = f"{TUTOR} 1 {sorted(CONVERSATIONS.items())}"
-    template = DEFAULT_CHAT_TEMPLATE
-    if tokenizer is not None and tokenizer.chat_template is not None:
-        template = tokenizer.chat_template
-    return prepare_conversations(splits, name, config, out, template, progress, tokenizer)
-
 
 def tutor_items() -> list[ExamItem]:
     """The tutor's exam of an evaluation as questions for any model."""
+    from yunque.assemble.exams import ExamItem
+
     made = tutor.make("exam", EVALUATION_EXAM, EXAM_SEEDS[EVALUATION_EXAM])
     return [
         ExamItem(tuple(talk(problem)[:1]), str(problem.answer), "number", problem.kind)
@@ -128,6 +59,9 @@ def tutor_exam(
     batch_tokens: int = 0,
 ) -> ExamResult:
     """Sit an exam of problems that no training text holds, with greedy answers."""
+    from yunque.assemble.exams import shared_sitting
+    from yunque.generate.decode import generate
+
     chat = chat_template_of(tokenizer)
     questions = []
     for problem in tutor.make("exam", count, EXAM_SEEDS[count]):
@@ -159,6 +93,8 @@ class DemoResult:
         return self.result.signal
 
     def to_json(self) -> dict[str, Any]:
+        from yunque.assemble.exams import exam_json
+
         if self.exam is None:
             return {**self.result.to_json(), "exam": None}
         return {**self.result.to_json(), "exam": exam_json(self.exam)}
@@ -221,24 +157,57 @@ def demo(out: str | Path, *, steps: int, seed: int, screen: Screen, lang: str) -
     Raises:
         InputError: `out` holds something else than a demo.
     """
-    from yunque.assemble.models import load
-    from yunque.assemble.runs import pretrain, resume
     from yunque.config import read_tree
 
     path = Path(out) / "recipe.toml"
     if path.is_file():
         if read_tree(path).get("sources") != [TUTOR]:
             raise InputError(f"{out}: holds another run. Choose another --out for the demo.")
+        from yunque.assemble.runs import resume
+
         result = resume(out, screen=screen, lang=lang)
     else:
         train = dataclasses.replace(RECIPE.train, steps=steps or RECIPE.train.steps)
         recipe = dataclasses.replace(RECIPE, train=train).replace(seed=seed)
+        with preparing(Path(out), lang):
+            from yunque.assemble.runs import pretrain
         result = pretrain(out=out, recipe=recipe, screen=screen, lang=lang)
     screen.close()
     if result.signal or not result.main:
         return DemoResult(result, None)
+    from yunque.assemble.models import load
+
     model = load(result.run)
     return DemoResult(result, tutor_exam(model.decoder, model.tokenizer, FINAL_EXAM))
+
+
+@contextlib.contextmanager
+def preparing(run: Path, lang: str) -> Iterator[None]:
+    """Prepare the data of a new run in a process of its own, while this one does what is inside.
+
+    What that process leaves undone, whatever the reason, the run does itself. Where a run has
+    several processes, one of those that they start does it, and all wait for that one.
+    """
+    data = run / "data"
+    command = [sys.executable, "-P", "-m", "yunque", "prepare", TUTOR, "--out", str(data)]
+    command += ["--tokenizer", RECIPE.data.tokenizer, "--loss", RECIPE.data.loss]
+    command += ["--lang", lang, "--quiet"]
+    helper: subprocess.Popen[bytes] | None = None
+    nowhere = subprocess.DEVNULL
+    if not run.exists():
+        with contextlib.suppress(OSError):
+            helper = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        yield
+    except BaseException:
+        if helper is not None:
+            helper.terminate()
+        raise
+    finally:
+        if helper is not None:
+            helper.wait()
+    while in_use(data):
+        time.sleep(0.05)
 
 
 def tutor_marks(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yunque.assemble.demo import prepare_tutor
 from yunque.assemble.recipes import recipe_with
+from yunque.assemble.tutor import prepare_tutor
 from yunque.config import TUTOR, DataConfig, Recipe, merge, raise_faults, validate
 from yunque.data.checks import Check, check_data, notes_on
 from yunque.data.packing import Packing

@@ -13,16 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from yunque.data.chat_template import ChatTemplate
 from yunque.data.conversations import Conversation, Message
 from yunque.data.marks import DECISIVE, TRIALS, Place, free_marks, marked, places
+from yunque.data.skeletons import Skeleton, copies, skeleton_of
 from yunque.data.template_manner import MEND, manner_of, shared_start
 from yunque.errors import InputError
 
 Span = tuple[int, int]
 Note = Literal["end_added", "tools_dropped", "extra_dropped"]
+Shape = tuple[tuple[str, bool], ...]
+"""Role of each message, and whether it is to be learnt."""
+
+PROBE = 0x4E00  # from here on letters of which each stands for the content of a message
+"""Chinese, so that no template writes them itself."""
+MOST_PROBES = 1000
 
 
 @dataclass(frozen=True)
@@ -82,11 +90,56 @@ def named(
     if not isinstance(conversation, Conversation):
         conversation = Conversation(tuple(conversation))
     try:
-        return aligned(conversation, template, asking)
+        found = copied(conversation, template, asking) if copies(template.source) else None
+        return found or aligned(conversation, template, asking)
     except InputError as fault:
         if not conversation.where:
             raise
         raise InputError(f"{conversation.where}: {fault}") from fault
+
+
+def copied(conversation: Conversation, template: ChatTemplate, asking: bool) -> Rendered | None:
+    """The same as `aligned` for a template that copies; None where it must look at the contents."""
+    shape: list[tuple[str, bool]] = []
+    for message in conversation.messages:
+        if message.extra or not message.content.strip():
+            return None
+        shape.append((message.role, message.loss))
+    if conversation.tools is not None or not 0 < len(shape) <= MOST_PROBES:
+        return None
+    known = skeleton(template, tuple(shape), asking)
+    if known is None:
+        return None
+    bones, notes = known
+    return Rendered(*bones.filled([m.content for m in conversation.messages]), notes)
+
+
+@lru_cache(maxsize=256)
+def skeleton(
+    template: ChatTemplate, shape: Shape, asking: bool
+) -> tuple[Skeleton, tuple[Note, ...]] | None:
+    """What all conversations of a shape have in common; None where that is not certain."""
+    probes = [chr(PROBE + number) for number in range(len(shape))]
+    messages = tuple(
+        Message(role, probe, loss=loss) for (role, loss), probe in zip(shape, probes, strict=True)
+    )
+    try:
+        made = aligned(Conversation(messages), template, asking)
+        prompt = manner_of(template).prompt
+    except InputError:
+        return None  # it is told of the real conversation
+    if [made.text[start:end] for start, end in made.content] != probes:
+        return None
+    for number, (role, _) in enumerate(shape):
+        if role != "assistant":
+            continue
+        # Elsewhere the beginning of a turn is found by comparing texts, contents included.
+        if number == 0 or shape[number - 1][0] != "user":
+            return None
+        gap = made.text[made.content[number - 1][1] : made.content[number][0]]
+        if not (gap.startswith(prompt) or prompt.startswith(gap)):
+            return None
+    return skeleton_of(made.text, made.content, made.loss), made.notes
 
 
 def aligned(conversation: Conversation, template: ChatTemplate, asking: bool) -> Rendered:

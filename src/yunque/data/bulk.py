@@ -114,6 +114,33 @@ class Bulk:
             return None  # the expression leaves something out
         return self.ids.take(ranks, mode="clip")  # the fastest way of not checking the range
 
+    def encode_marked(self, text: str, marks: tuple[str, ...]) -> Ids | None:
+        """Ranks of a text in which `marks` stand between texts; the k-th is rank `ranks` + k.
+
+        Each text between two marks is encoded as if it stood alone. None: as of `encode`, which
+        knows neither composition nor added tokens here.
+        """
+        if self.composed or self.added is not None:
+            return None
+        found: tiktoken.Encoding | None = self.marked().get(marks)
+        if found is None:
+            numbers = {mark: len(self.ranks) + place for place, mark in enumerate(marks)}
+            found = self.marked()[marks] = tiktoken.Encoding(
+                "yunque", pat_str=self.pattern, mergeable_ranks=self.ranks, special_tokens=numbers
+            )
+        try:
+            ranks = found.encode_to_numpy(text, allowed_special="all", disallowed_special=())
+        except ValueError:
+            return None
+        return ranks.astype(np.int64)
+
+    def marked(self) -> dict[tuple[str, ...], tiktoken.Encoding]:
+        """This thread's own encodings with marks."""
+        if not hasattr(self.mine, "marked"):
+            self.mine.marked = {}
+        found: dict[tuple[str, ...], tiktoken.Encoding] = self.mine.marked
+        return found
+
     def encoding(self) -> tiktoken.Encoding:
         """This thread's own: its regex engine serves the first thread that uses it best.
 

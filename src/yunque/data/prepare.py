@@ -23,6 +23,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,7 +41,7 @@ from yunque.data.languages import LanguageSurvey
 from yunque.data.ledger import Account
 from yunque.data.ngrams import of_splits
 from yunque.data.origins import Origins, origin_bytes
-from yunque.data.rendered import encode_rendered, encode_rendered_many
+from yunque.data.rendered import Encoded, Mask, encode_all, encode_rendered
 from yunque.data.sources import is_data
 from yunque.data.split import (
     DUPLICATE,
@@ -81,6 +82,7 @@ OWN_NAMES = (
 )
 MIN_DOCUMENTS = 20  # from here on, "auto" holds out whole documents
 TRAINING_CHARACTERS = 50_000_000  # merges learnt from more text hardly differ; memory is bounded
+TEXTS_AT_ONCE = 1000  # conversations
 GROUP = 16  # blocks that are tokenized at once, for every thread
 GROUP_CHARACTERS = 1 << 21  # at most so much text at once, for every thread
 COPY_VERSIONS = 2  # texts that differ in their digits only; from three on they are a form
@@ -220,8 +222,11 @@ def prepare_conversations(
         made = splits()
 
         def texts() -> Iterator[str]:
-            for conversation in made["train"]:
-                yield from between(conversation.text, (config.separator, *CHAT_TOKENS))
+            # With a control token between them, many at a time are the same stretches.
+            rows = made["train"]
+            for first in range(0, len(rows), TEXTS_AT_ONCE):
+                part = (row.text for row in rows[first : first + TEXTS_AT_ONCE])
+                yield from between(config.separator.join(part), (config.separator, *CHAT_TOKENS))
 
         end = config.separator if loaded is None else loaded.separator
         controls = (*CHAT_TOKENS, *config.add_tokens)
@@ -649,8 +654,11 @@ def write_tokens(
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     writer = TokenWriter(tokenizer, layout, out, dtype, place, added)
     with writer:
-        for block, ids, mask in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer, place):
-            writer.write(block, ids, mask)
+        for blocks, found in encoded(cut_blocks(stream, tokenizer.cuts), tokenizer, place):
+            if blocks[0].rendered is None:
+                writer.write(blocks[0], found.ids)
+            else:
+                writer.write_conversations(blocks, found)
             tell(writer.characters)
     splits = {name: writer.counts[name] for name in SPLITS if name in writer.counts}
     dropped = writer.counts.get(DUPLICATE, dict.fromkeys(COUNTED, 0))
@@ -680,10 +688,14 @@ def write_tokens(
     }
 
 
+Group = tuple[list[Block], Encoded]
+"""A block of plain text, or conversations of one split and source, one behind the other."""
+
+
 def encoded(
     blocks: Iterable[Block], tokenizer: Tokenizer, place: Callable[[Block], str]
-) -> Iterator[tuple[Block, Ids, npt.NDArray[np.uint8] | None]]:
-    """(block, its ids, its loss mask or None), in order, tokenized on all cores at once.
+) -> Iterator[Group]:
+    """The blocks with their ids and loss mask, in order, tokenized on all cores at once.
 
     Raises:
         InputError: a conversation cannot be encoded; `place` tells which.
@@ -692,22 +704,25 @@ def encoded(
     group: list[Block] = []
     characters = 0
 
-    def flush() -> Iterator[tuple[Block, Ids, npt.NDArray[np.uint8] | None]]:
+    def flush() -> Iterator[Group]:
         texts = [block.text for block in group if block.rendered is None]
-        chats = [(block, block.rendered) for block in group if block.rendered is not None]
         plain = iter(tokenizer.encode_blocks(texts, threads))
-        try:
-            spoken = iter(encode_rendered_many(tokenizer, [rendered for _, rendered in chats]))
-        except InputError:
-            for block, rendered in chats:
-                with placed(place(block)):
-                    encode_rendered(tokenizer, rendered)
-            raise
-        for block in group:
-            if block.rendered is None:
-                yield block, next(plain), None
-            else:
-                yield (block, *next(spoken))
+        for (spoken, *_), run in groupby(group, key=kind):
+            if not spoken:
+                for block in run:
+                    ids = next(plain)
+                    ones, end = np.ones(len(ids), np.uint8), np.array([len(ids)])
+                    yield [block], Encoded(ids, ones, end)
+                continue
+            chats = list(run)
+            rendered = [block.rendered for block in chats if block.rendered is not None]
+            try:
+                yield chats, encode_all(tokenizer, rendered)
+            except InputError:
+                for block, conversation in zip(chats, rendered, strict=True):
+                    with placed(place(block)):
+                        encode_rendered(tokenizer, conversation)
+                raise
 
     for block in blocks:
         group.append(block)
@@ -717,6 +732,11 @@ def encoded(
             yield from flush()
             group, characters = [], 0
     yield from flush()
+
+
+def kind(block: Block) -> tuple[bool, str, int]:
+    """What conversations share that are written at once."""
+    return block.rendered is not None, block.split, block.source
 
 
 COUNTED = ("documents", "characters", "bytes", "tokens", "separators", "unknown_tokens", "masked")
@@ -779,66 +799,95 @@ class TokenWriter:
                 if name not in self._files:
                     remove_file(self.out / name)  # of an earlier preparation
 
-    def write(self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None) -> None:
-        """Append one block to the files of its split; a duplicate is only counted."""
-        ends = block.ends and self.layout.separate and block.rendered is None
-        counted = self.counts.setdefault(block.split, dict.fromkeys(COUNTED, 0))
-        of_source = self.by_source.setdefault(block.source, {"tokens": 0, "with_loss": 0})
+    def write(self, block: Block, ids: Ids) -> None:
+        """Append one block of plain text to the files of its split; a duplicate is only counted."""
+        ends = block.ends and self.layout.separate
         if (block.source, block.line) != self._inside:
             self._inside, self._breaks = (block.source, block.line), 0
         breaks = self._breaks
         self._breaks = 0 if block.ends else breaks + block.text.count("\n")
-        first = counted["tokens"]
-        masked = 0
-        if mask is not None and self.layout.mask:
-            masked = len(ids) - int(mask.sum())
         begins = 0
-        if self.layout.separate and block.rendered is None and not self._open:
+        if self.layout.separate and not self._open:
             begins = len(self.tokenizer.begin_ids)
         self._open = not block.ends
+        first = self._count([block], ids, begins + ends, 0)
         tokens = begins + len(ids) + ends
-        counted["documents"] += block.ends
+        self.forced += block.forced
         self._began = self._began or block.split
         if block.ends:
             if self._began != block.split:
                 over = f"{self._began}_{block.split}"
                 self.divided[over] = self.divided.get(over, 0) + 1
             self._began = None
-        counted["characters"] += len(block.text)
-        counted["bytes"] += len(block.text.encode("utf-8"))
-        counted["tokens"] += tokens
-        counted["separators"] += begins + ends
-        counted["masked"] += masked
-        of_source["tokens"] += tokens
-        if self.tokenizer.unknown_id is not None:
-            counted["unknown_tokens"] += int((ids == self.tokenizer.unknown_id).sum())
-        self.forced += block.forced
-        self.characters += len(block.text)
         if block.split == DUPLICATE:
             return
-        if block.split == "train":
-            of_source["with_loss"] += tokens - masked
-            for id in [id for id in self.unmet if (ids == id).any()]:
-                del self.unmet[id]
-            if tokens:
-                code = block.source << LINE_BITS | block.line
-                self._file("train.origins.bin").write(origin_bytes(first, code, breaks))
+        if block.split == "train" and tokens:
+            code = block.source << LINE_BITS | block.line
+            self._file("train.origins.bin").write(origin_bytes(first, code, breaks))
         if begins:
             self._file(f"{block.split}.bin").write(self._begin)
         self._file(f"{block.split}.bin").write(packed(ids, self.dtype))
         if ends:
             self._file(f"{block.split}.bin").write(self._separator)
         if self.layout.mask:
-            carried = np.ones(len(ids), np.uint8) if mask is None else mask
-            parts = b"\1" * begins + carried.tobytes() + b"\1" * ends
-            self._file(f"{block.split}.mask.bin").write(parts)
+            self._file(f"{block.split}.mask.bin").write(b"\1" * tokens)
         self._ends.setdefault(block.split, 0)
         if self.layout.apart and block.ends:
             self._end(block.split)
-        if block.rendered is None:
-            self.overlap.add(block.split, block.text)
-        else:
-            self._conversation(block, ids, mask)
+        self.overlap.add(block.split, block.text)
+
+    def write_conversations(self, blocks: Sequence[Block], found: Encoded) -> None:
+        """Append whole conversations of one split and source; duplicates are only counted."""
+        split, source = blocks[0].split, blocks[0].source
+        masked = len(found.mask) - int(found.mask.sum()) if self.layout.mask else 0
+        first = self._count(blocks, found.ids, 0, masked)
+        self._inside, self._breaks, self._open = (source, blocks[-1].line), 0, False
+        if split == DUPLICATE:
+            return
+        starts = np.concatenate([[0], found.ends[:-1]])
+        if split == "train":
+            lines = [source << LINE_BITS | block.line for block in blocks]
+            codes = np.array(lines, dtype=np.uint64)
+            told = found.ends > starts
+            table = np.zeros((int(told.sum()), 3), dtype="<u8")
+            table[:, 0], table[:, 1] = first + starts[told], codes[told]
+            self._file("train.origins.bin").write(table.tobytes())
+        self._file(f"{split}.bin").write(packed(found.ids, self.dtype))
+        if self.layout.mask:
+            self._file(f"{split}.mask.bin").write(found.mask.tobytes())
+        self._ends[split] = self.counts[split]["tokens"]
+        if self.layout.apart:
+            ends = (first + found.ends).astype("<u8")
+            self._file(f"{split}.documents.bin").write(ends.tobytes())
+        self._look_at(blocks, found, starts)
+
+    def _count(self, blocks: Sequence[Block], ids: Ids, around: int, masked: int) -> int:
+        """Book blocks of one split and source; returns the tokens of the split before them.
+
+        Args:
+            around: tokens that are written beside the text's own.
+        """
+        split, source = blocks[0].split, blocks[0].source
+        counted = self.counts.setdefault(split, dict.fromkeys(COUNTED, 0))
+        of_source = self.by_source.setdefault(source, {"tokens": 0, "with_loss": 0})
+        texts = [block.text for block in blocks]
+        first, tokens = counted["tokens"], len(ids) + around
+        characters = sum(map(len, texts))
+        counted["documents"] += sum(block.ends for block in blocks)
+        counted["characters"] += characters
+        counted["bytes"] += len("".join(texts).encode("utf-8"))
+        counted["tokens"] += tokens
+        counted["separators"] += around
+        counted["masked"] += masked
+        of_source["tokens"] += tokens
+        if self.tokenizer.unknown_id is not None:
+            counted["unknown_tokens"] += int((ids == self.tokenizer.unknown_id).sum())
+        self.characters += characters
+        if split == "train":
+            of_source["with_loss"] += tokens - masked
+            for id in [id for id in self.unmet if (ids == id).any()]:
+                del self.unmet[id]
+        return first
 
     def doubts(self) -> dict[str, Any]:
         """What the checks before step 1 make warnings of."""
@@ -859,38 +908,49 @@ class TokenWriter:
             (example for _, example in chosen), key=lambda item: (item["source"], item["line"])
         )
 
-    def _conversation(self, block: Block, ids: Ids, mask: npt.NDArray[np.uint8] | None) -> None:
-        assert mask is not None
-        place = self._spoken.get(block.source, 0)
-        self._spoken[block.source] = place + 1
-        where = np.flatnonzero(mask)
-        worst = not len(where)
-        if worst:
-            self.without_loss += 1
-            if len(self._faulty) < EXAMPLES:
-                self._faulty.append(self.place(block))
-        elif int(ids[where[-1]]) in self.tokenizer.control_ids:
-            self.end_with_loss += 1
-            self.end_ids.add(int(ids[where[-1]]))
-        if worst and self.without_loss == 1:
-            place = -1  # to be seen before all others
-        if (place < EXAMPLES and len(self._spoken) <= EXAMPLES) or place < 0:
-            carried = mask if self.layout.mask else np.ones(len(ids), np.uint8)
-            shown: list[list[Any]] = []
-            at = 0
-            for run, text in self.tokenizer.whole_characters(ids[:EXAMPLE_TOKENS].tolist()):
-                shown.append([text, int(carried[at : at + len(run)].any())])
-                at += len(run)
-            line, number = line_and_record(block.line)
-            example = {
-                "source": block.source,
-                "line": line,
-                **({"record": number} if number else {}),
-                "split": block.split,
-                "tokens": shown,
-                "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
-            }
-            self._shown.append((place, example))
+    def _look_at(self, blocks: Sequence[Block], found: Encoded, starts: Ids) -> None:
+        """What the checks need to know of conversations, and examples of them."""
+        source = blocks[0].source
+        before = self._spoken.get(source, 0)
+        self._spoken[source] = before + len(blocks)
+        learnt = np.flatnonzero(found.mask)
+        # How many of these stand before the beginning and before the end of each conversation.
+        since, until = np.searchsorted(learnt, starts), np.searchsorted(learnt, found.ends)
+        without = np.flatnonzero(since == until)
+        last = found.ids[learnt[until[until > since] - 1]]
+        closing = last[np.isin(last, list(self.tokenizer.control_ids))]
+        self.end_with_loss += len(closing)
+        self.end_ids.update(np.unique(closing).tolist())
+        places = {}
+        if len(self._spoken) <= EXAMPLES:
+            places = {at: before + at for at in range(min(len(blocks), EXAMPLES - before))}
+        if len(without) and not self.without_loss:
+            places[int(without[0])] = -1  # to be seen before all others
+        self.without_loss += len(without)
+        for at in without[: EXAMPLES - len(self._faulty)].tolist():
+            self._faulty.append(self.place(blocks[at]))
+        for at, place in places.items():
+            part = slice(int(starts[at]), int(found.ends[at]))
+            ids, mask = found.ids[part], found.mask[part]
+            self._shown.append((place, self._example(blocks[at], ids, mask)))
+
+    def _example(self, block: Block, ids: Ids, mask: Mask) -> dict[str, Any]:
+        """A conversation token by token, and which of them carry loss."""
+        carried = mask if self.layout.mask else np.ones(len(ids), np.uint8)
+        shown: list[list[Any]] = []
+        at = 0
+        for run, text in self.tokenizer.whole_characters(ids[:EXAMPLE_TOKENS].tolist()):
+            shown.append([text, int(carried[at : at + len(run)].any())])
+            at += len(run)
+        line, number = line_and_record(block.line)
+        return {
+            "source": block.source,
+            "line": line,
+            **({"record": number} if number else {}),
+            "split": block.split,
+            "tokens": shown,
+            "left_out": max(0, len(ids) - EXAMPLE_TOKENS),
+        }
 
     def _end(self, split: str) -> None:
         """Write where a document ends."""

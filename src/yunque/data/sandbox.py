@@ -322,6 +322,15 @@ class Ticks(NodeTransformer):
         return self.own("joined", node.nodes[0], node.nodes[1:])
 
 
+def parsed(source: str) -> nodes.Template:
+    """The Jinja tree of a template as it was written.
+
+    Raises:
+        jinja2.TemplateError: it is no Jinja.
+    """
+    return Sandbox().parse(source)
+
+
 def compile_template(source: str) -> jinja2.Template:
     """The template made ready to run; the same one for the same source.
 

@@ -186,8 +186,7 @@ class Tokenizer:
         """
         if self.kind in ("char", "byte"):
             return [self._looked_up(text) for text in texts]
-        self._encoded += sum(map(len, texts))
-        bulk = self._bulk if self._encoded > BULK_CHARACTERS * self.vocab_size else None
+        bulk = self.bulk(sum(map(len, texts)))
         parts = [self._parts(text) for text in texts]
         jobs = [(part, at > 0) for row in parts for at, part in enumerate(row)]
 
@@ -206,6 +205,12 @@ class Tokenizer:
             found.append(rows[0] if len(rows) == 1 else np.concatenate(rows))
             start += len(row)
         return found
+
+    def bulk(self, characters: int) -> Bulk | None:
+        """The vocabulary in tiktoken for so much more text; None where it is not equal, or as long
+        as opening it takes longer than it saves."""
+        self._encoded += characters
+        return self._bulk if self._encoded > BULK_CHARACTERS * self.vocab_size else None
 
     def _looked_up(self, text: str) -> Ids:
         """The ids of a text of the kinds that are nothing but a table.

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
 from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
@@ -47,6 +49,11 @@ BPE_PATTERN = (
     r"|\s+(?!\S)"
     r"|\s+"
 )
+
+LEAST_TIMES = 2  # that a pair occurs before it becomes a token
+BETWEEN, TEXTS_AT_ONCE = "\0", 10_000  # texts are counted many at a time, with this between them
+# Up to here merging counted pieces is faster than `tokenizers`, which reads the text as a whole.
+MOST_PARTS, MOST_PIECES, MOST_MERGES = 50_000, 5_000, 1_000
 
 Texts = Callable[[], Iterator[str]]
 
@@ -182,7 +189,92 @@ def bpe(texts: Texts, controls: list[str], size: int | None) -> Backend:
 
     Source: Sennrich et al. 2016 (arXiv:1508.07909), on bytes as in GPT-2.
     """
+    assert size is not None  # parse_spec demands it
+    pieces = few_pieces(texts())
+    if pieces is not None and size - 256 <= MOST_MERGES:
+        backend = Backend(by_counts(pieces, controls, size))
+        backend.pre_tokenizer = byte_level_pieces()
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([special(token) for token in controls])
+        return backend
     return merged(byte_level_pieces(), texts, controls, size)
+
+
+def few_pieces(texts: Iterator[str]) -> Counter[str] | None:
+    """Piece of `byte_level_pieces` → how often it occurs; None where there are many.
+
+    A text is cut before each space behind a visible character: no piece of BPE_PATTERN reaches over
+    such a place, and none looks back. Each distinct part is then split into its pieces once.
+    """
+    parts: Counter[str] = Counter()
+    while group := list(islice(texts, TEXTS_AT_ONCE)):
+        whole = BETWEEN.join(group)
+        if whole.count(BETWEEN) != len(group) - 1:
+            return None
+        # A space is put back where it was cut off; the first text begins without one.
+        first, *others = whole.split(" ")
+        parts[first] += 1
+        parts.update(map(" ".__add__, others))
+        if len(parts) > MOST_PARTS:
+            return None
+    split = byte_level_pieces()
+    pieces: Counter[str] = Counter()
+    for part, times in ((part, n) for row, n in parts.items() for part in row.split(BETWEEN)):
+        # Where white space stands before a space, a piece may reach over it.
+        if part and unicodedata.category(part[-1])[0] in "ZC":
+            return None
+        for piece, _ in split.pre_tokenize_str(part):
+            pieces[piece] += times
+    return pieces if len(pieces) <= MOST_PIECES else None
+
+
+def by_counts(pieces: Counter[str], controls: list[str], size: int) -> Any:
+    """The model that the trainer of `tokenizers` makes of these pieces.
+
+    Again and again the pair of neighbours that occurs most often becomes a token: among equals the
+    one with the lowest ids, left before right. Equal texts of different pairs share a token.
+    """
+    tokens = [*controls, *sorted(CHARACTER_OF.values())]
+    ids = {token: id for id, token in enumerate(tokens)}
+    words = [[ids[character] for character in piece] for piece in pieces]
+    times = list(pieces.values())
+    counts: Counter[tuple[int, int]] = Counter()
+    where: dict[tuple[int, int], set[int]] = {}
+    for number, word in enumerate(words):
+        for pair in pairwise(word):
+            counts[pair] += times[number]
+            where.setdefault(pair, set()).add(number)
+    merges: list[tuple[str, str]] = []
+    while len(ids) < size and counts:
+        pair = min(counts, key=lambda pair: (-counts[pair], pair))
+        if counts[pair] < LEAST_TIMES:
+            break
+        left, right = tokens[pair[0]], tokens[pair[1]]
+        new = ids.setdefault(left + right, len(ids))
+        if new == len(tokens):
+            tokens.append(left + right)
+        merges.append((left, right))
+        for number in where.pop(pair):
+            word = words[number]
+            for old in pairwise(word):
+                counts[old] -= times[number]
+            words[number] = word = joined(word, pair, new)
+            for made in pairwise(word):
+                counts[made] += times[number]
+                where.setdefault(made, set()).add(number)
+        del counts[pair]
+    return models.BPE(vocab=ids, merges=merges)
+
+
+def joined(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """A word with each such pair, from left to right, as one token."""
+    made: list[int] = []
+    at = 0
+    while at < len(word):
+        together = tuple(word[at : at + 2]) == pair
+        made.append(new if together else word[at])
+        at += 2 if together else 1
+    return made
 
 
 def bpe_gpt2(texts: Texts, controls: list[str], size: int | None) -> Backend:
@@ -199,7 +291,7 @@ def merged(split: Any, texts: Texts, controls: list[str], size: int | None) -> B
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        min_frequency=2,
+        min_frequency=LEAST_TIMES,
         show_progress=False,
         special_tokens=[special(token) for token in controls],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from yunque.config import OptimConfig
 from yunque.errors import InputError, MissingPackageError
+from yunque.train.adamw import AdamW, spare_compiler
 
 
 def learning_rate_multiplier(step: int, steps: int, config: OptimConfig) -> float:
@@ -258,6 +259,7 @@ class Optimizers:
     """
 
     def __init__(self, model: nn.Module, config: OptimConfig):
+        spare_compiler()
         self.config = config
         self.names = {p: n for n, p in model.named_parameters() if p.requires_grad}
         matrices = [p for p in self.names if p.dim() >= 2]
@@ -283,9 +285,7 @@ class Optimizers:
             self.parts.append(AdamW16bit(groups, config.learning_rate, betas))
         elif groups:
             betas = (config.beta1, config.beta2)
-            self.parts.append(
-                torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
-            )
+            self.parts.append(AdamW(groups, config.learning_rate, betas))
         if hidden:
             decay = config.weight_decay
             self.parts.append(Muon(hidden, config.muon_learning_rate, config.momentum, decay))
