@@ -127,20 +127,7 @@ def test_what_it_cannot_go_with_is_refused_by_name() -> None:
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     chance = random.Random(4)
-    words = [
-        "el",
-        "yunque",
-        "suena",
-        "martillo",
-        "canta",
-        "hierro",
-        "forma",
-        "quien",
-        "sus",
-        "males",
-        "espanta",
-        "frío",
-    ]
+    words = ["yunque", "suena", "martillo", "canta", "hierro", "forma", "quien", "males", "frío"]
     lines = [" ".join(chance.sample(words, 6)) for _ in range(120)]
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
@@ -253,5 +240,5 @@ def test_memory_that_runs_out_ends_in_a_message(text: str, tmp_path: Path) -> No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "cross_entropy_sum", narrow)
-        with pytest.raises(OutOfMemory, match=r"on the way back.*gradient_checkpointing=true"):
+        with pytest.raises(OutOfMemory, match=r"way back.*gradient_checkpointing=true"):
             pretrain(text, tmp_path / "run", **SMALL)

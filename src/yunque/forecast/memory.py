@@ -295,6 +295,10 @@ def passing(job: Workload) -> Memory:
     taken += HEAP.gated * through if shape.mlp == "swiglu" else 0.0
     taken += HEAP.adapted * through if job.adapted else 0.0
     taken += HEAP.gradients * (gradients - held) + HEAP.inside * inside
+    if job.train.update_in_backward:
+        # The place of the head's gradient is cut into pieces for others before the next step; by
+        # two runs of docs/lab-notes.md, 2.4 to 2.6 GB and 3.3.
+        taken += head
     if job.optim.optimizer == "adamw8bit":
         taken += optimizer_working(job)
     return dataclasses.replace(peak, holes=max(0, round(taken) - peak.total))

@@ -311,7 +311,7 @@ def refuse_after_changes(job: Job, state: State) -> None:
     if not job.train.update_in_backward:
         return
     raise OutOfMemory(
-        f"step {state.step + 1}: the memory ran out in an update that is made on the way back, when "
+        f"step {state.step + 1}: the memory ran out in an update made on the way back, when "
         "some weights may have been changed already, so that it cannot be made again with fewer "
         "rows. Resume with --set gradient_checkpointing=true or --set batch_size=LESS."
     ) from None

@@ -94,8 +94,9 @@ def update(
         return Update(math.nan, math.nan, 0, applied=False)
     parameters = list(optimizers.names)
     if in_backward:
-        assert len(micro_batches) == runtime.world == 1, "one pass has the whole gradient"
-        assert not (exact or clip_norm or scaler.is_enabled()), "the gradient is never whole"
+        gathered = exact or clip_norm or scaler.is_enabled()
+        assert not gathered, "these need the whole gradient before a weight changes"
+        assert len(micro_batches) == runtime.world == 1, "gradients are not added up"
         (batch,) = micro_batches
         return updated_in_backward(step, batch, model, head, optimizers, runtime, tokens, seed)
     total = torch.zeros((), device=runtime.device)
