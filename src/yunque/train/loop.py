@@ -99,7 +99,7 @@ class Job:
     places: Callable[[int], list[str]]
     """Update (0-based) → where each row of its batch stands in the training data."""
     measure: Callable[[int, int], tuple[float, float | None]]
-    """Updates made, rows at once → training and validation loss of the model as it is, nats per token."""
+    """Updates made, rows at once → training and validation loss as the model is, nats per token."""
     evaluation_rows: int
     """Rows of an evaluation at once."""
     sample: Callable[[], tuple[str, str]] | None
