@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,31 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         text.unlink()
     for verb, (small, large) in peaks.items():
         assert large < small + 100, (verb, small, large)
+
+
+@pytest.mark.slow
+def test_the_demo_begins_at_once(tmp_path: Path) -> None:
+    """Seconds from the command to the first update; 30 of them are too many on any machine.
+
+    The data is that of a process of its own, which the run only opens.
+    """
+    folder = tmp_path / "demo"
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "yunque", "demo", "--out", str(folder), "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    log = folder / "log.jsonl"
+    try:
+        while process.poll() is None and time.perf_counter() - began < 120:
+            if log.is_file() and '"event": "step"' in log.read_text(encoding="utf-8"):
+                break
+            time.sleep(0.01)
+        seconds = time.perf_counter() - began
+    finally:
+        process.kill()
+        process.wait()
+    print(f"first update of the demo after {seconds:.1f} s")
+    assert '"event": "step"' in log.read_text(encoding="utf-8")
+    assert seconds < 30
+    assert (folder / "data" / "ledger.html").is_file()
+    facts = json.loads((folder / "data" / "data.json").read_text(encoding="utf-8"))["facts"]
+    assert facts["splits"]["train"]["documents"] == 40_000

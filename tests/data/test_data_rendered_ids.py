@@ -18,7 +18,13 @@ from yunque.data.alignment import Rendered, render
 from yunque.data.chat_template import CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE, chat_template_of
 from yunque.data.conversations import Conversation, Message, messages_of
 from yunque.data.reader import Record
-from yunque.data.rendered import encode_rendered, encode_rendered_many
+from yunque.data.rendered import (
+    encode_all,
+    encode_quickly,
+    encode_rendered,
+    encode_rendered_many,
+    renamed,
+)
 from yunque.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from yunque.errors import InputError
 
@@ -197,3 +203,29 @@ def test_a_vocabulary_that_knows_no_other_token_for_a_control_text(tmp_path: Pat
         InputError, match=r"'<\|endoftext\|>' in a message is the text of a control"
     ):
         encode_rendered(tokenizer, render(talk, template))
+
+
+def test_tiktoken_gives_the_same_ids_and_masks() -> None:
+    """`encode_all` for byte-level BPE against the pipeline itself, conversation by conversation."""
+    texts = ["¿Cuánto es 4 + 4?", "ñandú 中文 👩🏽‍🚀", "a  b\n\n c", "<|user|>", "8.", "don't"] * 40
+    tokenizer = train_tokenizer(
+        "bpe:300", lambda: iter(texts), "<|endoftext|>", CHAT_TOKENS, DEFAULT_CHAT_TEMPLATE
+    )
+    template = chat_template_of(tokenizer)
+    rendered = [
+        render([Message("user", one), Message("assistant", other, loss=number % 5 > 0)], template)
+        for number, (one, other) in enumerate(zip(texts, texts[7:], strict=False))
+    ]
+    # A span that begins and ends inside tokens, and text before the first content.
+    rendered.append(Rendered("ab<|user|>ñandúñandú", ((0, 2),), ((11, 13), (15, 16))))
+    bulk = tokenizer.bulk(1 << 20)
+    assert bulk is not None
+    assert encode_quickly(rendered, renamed(tokenizer), bulk) is not None
+    found = encode_all(tokenizer, rendered)
+    want = encode_rendered_many(tokenizer, rendered)
+    assert found.ends.tolist() == np.cumsum([len(ids) for ids, _ in want]).tolist()
+    assert np.array_equal(found.ids, np.concatenate([ids for ids, _ in want]))
+    assert np.array_equal(found.mask, np.concatenate([mask for _, mask in want]))
+    assert len(encode_all(tokenizer, []).ends) == 0
+    with pytest.raises(InputError, match="private-use"):
+        encode_all(tokenizer, [*rendered, Rendered("a\U0010f001", (), ())])

@@ -22,7 +22,7 @@ CHATML = (
     " + '<|im_end|>' + '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-CONTENTS = ("4 + 4?", "  eight \n", "<|endoftext|>", "¿Qué? Ñ 中文 👩🏽‍🚀", "\U000f0001", "x" * 500)
+CONTENTS = ("4 + 4?", "  eight \n", "<|endoftext|>", "¿Qué? Ñ 中文 👩🏽‍🚀", "<|x|>\n", "x" * 500)
 
 
 def templates() -> list[ChatTemplate]:
@@ -96,6 +96,7 @@ def test_what_is_no_text_alone_goes_one_by_one() -> None:
     for talk in (
         Conversation((asked, Message("assistant", "I add.", call))),
         Conversation((asked, Message("assistant", " \n"))),
+        Conversation((asked, Message("assistant", "a \U000f0001 mark"))),
         Conversation((asked, Message("assistant", "8")), tools=({"name": "add"},)),
     ):
         assert copied(talk, template, False) is None

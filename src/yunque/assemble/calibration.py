@@ -23,7 +23,7 @@ from yunque.train.step import update
 SECONDS_EACH = 0.8
 """How long each small job is repeated; its shortest time counts."""
 LEAST_UPDATES = 4
-LIBRARIES_BYTES = 121_000_000
+LIBRARIES_BYTES = 55_000_000
 """What preparing data and the first optimizer load beyond what is there at the start: measured
 (docs/lab-notes.md) for pretraining on a CPU; PEFT, transformers and bitsandbytes not included."""
 CPU_WATTS_A_CORE, GPU_WATTS = 15.0, 250.0

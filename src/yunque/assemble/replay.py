@@ -132,7 +132,7 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
         if step not in looked:
             return
         measured.append(step)
-        for name, new in zip(MEASURED, losses(run, made, state), strict=True):
+        for name, new in zip(MEASURED, losses(run, made, state, step), strict=True):
             old = looked[step].get(name)
             if old != new:
                 differences.append(Difference(step, name, old, new))
@@ -176,11 +176,11 @@ def replay(run_folder: str | Path, steps: int = 20, screen: Screen | None = None
     )
 
 
-def losses(run: Run, made: Learner, state: State) -> tuple[float | None, float | None]:
+def losses(run: Run, made: Learner, state: State, step: int) -> tuple[float | None, float | None]:
     """Training and validation loss of the model as it is, as an evaluation of the loop has them."""
     if made.average is not None:
         made.average.swap()
-    found = run.measure(made.model, state.evaluation_rows or run.evaluation_rows)
+    found = run.measure(made.model, step, state.evaluation_rows or run.evaluation_rows)
     if made.average is not None:
         made.average.swap()
     train, val = (None if loss is None or loss - loss else loss for loss in found)

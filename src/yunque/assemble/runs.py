@@ -83,6 +83,7 @@ DEFAULT_STEPS = 2_000
 MANY_PASSES, FEW_DOCUMENTS = 20, 200  # together they have been seen to memorise
 EVALUATIONS = 20  # at most, of a run whose recipe does not say how often
 SEARCHED = 1 << 20  # tokens in which the first question is looked for
+FIRST_TOKENS = 4_096  # of each split, that the demo's first losses rest on
 EVALUATION_ROWS = 16  # more at once is no faster
 EXAM_TOKENS = 1024  # of a batch of the exam at least: a question and a long reply or a few
 SAMPLE = GenerateConfig(temperature=0.8)
@@ -562,7 +563,7 @@ class Run:
                 average=average,
                 rows=self.batches.batch,
                 places=self.places,
-                measure=lambda rows: self.measure(model, rows),
+                measure=lambda step, rows: self.measure(model, step, rows),
                 evaluation_rows=self.evaluation_rows,
                 sample=self.sampler(model),
                 exam=self.examiner(model),
@@ -957,12 +958,17 @@ class Run:
         """Rows that an evaluation takes at once."""
         return 1 if self.exact else min(EVALUATION_ROWS, self.micro_batch)
 
-    def measure(self, model: LanguageModel, rows: int) -> tuple[float, float | None]:
+    def measure(self, model: LanguageModel, step: int, rows: int) -> tuple[float, float | None]:
         """Training and validation loss over the same number of windows of each.
 
-        `rows`: at once.
+        Args:
+            step: updates made. Before the first the tutor's model gives nearly every token the
+                same loss, and few of them tell it; the demo begins sooner.
+            rows: at once.
         """
         limit = self.recipe.train.eval_tokens
+        if step == 0 and self.recipe.sources == (TUTOR,) and not self.recipe.base:
+            limit = min(limit or FIRST_TOKENS, FIRST_TOKENS)
         if self.val is None:
             return self.loss_over(model, "train", limit or TrainConfig().eval_tokens, rows), None
         cap = self.val.length if not limit else min(limit, self.val.length)

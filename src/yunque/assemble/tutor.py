@@ -5,6 +5,7 @@ Without PyTorch: the demo prepares them in a process of its own while it loads t
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from yunque.config import TUTOR, DataConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
@@ -83,4 +84,12 @@ def prepare_tutor(
     template = DEFAULT_CHAT_TEMPLATE
     if tokenizer is not None and tokenizer.chat_template is not None:
         template = tokenizer.chat_template
-    return prepare_conversations(splits, name, config, out, template, progress, tokenizer)
+    # Hundreds of thousands of objects that all stay: looking for garbage among them takes longer
+    # than rendering them.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return prepare_conversations(splits, name, config, out, template, progress, tokenizer)
+    finally:
+        if collecting:
+            gc.enable()

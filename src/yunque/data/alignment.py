@@ -18,7 +18,7 @@ from typing import Literal
 
 from yunque.data.chat_template import ChatTemplate
 from yunque.data.conversations import Conversation, Message
-from yunque.data.marks import DECISIVE, TRIALS, Place, free_marks, marked, places
+from yunque.data.marks import DECISIVE, PRIVATE, TRIALS, Place, free_marks, marked, places
 from yunque.data.skeletons import Skeleton, copies, skeleton_of
 from yunque.data.template_manner import MEND, manner_of, shared_start
 from yunque.errors import InputError
@@ -102,8 +102,11 @@ def copied(conversation: Conversation, template: ChatTemplate, asking: bool) -> 
     """The same as `aligned` for a template that copies; None where it must look at the contents."""
     shape: list[tuple[str, bool]] = []
     for message in conversation.messages:
-        if message.extra or not message.content.strip():
+        content = message.content
+        if message.extra or not content.strip():
             return None
+        if not content.isascii() and PRIVATE.search(content):
+            return None  # there may be too many of them, which `aligned` tells
         shape.append((message.role, message.loss))
     if conversation.tools is not None or not 0 < len(shape) <= MOST_PROBES:
         return None

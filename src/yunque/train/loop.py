@@ -98,8 +98,8 @@ class Job:
     rows: Rows
     places: Callable[[int], list[str]]
     """Update (0-based) → where each row of its batch stands in the training data."""
-    measure: Callable[[int], tuple[float, float | None]]
-    """Rows at once → training and validation loss of the model as it is, nats per token."""
+    measure: Callable[[int, int], tuple[float, float | None]]
+    """Updates made, rows at once → training and validation loss as the model is, nats per token."""
     evaluation_rows: int
     """Rows of an evaluation at once."""
     sample: Callable[[], tuple[str, str]] | None
@@ -390,7 +390,7 @@ def fitting_measure(
     while True:
         rows = state.evaluation_rows or job.evaluation_rows
         try:
-            return state, job.measure(rows)
+            return state, job.measure(state.step, rows)
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
