@@ -264,6 +264,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", default="", help="cases whose words hold this")
     parser.add_argument("--largest", default="", help="the largest shape")
+    parser.add_argument("--peer", default="", help="python of an environment with fitcheck-llm")
     parser.add_argument("--minutes", type=float, default=math.inf, help="then begin no more runs")
     options = parser.parse_args()
     rows = []
@@ -271,6 +272,8 @@ def main() -> None:
         rows = [json.loads(line) for line in options.file.read_text().splitlines()]
     if options.what == "table":
         show(rows)
+        if options.peer:
+            beside_peer(rows, options.peer)
         return
     timed = options.what == "time"
     done = {row["case"] for row in rows if "case" in row and is_timed(row) == timed}
@@ -404,6 +407,46 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(f"time: {held} inside the interval")
     if len(outcomes) >= 25:
         learnt(outcomes, measured)
+
+
+def beside_peer(rows: list[dict[str, Any]], python: str) -> None:
+    """Errors of memory on the rows that fitcheck-llm has an answer to: ours, its, parameters x 4.
+
+    Its guess of a GPU's context is replaced by what was there before the first tensor, which ours
+    knows as well.
+    """
+    here = machine_from(next(row for row in rows if "case" not in row))
+    rows = [row for row in rows if "case" in row and not is_timed(row)]
+    jobs = [job_from(row) for row in rows]
+    sizes = [count_parameters(job.shape).total for job in jobs]
+    asked = "".join(
+        json.dumps({"job": row["job"], "parameters": size}) + "\n"
+        for row, size in zip(rows, sizes, strict=True)
+    )
+    worker = [python, str(Path(__file__).with_name("plan_peer.py"))]
+    told = subprocess.run(worker, input=asked, capture_output=True, text=True, check=True).stdout
+    errors: dict[tuple[str, str], list[float]] = {}
+    print("| run | memory, MB | fitcheck-llm | error |")
+    print("|---|---|---|---|")
+    for row, job, size, line in zip(rows, jobs, sizes, told.splitlines(), strict=True):
+        answer, base = json.loads(line), here.base_memory + library_bytes(job)
+        if "why" in answer:
+            print(f"| {row['case']} | {row['memory'] / 1e6:,.0f} | {answer['why']} | |")
+            continue
+        ours = plan_run(job, dataclasses.replace(here, base_memory=base), Correction()).peak.value
+        found = {"ours": ours, "fitcheck-llm": answer["bytes"] + base, "parameters x 4": 16 * size}
+        for name, value in found.items():
+            errors.setdefault((row["method"], name), []).append(value / row["memory"] - 1)
+            errors.setdefault(("all", name), []).append(value / row["memory"] - 1)
+        theirs = found["fitcheck-llm"]
+        print(
+            f"| {row['case']} | {row['memory'] / 1e6:,.0f} | {theirs / 1e6:,.0f} "
+            f"| {theirs / row['memory'] - 1:+.1%} |"
+        )
+    for (method, name), found_errors in sorted(errors.items()):
+        mean = statistics.mean(abs(error) for error in found_errors)
+        low, high = min(found_errors), max(found_errors)
+        print(f"{method}, {name}: {len(found_errors)} runs, mean {mean:.1%}, {low:+.1%} {high:+.1%}")
 
 
 def learnt(outcomes: list[Outcome], machine: Machine) -> None:
