@@ -46,7 +46,7 @@ from yunque.config import (
 )
 from yunque.data.tokenizer import train_tokenizer
 from yunque.forecast.history import Correction, Outcome, correction
-from yunque.forecast.machine import Machine
+from yunque.forecast.machine import STEADY, Machine
 from yunque.forecast.plan import NORMAL_90, plan_run
 from yunque.forecast.shape import count_parameters
 from yunque.forecast.work import Workload
@@ -56,9 +56,10 @@ from yunque.weights.folder import save_folder
 MEMORY_UPDATES = 2
 UNCOUNTED, LEAST_COUNTED, MOST_COUNTED, COUNTED_SECONDS = 2, 3, 9, 4.0
 """Of a timed run: updates that do not count, how many do, and for how long these should last."""
-LONGEST_UPDATE = 4.0
+ORDERS = 200
+LONGEST_UPDATE = 2.0
 """Seconds by forecast; what takes longer is left out of the timed part."""
-MEASURED_EVERY = 60.0
+MEASURED_EVERY = 140.0
 """Seconds after which the machine is measured again."""
 SHAPES = {
     # name: layers, width, heads, vocabulary, GPT-2's layers or the modern ones
@@ -276,7 +277,7 @@ def main() -> None:
             beside_peer(rows, options.peer)
         return
     timed = options.what == "time"
-    done = {row["case"] for row in rows if "case" in row and is_timed(row) == timed}
+    done = {row["case"] for row in undisturbed(rows) if "case" in row and is_timed(row) == timed}
     sizes = list(SHAPES)
     largest = sizes.index(options.largest or ("350m" if timed else "1b"))
     end = time.monotonic() + 60 * options.minutes
@@ -284,7 +285,8 @@ def main() -> None:
         here = Here()
         machine, measured = here.measure(options.what, file), time.monotonic()
         print(f"{machine.name}, {machine.threads} threads, {os.cpu_count()} cores", file=sys.stderr)
-        for case in cases():
+        # In no order in particular, so that the runs of some minutes are of all kinds.
+        for case in random.Random(2).sample(list(cases()), len(list(cases()))):
             if sizes.index(case.shape) > largest or label(case) in done:
                 continue
             if options.only not in label(case) or (timed and not short(case, machine)):
@@ -297,6 +299,8 @@ def main() -> None:
             file.write(json.dumps(run(case, Path(name), updates)) + "\n")
             file.flush()
             print(label(case), file=sys.stderr, flush=True)
+        if timed:
+            here.measure(options.what, file)
 
 
 class Here:
@@ -321,6 +325,25 @@ def is_timed(row: dict[str, Any]) -> bool:
     return bool(row["updates"] > MEMORY_UPDATES)
 
 
+def undisturbed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of measurements, and of those runs before and after which the machine was steady.
+
+    Whether other work disturbed a run is told by the measurements around it, never by the run.
+    """
+    steady = [
+        row["timings"]["unsteadiness"] <= STEADY if "timings" in row else None for row in rows
+    ]
+    kept = []
+    for place, row in enumerate(rows):
+        around = [
+            next((one for one in side if one is not None), True)
+            for side in (reversed(steady[:place]), steady[place:])
+        ]
+        if "case" not in row or not is_timed(row) or all(around):
+            kept.append(row)
+    return kept
+
+
 def timed_updates(case: Case, machine: Machine) -> int:
     """Updates of a timed run: as many as last for some seconds by forecast."""
     counted = round(COUNTED_SECONDS / seconds_of(case, machine))
@@ -333,11 +356,16 @@ def short(case: Case, machine: Machine) -> bool:
 
 
 def seconds_of(case: Case, machine: Machine) -> float:
-    """An update of a case by forecast, as far as its size tells."""
+    """An update of a case by forecast, as far as its size, checkpointing and optimizer tell."""
+    again = "--gradient-checkpointing" in case.flags
+    optim = OptimConfig()
+    if "--optimizer" in case.flags:
+        named: Any = case.flags[case.flags.index("--optimizer") + 1]
+        optim = OptimConfig(optimizer=named)
     job = Workload(
         shape_of(case.shape, case.length).resolved(0),
-        TrainConfig(batch_size=case.batch),
-        OptimConfig(),
+        TrainConfig(batch_size=case.batch, gradient_checkpointing=again),
+        optim,
         case.method,
         AdaptConfig(),
         case.length,
@@ -359,7 +387,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     errors: dict[str, list[float]] = {"memory": [], "time": [], "parameters x 4": []}
     outcomes, inside, burst, held = [], 0, 0, 0
-    for row in rows:
+    kept = undisturbed(rows)
+    print(f"{len(rows) - len(kept)} timed runs left out: the machine was not steady around them")
+    for row in kept:
         if "case" not in row:
             measured = machine_from(row)
             continue
@@ -445,24 +475,27 @@ def beside_peer(rows: list[dict[str, Any]], python: str) -> None:
         )
     for (method, name), found_errors in sorted(errors.items()):
         mean = statistics.mean(abs(error) for error in found_errors)
-        low, high = min(found_errors), max(found_errors)
-        print(f"{method}, {name}: {len(found_errors)} runs, mean {mean:.1%}, {low:+.1%} {high:+.1%}")
+        ends = f"{min(found_errors):+.1%} to {max(found_errors):+.1%}"
+        print(f"{method}, {name}: {len(found_errors)} runs, mean {mean:.1%}, {ends}")
 
 
 def learnt(outcomes: list[Outcome], machine: Machine) -> None:
-    """What learning from the first runs does to those after them."""
-    # The order in which a user would run them is none in particular.
-    mixed = random.Random(1).sample(outcomes, len(outcomes))
+    """What learning from the first runs does to those after them, over many orders.
+
+    The order in which a user would run them is none in particular.
+    """
+    orders = [random.Random(seed).sample(outcomes, len(outcomes)) for seed in range(ORDERS)]
     for count in (0, 1, 5, 20):
         errors, inside = [], 0
-        for one in mixed[20:]:
-            sizes = (one.forecast_seconds, one.forecast_memory)
-            past = correction(mixed[:count], one.machine, one.method, *sizes, machine.spread)
-            error = math.log(one.forecast_seconds * past.time_factor / one.seconds)
-            errors.append(abs(math.expm1(error)))
-            inside += abs(error) <= NORMAL_90 * (past.time_spread or machine.spread)
-        mean = statistics.mean(errors)
-        print(f"time after {count} runs: {mean:.1%} ({inside} of {len(errors)} inside)")
+        for order in orders:
+            for one in order[20:]:
+                sizes = (one.forecast_seconds, one.forecast_memory)
+                past = correction(order[:count], one.machine, one.method, *sizes, machine.spread)
+                error = math.log(one.forecast_seconds * past.time_factor / one.seconds)
+                errors.append(abs(math.expm1(error)))
+                inside += abs(error) <= NORMAL_90 * (past.time_spread or machine.spread)
+        mean, share = statistics.mean(errors), inside / len(errors)
+        print(f"time after {count} runs: {mean:.1%}, {share:.0%} inside ({len(orders)} orders)")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -23,9 +24,10 @@ from yunque.runtime import Runtime
 from yunque.train.optim import Optimizers
 from yunque.train.step import update
 
-SECONDS_EACH = 0.7
-"""How long each small job is repeated; its median counts, as that of a run's updates does."""
-LEAST_UPDATES = 5
+ROUNDS, SECONDS_EACH, LEAST_UPDATES = 2, 0.35, 3
+"""How often all small jobs are timed, one after the other, and how long and how often each is
+repeated then. Of a round the median counts, as that of a run's updates does; of the rounds the
+lesser: what else the machine did meanwhile lasts for some updates, and not for both."""
 UNPACKED, PACKED = 20.0, 300.0
 """Where bitsandbytes is absent: what unpacking a weight and keeping a number's averages in 8 bits
 take, as a multiple of moving a byte (docs/lab-notes.md). Nothing can be run with either there."""
@@ -170,8 +172,8 @@ def update_seconds(job: Workload, where: Runtime) -> list[float]:
 class Timings:
     """What was measured, before any arithmetic."""
 
-    jobs: tuple[float, ...]
-    """Median seconds of an update of each of `small_jobs`."""
+    rounds: Sequence[Sequence[float]]
+    """Of each round the median seconds of an update of each of `small_jobs`."""
     direct: Mapping[str, float]
     """As `direct_rates` and `packed_rates`."""
     unsteadiness: float
@@ -179,16 +181,22 @@ class Timings:
 
 def timings(where: Runtime, told: Callable[[int, int], None]) -> Timings:
     """Measure."""
-    jobs = small_jobs()
-    found = []
-    for index, job in enumerate(jobs):
-        told(index, len(jobs))
-        found.append(update_seconds(dataclasses.replace(job, precision=where.precision), where))
+    jobs = [dataclasses.replace(job, precision=where.precision) for job in small_jobs()]
+    rounds = []
+    for index in range(ROUNDS):
+        found = []
+        for place, job in enumerate(jobs):
+            told(index * len(jobs) + place, ROUNDS * len(jobs))
+            found.append(update_seconds(job, where))
+        rounds.append(found)
     direct = direct_rates(where)
+    of_each = list(zip(*rounds, strict=True))  # the repeats of each job, by round
     return Timings(
-        tuple(statistics.median(times) for times in found),
+        [[statistics.median(times) for times in found] for found in rounds],
         {**direct, **packed_rates(where, direct["elementwise_bytes"])},
-        statistics.median(statistics.median(times) / min(times) - 1 for times in found),
+        statistics.median(
+            statistics.median(chain(*repeats)) / min(chain(*repeats)) - 1 for repeats in of_each
+        ),
     )
 
 
@@ -197,7 +205,8 @@ def rates_of(found: Timings, precision: str) -> Rates:
     names = [field.name for field in dataclasses.fields(Work)] + ["update"]
     works = [update_work(dataclasses.replace(job, precision=precision)) for job in small_jobs()]
     rows = [[*work.values(), 1.0] for work in works]
-    fit = fitted(rows, found.jobs, [found.direct.get(name, 0.0) for name in names])
+    seconds = [min(medians) for medians in zip(*found.rounds, strict=True)]
+    fit = fitted(rows, seconds, [found.direct.get(name, 0.0) for name in names])
     rates = Rates(**dict(zip(names, fit, strict=True)))
     packed = {name: found.direct[name] for name in ("unpacked_weights", "packed_states")}
     return dataclasses.replace(rates, **packed)

@@ -212,7 +212,8 @@ def elements(job: Workload) -> int:
     shape = job.shape
     C, F = shape.hidden_size, shape.intermediate_size
     # Two sums, heads put side by side.
-    stream = 8 * C + 2 * norm_elements(job, C)
+    norms = 1 if shape.parallel_residual else 2
+    stream = 8 * C + norms * norm_elements(job, C)
     inner = 5 * F if shape.mlp == "swiglu" else 2 * F
     dropped = 14 * C if shape.dropout else 0  # two masks drawn, scaled and applied
     return stream + inner + head_elements(job) + dropped
@@ -223,7 +224,8 @@ def back_elements(job: Workload) -> int:
     shape = job.shape
     C, F = shape.hidden_size, shape.intermediate_size
     # Gradients that meet: at the two sums, of the three that read the first norm.
-    stream = 14 * C + 2 * (norm_elements(job, C) + 2 * C)
+    norms = 1 if shape.parallel_residual else 2
+    stream = 14 * C + norms * (norm_elements(job, C) + 2 * C)
     # Of the gate: two products, two gradients that meet, SiLU.
     inner = 9 * F + 3 * C if shape.mlp == "swiglu" else 3 * F
     biases = sum(matrix.outputs for matrix in matrices(shape) if matrix.bias)
