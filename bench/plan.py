@@ -326,21 +326,21 @@ def is_timed(row: dict[str, Any]) -> bool:
 
 
 def undisturbed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of measurements, and of those runs before and after which the machine was steady.
+    """The rows of measurements, and of the timed runs between two that found the machine alike.
 
-    Whether other work disturbed a run is told by the measurements around it, never by the run.
+    Whether other work disturbed a run is told by the measurements around it, never by the run: the
+    last round before and the first after it. Of the runs of a case the first stays.
     """
-    steady = [
-        row["timings"]["unsteadiness"] <= STEADY if "timings" in row else None for row in rows
-    ]
-    kept = []
+    rounds = [row["timings"]["rounds"] if "timings" in row else None for row in rows]
+    kept, seen = [], set()
     for place, row in enumerate(rows):
-        around = [
-            next((one for one in side if one is not None), True)
-            for side in (reversed(steady[:place]), steady[place:])
-        ]
-        if "case" not in row or not is_timed(row) or all(around):
-            kept.append(row)
+        if "case" in row and is_timed(row):
+            before = next((sum(one[-1]) for one in reversed(rounds[:place]) if one), 0.0)
+            after = next((sum(one[0]) for one in rounds[place:] if one), before)
+            if max(before, after) > (1 + STEADY) * min(before, after) or row["case"] in seen:
+                continue
+            seen.add(row["case"])
+        kept.append(row)
     return kept
 
 
@@ -388,7 +388,6 @@ def show(rows: list[dict[str, Any]]) -> None:
     errors: dict[str, list[float]] = {"memory": [], "time": [], "parameters x 4": []}
     outcomes, inside, burst, held = [], 0, 0, 0
     kept = undisturbed(rows)
-    print(f"{len(rows) - len(kept)} timed runs left out: the machine was not steady around them")
     for row in kept:
         if "case" not in row:
             measured = machine_from(row)
@@ -434,7 +433,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     if errors["memory"]:
         print(f"memory: {inside} inside the interval, {burst} above its high end ('fits')")
     if outcomes:
-        print(f"time: {held} inside the interval")
+        left = len(rows) - len(kept)
+        print(f"time: {held} inside the interval; {left} runs left out, disturbed or once more")
     if len(outcomes) >= 25:
         learnt(outcomes, measured)
 

@@ -24,7 +24,7 @@ from yunque.runtime import Runtime
 from yunque.train.optim import Optimizers
 from yunque.train.step import update
 
-ROUNDS, SECONDS_EACH, LEAST_UPDATES = 2, 0.35, 3
+ROUNDS, SECONDS_EACH, LEAST_UPDATES = 2, 0.3, 2
 """How often all small jobs are timed, one after the other, and how long and how often each is
 repeated then. Of a round the median counts, as that of a run's updates does; of the rounds the
 lesser: what else the machine did meanwhile lasts for some updates, and not for both."""
@@ -194,10 +194,13 @@ def timings(where: Runtime, told: Callable[[int, int], None]) -> Timings:
     return Timings(
         [[statistics.median(times) for times in found] for found in rounds],
         {**direct, **packed_rates(where, direct["elementwise_bytes"])},
-        statistics.median(
-            statistics.median(chain(*repeats)) / min(chain(*repeats)) - 1 for repeats in of_each
-        ),
+        statistics.median(steadiest(repeats) for repeats in of_each),
     )
+
+
+def steadiest(rounds: Sequence[Sequence[float]]) -> float:
+    """How much longer than the shortest of all the usual repeat of the lesser round took."""
+    return min(map(statistics.median, rounds)) / min(chain(*rounds)) - 1
 
 
 def rates_of(found: Timings, precision: str) -> Rates:
@@ -213,7 +216,7 @@ def rates_of(found: Timings, precision: str) -> Rates:
 
 
 def calibrate(machine: MachineConfig, told: Callable[[int, int], None]) -> Machine:
-    """Measure this machine; about fifteen seconds.
+    """Measure this machine; about twenty seconds.
 
     Args:
         machine: device, precision and threads that are measured.
