@@ -36,6 +36,10 @@ class Rates:
     calls: float
     update: float = 0.0
     """Whatever the size: the batch, the log, the loop."""
+    attention_scores: float = 0.0
+    """0 on GPUs, whose kernels make the softmax beside the products."""
+    packed_states: float = 0.0
+    """0 on GPUs, where it hides behind the bytes."""
 
     def seconds(self, work: Work) -> float:
         """The time of this work."""

@@ -16,10 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yunque.forecast.shape import Matrix, count_parameters, matrices
-from yunque.forecast.work import Workload, targeted
+from yunque.forecast.work import LOGITS, Workload, targeted
 
-LOGITS = 1 << 23
-"""Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
 

@@ -15,7 +15,7 @@ from yunque.errors import InputError, StorageError
 from yunque.forecast.history import KEPT, Outcome, from_json
 from yunque.forecast.machine import Machine
 
-FORMAT = 2
+FORMAT = 3
 """Raised with the arithmetic of forecasts: outcomes of the old would correct the new wrongly."""
 
 

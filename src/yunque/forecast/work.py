@@ -15,6 +15,8 @@ from yunque.forecast.shape import Matrix, count_parameters, matrices
 
 MUON_ITERATIONS = 5
 """Newton-Schulz iterations of an update of Muon."""
+LOGITS = 1 << 23
+"""Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,14 @@ class Work:
     matrix_bytes: float = 0.0
     """What these products read and write: narrow ones are held up by it."""
     attention_operations: float = 0.0
+    attention_scores: float = 0.0
+    """Their softmax and its way back: what a score takes besides the products."""
     elementwise_bytes: float = 0.0
     """Norms, activations, dropout, residuals, softmax of the logits: read and written."""
     update_bytes: float = 0.0
     """Read and written by clipping and the optimizer."""
+    packed_states: float = 0.0
+    """Numbers whose two averages the optimizer unpacks from 8 bits and packs again."""
     unpacked_weights: float = 0.0
     """Quantised weights turned into numbers."""
     calls: float = 0.0
@@ -165,38 +171,79 @@ def pass_work(job: Workload, rows: int, *, backward: bool) -> Work:
         matrix_bytes=float(width * moved * (ways + again)),
         # Half of the (T, T) products lie behind the diagonal; the way back makes them 2.5 times.
         attention_operations=2.0 * N * T * shape.num_heads * D * (1 + again + 2.5 * backward),
-        elementwise_bytes=float(width * N * elements(shape) * (1 + again + 2 * backward)),
+        attention_scores=0.5 * N * T * shape.num_heads * (1 + again + backward),
+        elementwise_bytes=float(
+            width * N * (elements(job) * (1 + again) + back_elements(job) * backward)
+        ),
         calls=(18 + 3 * len(layers)) * (1 + again + 1.5 * backward),
     )
     if frozen:
         small = sum(job.adapt.rank * (m.inputs + m.outputs) for m in targeted(job))
-        touched = sum(m.inputs + 2 * m.outputs for m in targeted(job))
+        outputs = sum(m.outputs for m in targeted(job))
+        inputs = sum(m.inputs for m in targeted(job))
+        # Each output is scaled and added; on the way back scaled, and the inputs' gradients added.
+        touched = 5 * outputs * (1 + again) + (2 * outputs + 3 * inputs) * backward
         block += Work(
             matrix_operations=2.0 * N * small * (1 + again + 2 * backward),
-            elementwise_bytes=float(4 * N * touched * (1 + again + backward)),
+            matrix_bytes=4.0 * N * (inputs + outputs) * (1 + again + 2 * backward),
+            elementwise_bytes=4.0 * N * touched,
             calls=len(targeted(job)) * 5.0 * (1 + again + 1.5 * backward),
         )
     if job.method == "qlora":
         block += Work(unpacked_weights=float(weights * (1 + again + backward)))
     learnt = N * (job.learnt if frozen else 1.0)
+    chunks = -(-learnt * V // LOGITS)  # each reads the head anew
+    # The head's gradient is scaled by the upstream one; the embedding's is cleared, filled and,
+    # where both are one matrix, added.
+    gradient = (0 if frozen else 6 if shape.tie_embeddings else 3) * backward
     head = Work(
         matrix_operations=2.0 * learnt * C * V * ways,
-        matrix_bytes=4.0 * (learnt * (C + V) + C * V) * ways,
-        elementwise_bytes=4.0 * learnt * V * (3 + 4 * backward) + 4.0 * N * C * 4,
+        matrix_bytes=4.0 * (learnt * (C + V) + C * V * chunks) * ways,
+        # Largest, differences, powers and sum of each row; the slope is made in place.
+        elementwise_bytes=4.0 * learnt * V * (6 + 6 * backward) + 4.0 * N * C * 4,
+        update_bytes=4.0 * C * V * gradient,
         calls=60.0,
     )
     return block.times(shape.num_layers) + head
 
 
-def elements(shape: ModelConfig) -> int:
-    """Numbers a token makes the elementwise operations of a block read and write."""
+def elements(job: Workload) -> int:
+    """Numbers a token makes the elementwise operations of a block read and write, forward."""
+    shape = job.shape
     C, F = shape.hidden_size, shape.intermediate_size
-    stream = 4 * C * 2  # two norms and two sums
-    inner = 6 * F if shape.mlp == "swiglu" else 2 * F
+    # Two sums, heads put side by side.
+    norms = 1 if shape.parallel_residual else 2
+    stream = 8 * C + norms * norm_elements(job, C)
+    inner = 5 * F if shape.mlp == "swiglu" else 2 * F
+    dropped = 14 * C if shape.dropout else 0  # two masks drawn, scaled and applied
+    return stream + inner + head_elements(job) + dropped
+
+
+def back_elements(job: Workload) -> int:
+    """The same on the way back."""
+    shape = job.shape
+    C, F = shape.hidden_size, shape.intermediate_size
+    # Gradients that meet: at the two sums, of the three that read the first norm.
+    norms = 1 if shape.parallel_residual else 2
+    stream = 14 * C + norms * (norm_elements(job, C) + 2 * C)
+    # Of the gate: two products, two gradients that meet, SiLU.
+    inner = 9 * F + 3 * C if shape.mlp == "swiglu" else 3 * F
+    biases = sum(matrix.outputs for matrix in matrices(shape) if matrix.bias)
+    dropped = 6 * C if shape.dropout else 0
+    return stream + inner + biases + head_elements(job) + dropped
+
+
+def norm_elements(job: Workload, size: int) -> int:
+    """Read and written by a norm of so many numbers; RMSNorm takes steps on CPUs (layers.py)."""
+    return (5 if job.shape.norm == "rmsnorm" and job.device == "cpu" else 2) * size
+
+
+def head_elements(job: Workload) -> int:
+    """Read and written by the turns and norms of queries and keys."""
+    shape = job.shape
     heads = (shape.num_heads + shape.num_kv_heads) * shape.head_size
-    turned = (6 * heads if shape.positions == "rotary" else 0) + (3 * heads * shape.qk_norm)
-    dropped = 8 * C if shape.dropout else 0
-    return stream + inner + turned + dropped
+    turned = 10 * heads if shape.positions == "rotary" else 0
+    return turned + (norm_elements(job, heads) if shape.qk_norm else 0)
 
 
 def update_work(job: Workload) -> Work:
@@ -204,12 +251,15 @@ def update_work(job: Workload) -> Work:
     whole = pass_work(job, job.micro_batch, backward=True).times(job.micro_batches)
     trained = job.trained_parameters
     # Clipping reads the gradient twice and writes it once; AdamW reads four numbers, writes three,
-    # and in 16 or 8 bits four of those seven are half or a quarter as long.
+    # and in 16 or 8 bits four of those seven are half or a quarter as long. Each further micro-batch
+    # adds its gradient to the sum.
     packed = {"adamw16bit": 8, "adamw8bit": 7, "paged_adamw8bit": 7}
     moved = {"adamw": 10, "sgd": 8, "muon": 12, **packed}[job.optim.optimizer]
+    moved += 3 * (job.micro_batches - 1) + (3 if job.optim.average_decay else 0)
     tensors = (2 * len(targeted(job)) if job.adapted else 9) * job.shape.num_layers + 4
     after = Work(
-        update_bytes=4.0 * trained * (moved + (3 if job.optim.average_decay else 0)),
+        update_bytes=4.0 * trained * moved,
+        packed_states=float(trained if job.optim.optimizer.endswith("8bit") else 0),
         calls=4.0 * tensors,
     )
     if job.optim.optimizer == "muon":
