@@ -148,7 +148,7 @@ def compare(work: Work, seeds: int, only: str) -> None:
     for seed, path in wanted:
         if (seed, path) not in there:
             shape = [f"--{name}={value}" for name, value in dataclasses.asdict(work).items()]
-            answer = worker(__file__, [*shape, f"--seed={seed}", f"--path={path}"])
+            answer = worker(__file__, [*shape, f"--seed={seed}", f"--path={path}"], ours=True)
             with (measure.RESULTS / "book-losses.jsonl").open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(answer) + "\n")
     rows = done(work)

@@ -19,6 +19,8 @@ import sys
 import time
 from typing import Any
 
+from measure import with_our_heap
+
 CASES = ("ours lora", "ours lora, checkpointing", "ours qlora", "peft lora", "peft qlora")
 
 
@@ -192,7 +194,8 @@ def main() -> None:
         words = [sys.executable, __file__, "--case", case]
         for name in ("family", "layers", "width", "vocabulary", "length", "rank", "steps"):
             words += [f"--{name}", str(getattr(options, name))]
-        done = subprocess.run(words, capture_output=True, text=True)
+        environment = with_our_heap() if case.startswith("ours") else None
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
         if done.returncode:
             print(f"{case}: failed: {done.stderr.strip().splitlines()[-1]}", flush=True)
             continue

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from yunque import heap
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -64,14 +66,26 @@ def commit() -> str:
     return subprocess.run(run, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def worker(script: str, arguments: Sequence[str]) -> dict[str, Any]:
+def with_our_heap() -> dict[str, str]:
+    """The environment that a training command of ours runs in."""
+    return {heap.VARIABLE: heap.TUNABLES, **os.environ} if heap.glibc() else dict(os.environ)
+
+
+def worker(script: str, arguments: Sequence[str], *, ours: bool = False) -> dict[str, Any]:
     """Run `script` as a process of its own; the last line that it prints is its JSON answer.
 
     `seconds_whole` is added: wall time with start-up and imports.
+
+    Args:
+        ours: with the heap that the command gives itself.
     """
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=with_our_heap() if ours else None,
     )
     whole = time.perf_counter() - began
     if done.returncode:

@@ -119,7 +119,7 @@ def table_of_steps(axis: str, steps: int, device: torch.device) -> list[str]:
     ]
     for case in AXES[axis]:
         told = ["--one", json.dumps(case), "--steps", str(steps), "--device", str(device)]
-        got = worker(__file__, told)
+        got = worker(__file__, told, ours=True)
         layers, width, _, vocabulary, context, batch = case
         lines.append(
             f"| {layers} × {width} | {vocabulary:,} | {context:,} × {batch} "
@@ -142,7 +142,7 @@ def table_of_corpora() -> list[str]:
     ]
     for tokenizer in ("byte", "bpe:4096"):
         for (megabytes,) in AXES["corpus"]:
-            got = worker(__file__, ["--one", json.dumps([megabytes, tokenizer])])
+            got = worker(__file__, ["--one", json.dumps([megabytes, tokenizer])], ours=True)
             lines.append(
                 f"| {megabytes:,} | {tokenizer} | {got['tokens'] / 1e6:.1f} M "
                 f"| {got['seconds']:.1f} | {megabytes / got['seconds']:.1f} "

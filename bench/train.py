@@ -261,7 +261,8 @@ def book(options: argparse.Namespace, device: torch.device) -> None:
     for _ in range(options.rounds):
         peaks.append(worker(__file__, ["--one", "peak", *shared])["peak"])
         for name in names:
-            answer = worker(__file__, ["--one", name, "--steps", str(options.steps), *shared])
+            told = ["--one", name, "--steps", str(options.steps), *shared]
+            answer = worker(__file__, told, ours=name.startswith("ours") or name == "plain-memory")
             times[name].append(statistics.median(answer["seconds"]))
             every[name] += answer["seconds"]
             memory[name] = max(memory[name], answer["memory"])

@@ -41,9 +41,9 @@ def test_a_training_command_runs_with_the_settings_and_keeps_its_arguments(tmp_p
         "import os, sys\n"
         "kept = os.execve\n"
         "def told(path, words, environ):\n"
-        "    print('anew', environ[%r], file=sys.stderr)\n"
+        f"    print('anew', environ[{heap.VARIABLE!r}], file=sys.stderr)\n"
         "    kept(path, words, environ)\n"
-        "os.execve = told\n" % heap.VARIABLE
+        "os.execve = told\n"
     )
     (tmp_path / "sitecustomize.py").write_text(trace)
     done = subprocess.run(
@@ -54,7 +54,8 @@ def test_a_training_command_runs_with_the_settings_and_keeps_its_arguments(tmp_p
     )
     begun, fault = done.stderr.splitlines()
     assert begun == f"anew {heap.TUNABLES}"
-    assert str(text) in fault and done.returncode == 2
+    assert str(text) in fault
+    assert done.returncode == 2
 
 
 def test_a_program_that_calls_the_command_is_never_replaced(
