@@ -251,8 +251,8 @@ def update_work(job: Workload) -> Work:
     whole = pass_work(job, job.micro_batch, backward=True).times(job.micro_batches)
     trained = job.trained_parameters
     # Clipping reads the gradient twice and writes it once; AdamW reads four numbers, writes three,
-    # and in 16 or 8 bits four of those seven are half or a quarter as long. Each further micro-batch
-    # adds its gradient to the sum.
+    # and in 16 or 8 bits four of those seven are half or a quarter as long. Each further
+    # micro-batch adds its gradient to the sum.
     packed = {"adamw16bit": 8, "adamw8bit": 7, "paged_adamw8bit": 7}
     moved = {"adamw": 10, "sgd": 8, "muon": 12, **packed}[job.optim.optimizer]
     moved += 3 * (job.micro_batches - 1) + (3 if job.optim.average_decay else 0)
