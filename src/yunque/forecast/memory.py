@@ -24,31 +24,28 @@ EVALUATION_ROWS = 16
 
 @dataclass(frozen=True)
 class Heap:
-    """How many times over the C library's heap takes what an update makes and frees.
+    """What the C library's heap holds unused beside the tensors, as a multiple of what makes it.
 
-    PyTorch asks for aligned pieces, which glibc cuts out of larger ones; small objects settle in
-    the cuttings, and the freed piece no longer holds a tensor of its own size. So what different
-    moments need adds up in part, and what gradient checkpointing computes once more and frees block
-    by block stays taken: the run of docs/lab-notes.md holds 145 MB of tensors at its peak in a heap
-    of 830. By least squares of relative errors over the runs of bench/plan.py. Tensors on a GPU
-    have an allocator that rounds little.
+    PyTorch asks for aligned pieces, which glibc cuts out of larger ones. Where something small
+    settles between two tensors, what was freed no longer holds a tensor of its own size. A training
+    command keeps small objects from most of these places (heap.py); a program that calls us does
+    not, and its heap may take twice as much. By least squares of relative errors over the runs of
+    bench/plan.py. Tensors on a GPU have an allocator that rounds little.
     """
 
-    activations: float
-    """Of what is kept for the way back."""
-    gated: float
-    """More, of all that the blocks make, kept or computed once more, with a gated feed-forward."""
-    adapted: float
-    """More, of all that the blocks make beside an adapter: its sums lie beside the layers'."""
     gradients: float
-    """Of the gradients where a single pass makes them."""
-    held: float
-    """Of those that further passes are added to."""
-    inside: float
-    """Of what is made for a moment inside a block."""
+    """Of the gradients that a single pass makes: the next does not find their places again."""
+    gated: float
+    """Of all that the blocks make, kept or computed once more, with a gated feed-forward."""
+    again: float
+    """Of all that the blocks make, where gradient checkpointing computes it once more."""
+    adapted: float
+    """The same beside an adapter: its sums lie beside the layers'."""
+    adapted_again: float
+    """The same with an adapter and gradient checkpointing."""
 
 
-HEAP = Heap(0.781, 0.218, 0.980, 1.010, 1.800, 5.291)
+HEAP = Heap(0.75, 0.15, 0.10, 0.57, 0.30)
 UNPACKED = 20
 """Bytes a number of the tensor that 8-bit AdamW updates on a CPU: bitsandbytes unpacks both
 averages into float32 and makes three more such tensors; a test holds it equal."""
@@ -86,7 +83,7 @@ class Memory:
     """For a moment: weights in the type that they are multiplied in, the gradients inside a block,
     the optimizer's own products."""
     holes: int = 0
-    """Left unused between tensors by the heap; CPU only."""
+    """Held unused between tensors by the heap; CPU only."""
     base: int = 0
     """Taken whatever the model: the program and its libraries, or the context of the card."""
 
@@ -246,7 +243,7 @@ def passing(job: Workload) -> Memory:
     ends = 2 * stream + N * C * number
     activations = shape.num_layers * (stream if job.train.gradient_checkpointing else block)
     chunk = logits_chunk(job, math.ceil(N * (job.learnt if job.device == "cpu" else 1.0)))
-    logits = (4 + 4) * chunk  # and their exponentials
+    logits = (4 + (2 if number == 2 else 0)) * chunk  # their gradients take their place
     head = 0 if job.adapted else 4 * V * C
     cast = 0
     if number == 2:
@@ -288,18 +285,28 @@ def passing(job: Workload) -> Memory:
     peak = max(moments, key=lambda memory: memory.total)
     if job.device != "cpu":
         return peak
-    through = shape.num_layers * block + ends
-    taken = HEAP.activations * (activations + ends + 8 * chunk + head) + HEAP.held * held
-    taken += HEAP.gated * through if shape.mlp == "swiglu" else 0.0
-    taken += HEAP.adapted * through if job.adapted else 0.0
-    taken += HEAP.gradients * (gradients - held) + HEAP.inside * inside
-    if job.train.update_in_backward:
-        # The place of the head's gradient is cut into pieces for others before the next step; by
-        # two runs of docs/lab-notes.md, 2.4 to 2.6 GB and 3.3.
-        taken += head
+    return dataclasses.replace(
+        peak, holes=round(holes(job, block * shape.num_layers, gradients - held))
+    )
+
+
+def holes(job: Workload, through: int, gradients: int) -> float:
+    """What the heap holds unused at the peak.
+
+    Args:
+        through: bytes of all that the blocks make, kept or computed once more.
+        gradients: bytes of the gradients that a single pass makes and that are held at once.
+    """
+    unused = HEAP.gradients * gradients
+    unused += HEAP.gated * through if job.shape.mlp == "swiglu" else 0.0
+    again = job.train.gradient_checkpointing
+    if job.adapted:
+        unused += (HEAP.adapted_again if again else HEAP.adapted) * through
+    elif again:
+        unused += HEAP.again * through
     if job.optim.optimizer == "adamw8bit":
-        taken += optimizer_working(job)
-    return dataclasses.replace(peak, holes=max(0, round(taken) - peak.total))
+        unused += optimizer_working(job)
+    return unused
 
 
 def optimizer_working(job: Workload) -> int:
