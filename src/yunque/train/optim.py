@@ -275,10 +275,9 @@ class Optimizers:
         groups = [group for group in groups if group["params"]]
         self.parts: list[torch.optim.Optimizer] = []
         if config.optimizer == "sgd":
-            # Fused: otherwise the gradient plus its decay is a tensor more for each, between those
-            # that stay, and the heap keeps their places.
-            rate, momentum = config.learning_rate, config.momentum
-            self.parts.append(torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=True))
+            self.parts.append(
+                torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+            )
         elif groups and config.optimizer in ("adamw8bit", "paged_adamw8bit"):
             self.parts.append(adamw_8bit(groups, config, next(iter(self.names)).device))
         elif groups and config.optimizer == "adamw16bit":
