@@ -31,7 +31,7 @@ lesser: what else the machine did meanwhile lasts for some updates, and not for 
 UNPACKED, PACKED = 20.0, 300.0
 """Where bitsandbytes is absent: what unpacking a weight and keeping a number's averages in 8 bits
 take, as a multiple of moving a byte (docs/lab-notes.md). Nothing can be run with either there."""
-LIBRARIES_BYTES = 55_000_000
+LIBRARIES_BYTES = 60_000_000
 """What preparing data and the first optimizer load beyond what is there at the start: measured
 (docs/lab-notes.md) for pretraining on a CPU; PEFT, transformers and bitsandbytes not included."""
 CPU_WATTS_A_CORE, GPU_WATTS = 15.0, 250.0

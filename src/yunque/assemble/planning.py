@@ -49,13 +49,16 @@ COMPRESSED, COMPRESSION = (".gz", ".zst", ".bz2", ".xz", ".parquet"), 3.0
 COUNTED_BYTES = 20_000_000
 """Files of records up to this size are read for a forecast: a second or less."""
 STREAM, BUCKET = 1024, 64
-LATER_BYTES = 16_000_000
+LATER_BYTES = 36_000_000
 """What the program itself takes on a CPU between its first update and the last: the code of
 kernels, the log, saving. Measured (docs/lab-notes.md)."""
-PEFT_BYTES = 97_000_000
+PEFT_BYTES = 179_000_000
 """What PEFT and what it imports, bitsandbytes too, take on a CPU. Measured (docs/lab-notes.md)."""
-BITSANDBYTES_BYTES = 65_000_000
+BITSANDBYTES_BYTES = 124_000_000
 """What bitsandbytes and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
+COMPILER_BYTES = 80_000_000
+"""What PyTorch's compiler takes, which its gradient checkpointing and its SGD load when they are
+first called. PEFT and bitsandbytes load it as well."""
 LEAST_STEPS = 5
 """Updates of a run from which a forecast is corrected."""
 
@@ -198,7 +201,16 @@ def library_bytes(job: Workload) -> int:
         return 0
     if job.adapted:
         return PEFT_BYTES
-    return BITSANDBYTES_BYTES if job.optim.optimizer == "adamw8bit" else 0
+    if job.optim.optimizer == "adamw8bit":
+        return BITSANDBYTES_BYTES
+    return loaded_later(job)
+
+
+def loaded_later(job: Workload) -> int:
+    """Of these what is not there yet when a run is about to begin."""
+    late = job.train.gradient_checkpointing or job.optim.optimizer == "sgd"
+    there = job.device != "cpu" or job.adapted or job.optim.optimizer == "adamw8bit"
+    return COMPILER_BYTES if late and not there else 0
 
 
 def precision_on(machine: Machine, asked: MachineConfig) -> str:
@@ -259,6 +271,7 @@ def job_of(recipe: Recipe, precision: str) -> tuple[Workload, Data]:
         length=length,
         precision=precision,
         steps=steps or DEFAULT_STEPS,
+        kept_bytes=base_bytes(recipe.base) if recipe.base else 0,
         epoch_rows=rows,
         val_rows=math.ceil(known.val_tokens / length),
         validated=known.validation,
@@ -283,7 +296,7 @@ def forecast_run(job: Workload, machine: MachineConfig, where: Runtime, base_mem
             watts=0.0,
             measured=False,
         )
-    later = LATER_BYTES if where.device.type == "cpu" else 0
+    later = LATER_BYTES + loaded_later(job) if where.device.type == "cpu" else 0
     found = dataclasses.replace(found, base_memory=base_memory + later)
     past = past_of(job, found, store.outcomes(), MEMORY_SPREAD)
     return plan_run(job, found, past)
@@ -333,6 +346,33 @@ def learn(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def is_preset(base: str) -> bool:
+    """Whether a base is named by a preset, for its shape alone."""
+    from yunque.model.presets import PRESETS
+
+    return base in PRESETS and not Path(base).exists()
+
+
+def described(base: str) -> Path:
+    """Where the configuration of a base lies: a folder, or the file that has the weights too."""
+    from yunque.assemble.models import model_path  # brings PyTorch, as the families' tables do
+
+    hub = None if Path(base).exists() else hub_id(base)
+    return fetch(hub, ["config.json"]) if hub else model_path(base)
+
+
+def base_bytes(base: str) -> int:
+    """Bytes in which a frozen number of a base is kept; 0: as the precision is.
+
+    What is stored in float32, or does not say, stays in float32 (runtime.kept_dtype).
+    """
+    if is_preset(base):
+        return 0
+    path = described(base) / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return 4 if config.get("dtype", config.get("torch_dtype", "float32")) == "float32" else 0
+
+
 def base_shape(base: str) -> ModelConfig:
     """The shape of a base from its configuration alone, without its weights.
 
@@ -341,12 +381,9 @@ def base_shape(base: str) -> ModelConfig:
     """
     from yunque.model.presets import PRESETS
 
-    if base in PRESETS and not Path(base).exists():
+    if is_preset(base):
         return PRESETS[base]
-    from yunque.assemble.models import model_path  # brings PyTorch, as the families' tables do
-
-    hub = None if Path(base).exists() else hub_id(base)
-    path = fetch(hub, ["config.json"]) if hub else model_path(base)
+    path = described(base)
     if path.is_file():
         from yunque.weights.gguf_file import open_gguf
         from yunque.weights.gguf_shape import shape_of

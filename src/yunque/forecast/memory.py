@@ -34,18 +34,17 @@ class Heap:
     """
 
     gradients: float
-    """Of the gradients that a single pass makes: the next does not find their places again."""
+    """Of the blocks' gradients: the next way back does not find their places again."""
+    in_backward: float
+    """The same where each is freed as soon as it is used."""
     gated: float
-    """Of all that the blocks make, kept or computed once more, with a gated feed-forward."""
-    again: float
-    """Of all that the blocks make, where gradient checkpointing computes it once more."""
-    adapted: float
-    """The same beside an adapter: its sums lie beside the layers'."""
-    adapted_again: float
-    """The same with an adapter and gradient checkpointing."""
+    """Of what the blocks keep, with a gated feed-forward."""
+    passing: float
+    """Of all that the blocks make, where gradient checkpointing makes it once more or an adapter's
+    sums lie beside the layers'."""
 
 
-HEAP = Heap(0.75, 0.15, 0.10, 0.57, 0.30)
+HEAP = Heap(0.65, 0.50, 0.15, 0.29)
 UNPACKED = 20
 """Bytes a number of the tensor that 8-bit AdamW updates on a CPU: bitsandbytes unpacks both
 averages into float32 and makes three more such tensors; a test holds it equal."""
@@ -247,8 +246,8 @@ def passing(job: Workload) -> Memory:
     head = 0 if job.adapted else 4 * V * C
     cast = 0
     if number == 2:
-        if not job.adapted:
-            cast = 2 * count.block_matrices  # autocast keeps them for a pass
+        if not job.adapted or (job.method == "lora" and job.frozen_bytes == 4):
+            cast = 2 * count.block_matrices  # autocast makes them, the way back needs them
         if stream_bytes(job) == 4:
             logits += 2 * V * C
     biggest = max(m.weights for m in layers)
@@ -285,28 +284,23 @@ def passing(job: Workload) -> Memory:
     peak = max(moments, key=lambda memory: memory.total)
     if job.device != "cpu":
         return peak
-    return dataclasses.replace(
-        peak, holes=round(holes(job, block * shape.num_layers, gradients - held))
-    )
+    return dataclasses.replace(peak, holes=round(holes(job, block * shape.num_layers)))
 
 
-def holes(job: Workload, through: int, gradients: int) -> float:
+def holes(job: Workload, through: int) -> float:
     """What the heap holds unused at the peak.
 
     Args:
         through: bytes of all that the blocks make, kept or computed once more.
-        gradients: bytes of the gradients that a single pass makes and that are held at once.
     """
-    unused = HEAP.gradients * gradients
-    unused += HEAP.gated * through if job.shape.mlp == "swiglu" else 0.0
-    again = job.train.gradient_checkpointing
     if job.adapted:
-        unused += (HEAP.adapted_again if again else HEAP.adapted) * through
-    elif again:
-        unused += HEAP.again * through
-    if job.optim.optimizer == "adamw8bit":
-        unused += optimizer_working(job)
-    return unused
+        return HEAP.passing * through
+    gradients = 4 * count_parameters(job.shape).block_matrices
+    unused = (HEAP.in_backward if job.train.update_in_backward else HEAP.gradients) * gradients
+    if job.train.gradient_checkpointing:
+        # What is made once more lies where gradients were.
+        return max(unused, HEAP.passing * through)
+    return unused + (HEAP.gated * through if job.shape.mlp == "swiglu" else 0.0)
 
 
 def optimizer_working(job: Workload) -> int:
