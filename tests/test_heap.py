@@ -17,11 +17,13 @@ GNU = pytest.mark.skipif(not heap.glibc(), reason="settings of glibc")
     ("verb", "environ", "argv", "gnu", "expected"),
     [
         ("pretrain", {}, ["/usr/bin/yunque", "pretrain", "text"], True, True),
-        ("demo", {}, ["/src/yunque/__main__.py", "demo"], True, True),
+        ("demo", {}, [str(Path(heap.__file__).with_name("__main__.py")), "demo"], True, True),
         ("report", {}, ["/usr/bin/yunque", "report", "run"], True, False),
         ("pretrain", {}, ["/usr/bin/yunque", "pretrain", "--help"], True, False),
         ("pretrain", {}, ["-c"], True, False),  # a program that calls us
         ("pretrain", {}, ["/home/ana/train.py"], True, False),
+        ("pretrain", {}, ["/home/ana/cli.py"], True, False),
+        ("pretrain", {}, ["/home/ana/app/__main__.py"], True, False),
         ("pretrain", {heap.VARIABLE: "glibc.malloc.check=3"}, ["yunque"], True, False),
         ("pretrain", {}, ["yunque"], False, False),
     ],

@@ -22,8 +22,8 @@ TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 Source: The GNU C Library Reference Manual, "Memory Allocation Tunables".
 """
-COMMANDS = ("yunque", "__main__", "cli")
-"""Names, without their ending, of the files that a process of ours is started from."""
+MODULES = ("__main__.py", "cli.py")
+"""Files of this package that a process of ours is started from, beside the command itself."""
 
 
 def begin_anew(verb: str) -> None:
@@ -39,7 +39,9 @@ def begin_anew(verb: str) -> None:
 
 def wanted(verb: str, environ: Mapping[str, str], argv: Sequence[str], gnu: bool) -> bool:
     """Whether a process begun so gains from beginning anew."""
-    ours = Path(argv[0]).stem in COMMANDS and not {"-h", "--help"}.intersection(argv)
+    at = Path(argv[0])
+    module = at.name in MODULES and at.resolve().parent == Path(__file__).resolve().parent
+    ours = (at.stem == "yunque" or module) and not {"-h", "--help"}.intersection(argv)
     return gnu and ours and verb in VERBS and VARIABLE not in environ and bool(sys.executable)
 
 

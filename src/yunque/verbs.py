@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from yunque.config import (
     SECTIONS,
@@ -314,7 +314,7 @@ class Resume:
     """Make some updates again and hold them against the log; the run is left as it is."""
     steps: int = 20
     """Updates that --verify makes again."""
-    set: tuple[str, ...] = ()
+    set: UseAppendAction[tuple[str, ...]] = ()
     """key=value of the recipe, from here on; may be given several times."""
     force: bool = False
     """Go on though the data, the tokenizer or the order of the run changed, or begin again where

@@ -7,7 +7,7 @@ import math
 
 from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
 from yunque.forecast.fit import fit, methods_that_fit
-from yunque.forecast.history import MEMORY_SPREAD
+from yunque.forecast.history import MEMORY_SPREAD, SPARE
 from yunque.forecast.machine import CUDA_CONTEXT
 from yunque.forecast.memory import peak_memory
 from yunque.forecast.plan import NORMAL_90
@@ -71,10 +71,10 @@ def test_what_the_program_takes_counts() -> None:
 
 
 def test_on_a_cpu_the_high_end_must_fit() -> None:
-    # What the heap takes is known to some 13 %: a budget of the likeliest value is not enough.
+    # What the heap takes is known to some 7 %, and a little stays free: a budget of the likeliest value is not enough.
     job = Workload(SMALL, TrainConfig(batch_size=8), OptimConfig(), length=128)
     whole = peak_memory(job, 10**9).total
     most = fit(job, 10**12, 10**9).most
-    assert most == round(whole * math.exp(NORMAL_90 * MEMORY_SPREAD))
+    assert most == round(whole * math.exp(NORMAL_90 * MEMORY_SPREAD) * SPARE)
     assert fit(job, most, 10**9).steps == ()
     assert fit(job, most - 1, 10**9).steps != ()

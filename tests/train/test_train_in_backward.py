@@ -201,6 +201,7 @@ def test_in_the_middle_without_a_checkpoint_it_stops(text: str, tmp_path: Path) 
         result = pretrain(text, tmp_path / "run", **{**SMALL, "checkpoint_every": 6})
     assert result.reason == "non_finite"
     assert checkpoint.all_steps(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "last").exists()  # half an update is no model
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(text: str, tmp_path: Path) -> None:

@@ -199,13 +199,13 @@ def preparing(run: Path, lang: str) -> Iterator[None]:
             helper = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
     try:
         yield
+        if helper is not None:
+            helper.wait()
     except BaseException:
         if helper is not None:
             helper.terminate()
-        raise
-    finally:
-        if helper is not None:
             helper.wait()
+        raise
     while in_use(data):
         time.sleep(0.05)
 

@@ -49,7 +49,7 @@ COMPRESSED, COMPRESSION = (".gz", ".zst", ".bz2", ".xz", ".parquet"), 3.0
 COUNTED_BYTES = 20_000_000
 """Files of records up to this size are read for a forecast: a second or less."""
 STREAM, BUCKET = 1024, 64
-LATER_BYTES = 36_000_000
+LATER_BYTES = 40_000_000
 """What the program itself takes on a CPU between its first update and the last: the code of
 kernels, the log, saving. Measured (docs/lab-notes.md)."""
 PEFT_BYTES = 179_000_000
@@ -364,13 +364,13 @@ def described(base: str) -> Path:
 def base_bytes(base: str) -> int:
     """Bytes in which a frozen number of a base is kept; 0: as the precision is.
 
-    What is stored in float32, or does not say, stays in float32 (runtime.kept_dtype).
+    What is stored in float32 stays in float32 (runtime.kept_dtype).
     """
     if is_preset(base):
         return 0
     path = described(base) / "config.json"
     config = read_json(path) if path.is_file() else {}
-    return 4 if config.get("dtype", config.get("torch_dtype", "float32")) == "float32" else 0
+    return 4 if config.get("dtype", config.get("torch_dtype")) == "float32" else 0
 
 
 def base_shape(base: str) -> ModelConfig:

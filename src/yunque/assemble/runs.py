@@ -459,6 +459,7 @@ class Run:
         # What is taken whatever the model: libraries that came with it, and the data's own heap.
         taken, held = self.runtime.resident_bytes() or 0, stored(self.counted)
         own = held.weights + held.quantisation + held.adapter + held.average
+        own += sum(tensor.nbytes for tensor in made.optimizers.state().values())  # there already
         self.base_memory = max(0, taken - own)
         model, optimizers, average, scaler = made.model, made.optimizers, made.average, made.scaler
         state, log_bytes = State(self.stopping), 0
@@ -583,7 +584,9 @@ class Run:
                 state, reason = run(job, state)
             if average is not None:
                 average.swap()
-            if reason != "non_finite" or not checkpoint.not_finite(trained(model)):
+            # Weights of half an update may be finite, and are no model of this run.
+            torn = reason == "non_finite" and recipe.train.update_in_backward
+            if not torn and (reason != "non_finite" or not checkpoint.not_finite(trained(model))):
                 self.keep(model, "last")
             looked_back: dict[str, Any] = {}
             if main and reason != "interrupted":  # who stops a run does not wait for this
@@ -617,7 +620,9 @@ class Run:
         base = CUDA_CONTEXT
         if where.device.type == "cpu":
             # What the libraries take that are not loaded yet, and the program once it trains.
-            base = (where.resident_bytes() or 0) + library_bytes(job) + LATER_BYTES
+            train = dataclasses.replace(job.train, gradient_checkpointing=True)  # it may come to it
+            libraries = library_bytes(dataclasses.replace(job, train=train))
+            base = (where.resident_bytes() or 0) + libraries + LATER_BYTES
         chosen = fit(job, budget, base)
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []
@@ -903,6 +908,14 @@ class Run:
                 made.average.average[key.removeprefix("average|")].copy_(value)
         made.scaler.load_state_dict(values["scaler"])
         state, now = state_of(values), self.stopping
+        train = self.recipe.train
+        if train.update_in_backward and 0 < state.micro_batch_size < train.batch_size:
+            raise InputError(
+                f"update_in_backward is True, and the memory of this run held only "
+                f"{state.micro_batch_size} of its {train.batch_size} rows at once, whose gradients "
+                "would have to be added up. Leave it out, or begin a new run with batch_size "
+                f"{state.micro_batch_size}."
+            )
         # Its history is the checkpoint's, its rules are the recipe's.
         stopping = dataclasses.replace(
             state.stopping,

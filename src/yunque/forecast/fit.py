@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yunque.config import Method
-from yunque.forecast.history import MEMORY_SPREAD, Correction
+from yunque.forecast.history import MEMORY_SPREAD, SPARE, Correction
 from yunque.forecast.memory import Memory, peak_memory
 from yunque.forecast.plan import Interval, corrected
 from yunque.forecast.work import Workload
@@ -94,6 +94,8 @@ def fit(
                     job = dataclasses.replace(asked, train=train, adapt=adapt, length=length)
                     memory = peak_memory(job, base)
                     high = Interval.around(corrected(memory, known), known.memory_spread).high
+                    if known.memory_spread:  # else it is known to the byte
+                        high *= SPARE
                     tried = Fit(job, memory, budget, given_up(asked, job), round(high))
                     if tried.fits:
                         return tried

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from yunque.forecast.history import Correction, Outcome, correction
+from yunque.forecast.history import SPARE, Correction, Outcome, correction
 from yunque.forecast.machine import Machine
 from yunque.forecast.memory import (
     Memory,
@@ -29,17 +29,20 @@ LONGEST = 1 << 17
 """Tokens of a row up to which what fits is looked for where a model is trained from scratch."""
 MEASURES = (
     ("micro_batch", "checkpointing", "cpu_embeddings"),
-    ("optimizer", "quantize_head"),
+    ("optimizer_16", "optimizer", "quantize_head"),
+    ("in_backward",),
     ("lora", "qlora"),
     ("length",),
 )
-"""Changes by what they cost: time; rounding; another way of training; what a row holds."""
+"""Changes by what they cost: time; rounding; clipping; another way to train; what a row holds."""
 ORDER = (
     "lora",
     "qlora",
     "checkpointing",
     "cpu_embeddings",
+    "optimizer_16",
     "optimizer",
+    "in_backward",
     "quantize_head",
     "length",
     "micro_batch",
@@ -133,8 +136,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether even the high end of the interval fits. Where the memory is not known, True."""
-        return not self.budget or self.peak.high <= self.budget
+        """Whether it fits with room to SPARE above its interval; True where nothing is known."""
+        return not self.budget or SPARE * self.peak.high <= self.budget
 
     @property
     def tight(self) -> bool:
@@ -229,7 +232,7 @@ def plan_run(
         "saving": held,
     }
     # Bytes that a likeliest value may have so that its interval fits.
-    most = (budget or math.inf) / math.exp(NORMAL_90 * past.memory_spread)
+    most = (budget or math.inf) / (SPARE * math.exp(NORMAL_90 * past.memory_spread))
 
     def surely(other: Workload) -> bool:
         return peak_of(other) <= most
@@ -404,6 +407,14 @@ def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
     if job.row_length > 64:
         length = job.row_length // 2
         yield "length", dataclasses.replace(job, length=length), {"length": length}
+    if job.optim.optimizer == "adamw" and not job.adapted:
+        optim = dataclasses.replace(job.optim, optimizer="adamw16bit")
+        yield "optimizer_16", dataclasses.replace(job, optim=optim), {}
+    whole = job.micro_batches == 1 and job.precision != "fp16"
+    if whole and not job.adapted and not job.train.update_in_backward:
+        optim = dataclasses.replace(job.optim, clip_norm=0.0, spike_deviations=0.0)
+        train = dataclasses.replace(job.train, update_in_backward=True)
+        yield "in_backward", dataclasses.replace(job, optim=optim, train=train), {}
     if job.optim.optimizer == "adamw":
         optim = dataclasses.replace(job.optim, optimizer="adamw8bit")
         yield "optimizer", dataclasses.replace(job, optim=optim), {}

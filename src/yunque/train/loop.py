@@ -193,7 +193,7 @@ def run(job: Job, state: State) -> tuple[State, str]:
             spikes=0 if healthy else state.spikes + done.spike,
             recent=remembered(job.optim, state.recent, done),
         )
-        if job.average is not None:
+        if job.average is not None and not done.torn:
             job.average.update(state.step)
         if done.tokens == 0:
             text = f"step {state.step}: no token of the batch carries loss; nothing was learnt."

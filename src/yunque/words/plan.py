@@ -129,6 +129,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "--max-length {length}: shorter rows (long documents are split)",
         "--max-length {length}: filas más cortas (los documentos largos se dividen)",
     ),
+    "plan.change_optimizer_16": (
+        "--optimizer adamw16bit: the optimizer's memory in 16 bits",
+        "--optimizer adamw16bit: la memoria del optimizador en 16 bits",
+    ),
+    "plan.change_in_backward": (
+        "--update-in-backward --clip-norm 0: each gradient is freed once used, without clipping",
+        "--update-in-backward --clip-norm 0: cada gradiente se libera al usarlo, sin recortarlo",
+    ),
     "plan.change_optimizer": (
         "--optimizer adamw8bit: the optimizer's memory in 8 bits",
         "--optimizer adamw8bit: la memoria del optimizador en 8 bits",
