@@ -589,7 +589,7 @@ def test_the_tutor_teaches_a_base_in_the_bases_own_words(
 ) -> None:
     short = sorted(demo.tutor_items(), key=lambda item: len(item.question.encode()))[:4]
     monkeypatch.setattr(runs, "tutor_items", lambda: short)
-    monkeypatch.setattr(demo, "CONVERSATIONS", {"train": 12, "val": 4})
+    monkeypatch.setattr("yunque.assemble.tutor.CONVERSATIONS", {"train": 12, "val": 4})
     done = finetune(base, TUTOR, tmp_path / "run", **OPTIONS)
     (start,) = rows(done.run, "start")
     assert start["packed"]
