@@ -22,6 +22,7 @@ from yunque.model.decoder import Decoder
 from yunque.screen import SilentScreen
 from yunque.train import checkpoint, loop, spikes
 from yunque.train import step as steps
+from yunque.train.adamw import AdamW
 from yunque.train.loop import NON_FINITE_LIMIT, REWINDS_LIMIT
 from yunque.train.step import Update
 
@@ -412,7 +413,7 @@ def test_f29_at_one_row_checkpointing_comes_in_then_a_message(text: str, tmp_pat
 
 
 def test_f29_in_the_optimizer_nothing_torn_is_saved(text: str, tmp_path: Path) -> None:
-    step = torch.optim.AdamW.step
+    step = AdamW.step
     calls: list[int] = []
 
     def failing(self: Any, *others: Any) -> Any:
@@ -422,7 +423,7 @@ def test_f29_in_the_optimizer_nothing_torn_is_saved(text: str, tmp_path: Path) -
         return step(self, *others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", failing)
+        patch.setattr(AdamW, "step", failing)
         with pytest.raises(OutOfMemory, match=r"in the optimizer.*that of step 4"):
             train(text, tmp_path / "run", steps=10)
     with without_pages():
