@@ -242,7 +242,7 @@ def passing(job: Workload) -> Memory:
     ends = 2 * stream + N * C * number
     activations = shape.num_layers * (stream if job.train.gradient_checkpointing else block)
     chunk = logits_chunk(job, math.ceil(N * (job.learnt if job.device == "cpu" else 1.0)))
-    logits = (4 + (2 if number == 2 else 0)) * chunk  # their gradients take their place
+    logits = (4 + 4) * chunk  # and their exponentials
     head = 0 if job.adapted else 4 * V * C
     cast = 0
     if number == 2:

@@ -46,18 +46,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits = F.linear(hidden[part], work).float()  # (rows, V)
             if bias is not None:
                 logits += bias
+            log_normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)  # (rows, 1)
             target = targets[part].unsqueeze(1)  # (rows, 1)
             kept = target != MASKED
             safe = target.clamp(min=0)
-            # One tensor all the way, in place: logits, their exponentials, d loss / d logits.
-            wanted = logits.sub_(logits.amax(-1, keepdim=True)).gather(1, safe)  # (rows, 1)
-            exponentials = logits.exp_()
-            normaliser = exponentials.sum(-1, keepdim=True)  # (rows, 1)
-            total += torch.where(kept, normaliser.log() - wanted, 0.0).sum()
+            losses = log_normaliser - logits.gather(1, safe)
+            total += torch.where(kept, losses, 0.0).sum()
             if d_hidden is not None:
-                # Softmax - one-hot, 0 in masked rows.
-                slope = exponentials.mul_(kept / normaliser)
-                slope.scatter_add_(1, safe, -kept.to(slope.dtype))
+                # d loss / d logits = softmax - one-hot, 0 in masked rows; made in place.
+                slope = logits.sub_(log_normaliser).exp_()
+                slope.scatter_add_(1, safe, torch.full_like(log_normaliser, -1.0))
+                slope *= kept
                 narrow = slope.to(hidden.dtype)
                 torch.mm(narrow, work, out=d_hidden[part])
                 if d_weight is not None:
