@@ -127,7 +127,11 @@ def test_a_port_that_is_taken(run: Path) -> None:
 
 
 def test_the_command_says_the_address_and_ends_with_ctrl_c(run: Path) -> None:
-    words = [sys.executable, "-c", "import sys, yunque.cli; sys.exit(yunque.cli.main())"]
+    # A suite started in the background hands an ignored Ctrl-C on to all that it starts.
+    code = """import signal, sys, yunque.cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(yunque.cli.main())"""
+    words = [sys.executable, "-c", code]
     words += ["report", str(run), "--watch", "--lang", "es"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     try:

@@ -252,6 +252,8 @@ def before_line(plan: Plan, lang: str) -> str:
         low=short_time(plan.seconds.low, lang),
         high=short_time(plan.seconds.high, lang),
         peak=gigabytes(plan.peak.value, lang),
+        least=gigabytes(plan.peak.low, lang),
+        most=gigabytes(plan.peak.high, lang),
         disk=gigabytes(plan.disk, lang),
     )
 

@@ -348,14 +348,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "{need} GB según el cálculo, {most} como mucho (lo mayor: {parts}).",
     ),
     "plan.before": (
-        "Forecast: {time} ({low} to {high}), memory {peak}, disk {disk}.",
-        "Previsión: {time} (de {low} a {high}), memoria {peak}, disco {disk}.",
+        "Forecast: {time} ({low} to {high}), memory {peak} ({least} to {most}), disk {disk}.",
+        "Previsión: {time} (de {low} a {high}), memoria {peak} (de {least} a {most}), disco "
+        "{disk}.",
     ),
     "plan.before_untimed": (
-        "Forecast: memory {peak}, disk {disk}. For the time, `yunque plan` measures this machine "
-        "once.",
-        "Previsión: memoria {peak}, disco {disk}. Para el tiempo, `yunque plan` mide esta máquina "
-        "una vez.",
+        "Forecast: memory {peak} ({least} to {most}), disk {disk}. For the time, `yunque plan` "
+        "measures this machine once.",
+        "Previsión: memoria {peak} (de {least} a {most}), disco {disk}. Para el tiempo, `yunque "
+        "plan` mide esta máquina una vez.",
     ),
     "plan.before_too_large": (
         "This run probably does not fit: about {peak}, and there are {memory}. `yunque plan` says "
