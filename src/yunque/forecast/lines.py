@@ -9,6 +9,7 @@ from yunque.forecast.fit import Fit
 from yunque.forecast.plan import Change, Plan, Remedy, row_limit
 from yunque.forecast.remarks import Data, Remark, repeated, same_computation
 from yunque.forecast.shape import count_parameters
+from yunque.forecast.work import evaluated_tokens
 from yunque.words import say
 from yunque.words.writing import duration, gigabytes, number
 
@@ -66,7 +67,7 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
     else:
         lines.append(say("plan.guess", lang, machine=machine.name))
     if not data.train_tokens:
-        lines.append(say("plan.unknown_data", lang))
+        lines.append(say("plan.unknown_data", lang, tokens=evaluated_tokens(job)))
     elif data.guessed:
         lines.append(say("plan.guessed_data", lang, tokens=data.train_tokens))
     lines += ["", *memory_table(plan, lang)]

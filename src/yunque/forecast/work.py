@@ -285,10 +285,15 @@ def orthogonalisation(job: Workload) -> Work:
 
 def evaluation_work(job: Workload) -> Work:
     """One evaluation, forward only: as many rows of the training as of the validation set."""
-    most = max(1, (job.train.eval_tokens or TrainConfig().eval_tokens) // job.row_length)
+    most = max(1, evaluated_tokens(job) // job.row_length)
     if not job.validated:
         return pass_work(job, min(most, job.epoch_rows or most), backward=False)
     rows = job.val_rows or most
     if job.train.eval_tokens:
         rows = min(rows, most)
     return pass_work(job, 2 * rows, backward=False)
+
+
+def evaluated_tokens(job: Workload) -> int:
+    """Most tokens of a set that an evaluation reads; of one whose size is not known, the usual."""
+    return job.train.eval_tokens or TrainConfig().eval_tokens

@@ -88,8 +88,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "El texto no se ha contado: unos {tokens:,} tokens según el tamaño de los archivos.",
     ),
     "plan.unknown_data": (
-        "How much text there is to train on is not known, nor how often it will be passed over.",
-        "No se sabe cuánto texto hay ni, por tanto, cuántas pasadas se le darán.",
+        "How much text there is to train on is not known, nor how often it will be passed over. "
+        "An evaluation is counted as {tokens:,} tokens of each set, the most that it reads: with "
+        "little text it takes less. Name your files with `--sources`, and both are known.",
+        "No se sabe cuánto texto hay ni, por tanto, cuántas pasadas se le darán. Cada evaluación "
+        "se cuenta como {tokens:,} tokens de cada conjunto, lo más que lee: con poco texto tarda "
+        "menos. Con los archivos en `--sources` se sabe lo uno y lo otro.",
     ),
     "plan.part_weights": ("weights", "pesos"),
     "plan.part_quantisation": (
