@@ -31,6 +31,8 @@ Norm = Literal["layernorm", "rmsnorm"]
 Mlp = Literal["gelu", "swiglu"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Optimizer = Literal["adamw", "muon", "sgd", "adamw16bit", "adamw8bit", "paged_adamw8bit"]
+ADAMWS = ("adamw", "adamw16bit", "adamw8bit", "paged_adamw8bit")
+"""AdamW, however its averages are kept: the same learning rates suit them."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SplitBy = Literal["auto", "text", "documents"]
 Encoding = Literal["auto", "utf-8", "utf-16", "latin-1", "windows-1252"]

@@ -35,6 +35,7 @@ from yunque.assemble.resumption import Change, level, recipe_changes, refuse, su
 from yunque.assemble.sources import listed, located, prepared_for
 from yunque.batch import MASKED, Batch
 from yunque.config import (
+    ADAMWS,
     TUTOR,
     DataConfig,
     GenerateConfig,
@@ -791,7 +792,7 @@ class Run:
             numbers = {"passes": passes, "documents": documents}
             doubts.append(Check("cli.many_passes", numbers))
         method = recipe.adapt.method
-        adam = recipe.optim.optimizer in ("adamw", "adamw16bit", "adamw8bit", "paged_adamw8bit")
+        adam = recipe.optim.optimizer in ADAMWS
         if adam and recipe.optim.learning_rate > HIGHEST_RATES[method]:
             numbers = {
                 "rate": recipe.optim.learning_rate,

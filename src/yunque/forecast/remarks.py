@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from yunque.config import ADAMWS
 from yunque.forecast.shape import count_parameters
 from yunque.forecast.work import Workload
 from yunque.words import say
@@ -85,7 +86,7 @@ def remarks(job: Workload, data: Data) -> list[Remark]:
     )
     add(not data.validation, "no_validation")
     rate, usual = job.optim.learning_rate, job.method
-    if job.optim.optimizer in ("adamw", "adamw16bit", "adamw8bit", "paged_adamw8bit"):
+    if job.optim.optimizer in ADAMWS:
         add(rate > HIGHEST[usual], "rate_high", rate=rate, bound=HIGHEST[usual])
         add(0 < rate < LOWEST[usual], "rate_low", rate=rate, bound=LOWEST[usual])
     add(not tuning and passes > WORTHLESS, "passes_worthless", passes=passes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -54,19 +54,44 @@ class AdamW(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, 1)
-        beta1, beta2 = group["betas"]
-        torch._fused_adamw_(
+        fused_adamw(
             parameters,
             [parameter.grad for parameter in parameters],  # type: ignore[misc]
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
-            [],
             steps,
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=group["weight_decay"],
-            eps=EPSILON,
-            amsgrad=False,
-            maximize=False,
+            group,
         )
+
+
+def fused_adamw(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    averages: list[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+    group: Mapping[str, Any],
+) -> None:
+    """One update of tensors of one kind on one device, in place, by PyTorch's own kernel.
+
+    Args:
+        averages, squares: of the gradients and of their squares, in the type of the parameters.
+        steps: the number of this update, for each.
+        group: lr, betas and weight_decay.
+    """
+    beta1, beta2 = group["betas"]
+    torch._fused_adamw_(
+        parameters,
+        gradients,
+        averages,
+        squares,
+        [],
+        steps,
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        eps=EPSILON,
+        amsgrad=False,
+        maximize=False,
+    )

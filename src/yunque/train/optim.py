@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from yunque.config import OptimConfig
 from yunque.errors import InputError, MissingPackageError
-from yunque.train.adamw import AdamW, spare_compiler
+from yunque.train.adamw import AdamW, fused_adamw, spare_compiler
 
 
 def learning_rate_multiplier(step: int, steps: int, config: OptimConfig) -> float:
@@ -194,29 +194,14 @@ class AdamW16bit(torch.optim.Optimizer):
         state = self.state[parameter]
         number = state["step"] = int(state["step"]) + 1
         count = torch.tensor(float(number), device=parameter.device)
-        beta1, beta2 = group["betas"]
         room, drawn = self._room(parameter.device), self._bits(number, parameter.device)
         flat = (parameter, gradient.reshape(-1), state["exp_avg"], state["exp_avg_sq"])
         for weights, slopes, *kept in zip(*(t.view(-1).split(BLOCK) for t in flat), strict=True):
             whole = len(weights) == BLOCK
             wide = room if whole else [tensor[: len(weights)] for tensor in room]
             torch._foreach_copy_(wide, kept)
-            torch._fused_adamw_(
-                [weights],
-                [slopes],
-                wide[:1],
-                wide[1:],
-                [],
-                [count],
-                lr=group["lr"],
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=1e-8,
-                amsgrad=False,
-                maximize=False,
-            )
-            for block, beta in zip(wide, (beta1, beta2), strict=True):
+            fused_adamw([weights], [slopes], wide[:1], wide[1:], [count], group)
+            for block, beta in zip(wide, group["betas"], strict=True):
                 if 1.0 - beta < FREEZES:
                     cut_at_random(block, drawn)
             torch._foreach_copy_(kept, wide)
