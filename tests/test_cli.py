@@ -266,6 +266,13 @@ def test_recipe_then_flags(text: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert parsed.sources == ("a.txt",)
 
 
+def test_fit_is_short_for_all_the_memory_that_there_is() -> None:
+    from yunque.verbs import parse
+
+    assert parse("pretrain", ["a.txt", "--out", "o", "--fit"]).machine.memory == "auto"
+    assert parse("plan", ["--fit", "--batch-size", "2"]).machine.memory == "auto"
+
+
 def test_shares_may_be_given_in_per_cent() -> None:
     from yunque.verbs import parse
 

@@ -340,9 +340,10 @@ class MachineConfig:
     """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, fp16 on other
     NVIDIA GPUs, else fp32."""
     memory: str = ""
-    """Memory that the run may take, as 4GB; auto: that of the GPU. What is needed is worked out
-    before the first update, and micro-batch, checkpointing, quantised ends and the length of rows
-    are chosen so that it fits; the batch stays as asked for. Empty: no bound."""
+    """Memory that the run may take, as 4GB; auto, for which --fit is short: that of the GPU, else of
+    the computer. What is needed is worked out before the first update, and micro-batch,
+    checkpointing, quantised ends and the length of rows are chosen so that it fits; the batch stays
+    as asked for. Empty: no bound."""
     threads: int = 0
     """CPU threads. 0: PyTorch's choice, one a core (or what OMP_NUM_THREADS says)."""
     exactness: Exactness = "reproducible"

@@ -189,16 +189,6 @@ class Runtime:
         if self.world > 1:
             torch.distributed.barrier()
 
-    def device_bytes(self) -> int:
-        """The size of the GPU's memory.
-
-        Raises:
-            InputError: the device is no CUDA GPU.
-        """
-        if self.device.type != "cuda":
-            raise InputError("memory is 'auto', which is for CUDA GPUs: give a size, as 4GB.")
-        return int(torch.cuda.get_device_properties(self.device).total_memory)
-
     def memory_bytes(self) -> int | None:
         """Peak memory so far, of the GPU if there is one, else of this process; None: unknown."""
         if self.device.type == "cuda":

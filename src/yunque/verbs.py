@@ -910,7 +910,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
         InputError: the recipe or the preset cannot be used.
         SystemExit: 2 on unknown or ill-typed flags (tyro names the nearest), 0 after --help.
     """
-    arguments = without_percent(arguments)
+    arguments = written_out(arguments)
     default: Any = tyro.MISSING_NONPROP
     if verb == "pretrain":
         from yunque.assemble.recipes import base_recipe
@@ -948,9 +948,9 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
     )
 
 
-def without_percent(arguments: Sequence[str]) -> list[str]:
-    """The arguments, in which the share that --val or --test gives as 10% is written 0.1."""
-    found = list(arguments)
+def written_out(arguments: Sequence[str]) -> list[str]:
+    """The arguments with what is short written out: --fit, and --val or --test given as 10%."""
+    found = ["--memory=auto" if argument == "--fit" else argument for argument in arguments]
     for index, argument in enumerate(found):
         name, equals, value = argument.rpartition("=")
         if not equals:

@@ -82,7 +82,8 @@ def test_perplexity_is_the_exponential_and_does_not_overflow() -> None:
 def test_small_units() -> None:
     assert w.scientific(9.8e-4, "en") == "9.8e-04"
     assert w.scientific(9.8e-4, "es") == "9,8e-04"
-    assert w.gigabytes(0.9e9, "es") == "0,9 GB"
+    assert w.gigabytes(1.94e9, "es") == "1,9 GB"
+    assert w.gigabytes(310_400_000, "es") == "310 MB"
     assert w.gigabytes(45_300_000, "en") == "45 MB"
 
 

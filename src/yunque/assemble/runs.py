@@ -616,7 +616,12 @@ class Run:
                 f"memory: {recipe.base} is computed by transformers, and what it needs is not "
                 "known exactly. Leave memory out, and set micro_batch_size."
             )
-        budget = where.device_bytes() if asked == "auto" else parse_size(asked)
+        budget = where.memory_size() if asked == "auto" else parse_size(asked)
+        if not budget:
+            raise InputError(
+                "memory is 'auto', and the system does not say how much there is: give a size, as "
+                "4GB."
+            )
         job = self.workload(recipe, packs(recipe, self.data))
         base = CUDA_CONTEXT
         if where.device.type == "cpu":
@@ -830,7 +835,7 @@ class Run:
         if yardsticks:
             yardsticks["ngram_tokens"] = counted["train_tokens"]
         cuda = self.runtime.device.type == "cuda"
-        room = {"device_bytes": self.runtime.device_bytes()} if cuda else {}
+        room = {"device_bytes": self.runtime.memory_size()} if cuda else {}
         return {
             "format": FORMAT,
             "run": self.folder.name,

@@ -89,10 +89,10 @@ def data_size(num_bytes: float, lang: str) -> str:
 
 
 def gigabytes(num_bytes: float | None, lang: str) -> str:
-    """Memory in GB of 10^9 bytes, in MB below 0.1 GB."""
+    """Memory in GB of 10^9 bytes, in MB below 1 GB."""
     if num_bytes is None or not math.isfinite(num_bytes):
         return "-"
-    if num_bytes < 1e8:
+    if num_bytes < 0.9995e9:
         return f"{number(num_bytes / 1e6, lang)} MB"
     return f"{number(num_bytes / 1e9, lang, 1)} GB"
 
