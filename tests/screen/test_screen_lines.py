@@ -79,8 +79,8 @@ def test_lines_in_english() -> None:
         "12,365,678 parameters (token embedding 20,000, <own> 12,345,678)"
         " | 135,000 training tokens, 15,000 validation"
         " | 2,000 steps | batch 32 | context 256 | cpu | fp32",
-        "step 118/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 0.9 GB left -",
-        "step 120/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 0.9 GB left 3m 8s",
+        "step 118/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 900 MB left -",
+        "step 120/2000 epoch 1.3 loss 2.104 lr 9.8e-04 grad 0.81 8,123 tokens/s 900 MB left 3m 8s",
         "eval step 121: train 2.050 validation 2.110 (best) perplexity 8.2",
         "eval step 122: train 2.050 perplexity 7.8",
         'sample after "Ana":  va↵␛[2Jal [red]río\ufffd',

@@ -102,7 +102,7 @@ def test_the_numbers_of_the_panel() -> None:
         "learning rate    9.8e-04",
         "gradient norm    0.81",
         "tokens/s         12,346",
-        "memory           0.9 GB",
+        "memory           900 MB",
         "elapsed          45 s",  # 120 · 0.2 + 7 · 3
         "time left        28 s",
         "(last 1.007)",  # 1 + 3·exp(−6)
