@@ -340,8 +340,8 @@ class MachineConfig:
     """fp32, bf16, fp16 (with loss scaling); auto: bf16 where the hardware has it, fp16 on other
     NVIDIA GPUs, else fp32."""
     memory: str = ""
-    """Memory that the run may take, as 4GB; auto, for which --fit is short: that of the GPU, else of
-    the computer. What is needed is worked out before the first update, and micro-batch,
+    """Memory that the run may take, as 4GB; auto, which --fit is short for: that of the GPU, else
+    of the computer. What is needed is worked out before the first update, and micro-batch,
     checkpointing, quantised ends and the length of rows are chosen so that it fits; the batch stays
     as asked for. Empty: no bound."""
     threads: int = 0

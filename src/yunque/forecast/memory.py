@@ -33,18 +33,20 @@ class Heap:
     bench/plan.py. Tensors on a GPU have an allocator that rounds little.
     """
 
-    gradients: float
-    """Of the blocks' gradients: the next way back does not find their places again."""
-    in_backward: float
-    """The same where each is freed as soon as it is used."""
+    plain: float
+    """Of the geometric mean of what the blocks keep and of their gradients: what is kept settles
+    where the last update's gradients were, and those of the next do not find their places again.
+    Where either is small, little is lost."""
     gated: float
-    """Of what the blocks keep, with a gated feed-forward."""
-    passing: float
-    """Of all that the blocks make, where gradient checkpointing makes it once more or an adapter's
-    sums lie beside the layers'."""
+    """The same with a gated feed-forward, which keeps more tensors of more sizes."""
+    again: float
+    """Of all that the blocks make, where gradient checkpointing makes it once more before there
+    are gradients."""
+    adapted: float
+    """Of the same where an adapter's sums lie beside the layers'."""
 
 
-HEAP = Heap(0.536, 0.502, 0.182, 0.232)
+HEAP = Heap(0.538, 0.809, 0.175, 0.293)
 UNPACKED = 20
 """Bytes a number of the tensor that 8-bit AdamW updates on a CPU: bitsandbytes unpacks both
 averages into float32 and makes three more such tensors; a test holds it equal."""
@@ -284,23 +286,23 @@ def passing(job: Workload) -> Memory:
     peak = max(moments, key=lambda memory: memory.total)
     if job.device != "cpu":
         return peak
-    return dataclasses.replace(peak, holes=round(holes(job, block * shape.num_layers)))
+    unused = holes(job, block * shape.num_layers, peak.gradients > 0)
+    return dataclasses.replace(peak, holes=round(unused))
 
 
-def holes(job: Workload, through: int) -> float:
+def holes(job: Workload, through: int, gradients: bool) -> float:
     """What the heap holds unused at the peak.
 
     Args:
         through: bytes of all that the blocks make, kept or computed once more.
+        gradients: whether there are any at the peak.
     """
     if job.adapted:
-        return HEAP.passing * through
-    gradients = 4 * count_parameters(job.shape).block_matrices
-    unused = (HEAP.in_backward if job.train.update_in_backward else HEAP.gradients) * gradients
-    if job.train.gradient_checkpointing:
-        # What is made once more lies where gradients were.
-        return max(unused, HEAP.passing * through)
-    return unused + (HEAP.gated * through if job.shape.mlp == "swiglu" else 0.0)
+        return HEAP.adapted * through
+    if job.train.gradient_checkpointing:  # so little is kept that gradients find their places
+        return 0.0 if gradients else HEAP.again * through
+    share = HEAP.gated if job.shape.mlp == "swiglu" else HEAP.plain
+    return share * math.sqrt(through * 4.0 * count_parameters(job.shape).block_matrices)
 
 
 def optimizer_working(job: Workload) -> int:
