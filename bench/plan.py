@@ -174,6 +174,9 @@ def cases() -> Iterator[Case]:
         ("lora", "30m", 4, 256),
     ]:
         yield Case(method, shape, batch, length, ("--optimizer", "adamw8bit"))
+    least = ("--optimizer", "adamw16bit", "--update-in-backward", "--clip-norm", "0")
+    for shape, batch, length in [("30m", 4, 256), ("60m", 2, 256), ("124m", 1, 256)]:
+        yield Case("pretrain", shape, batch, length, least)
     for method, shape, batch, length in [
         ("pretrain", "6m", 4, 128),
         ("pretrain", "30m", 2, 128),
