@@ -34,7 +34,7 @@ from typing import Any, TextIO
 
 from yunque import runtime
 from yunque.assemble.calibration import Timings, machine_of, timings
-from yunque.assemble.planning import job_of, library_bytes, planned_recipe, precision_on
+from yunque.assemble.planning import job_of, planned_recipe, precision_on
 from yunque.config import (
     AdaptConfig,
     MachineConfig,
@@ -47,6 +47,7 @@ from yunque.config import (
 from yunque.data.tokenizer import train_tokenizer
 from yunque.forecast.history import SPARE, Correction, Outcome, correction
 from yunque.forecast.machine import STEADY, Machine
+from yunque.forecast.memory import library_bytes
 from yunque.forecast.plan import NORMAL_90, plan_run
 from yunque.forecast.shape import count_parameters
 from yunque.forecast.work import Workload
@@ -415,6 +416,7 @@ def show(rows: list[dict[str, Any]]) -> None:
                 seconds,
                 plan.peak.value - machine.base_memory,
                 memory - machine.base_memory,
+                machine.base_memory,
             )
             outcomes.append(known)
         else:

@@ -205,6 +205,18 @@ def test_a_vocabulary_that_knows_no_other_token_for_a_control_text(tmp_path: Pat
         encode_rendered(tokenizer, render(talk, template))
 
 
+PART_OF_A_CONTROL_TOKEN = Rendered(
+    "<|user|>ab<|assistant|>sí<|endoftext|>", ((8, 10), (23, 25)), ((20, 26),)
+)
+"""As where a generation prompt begins like the token of the answers, and goes on otherwise."""
+
+
+def test_a_control_token_of_which_a_part_carries_loss_carries_it() -> None:
+    ids, mask = encode_rendered(BYTE, PART_OF_A_CONTROL_TOKEN)
+    assert ids.tolist() == [USER, 97, 98, ASSISTANT, *"sí".encode(), END]
+    assert mask.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
 def test_tiktoken_gives_the_same_ids_and_masks() -> None:
     """`encode_all` for byte-level BPE against the pipeline itself, conversation by conversation."""
     texts = ["¿Cuánto es 4 + 4?", "ñandú 中文 👩🏽‍🚀", "a  b\n\n c", "<|user|>", "8.", "don't"] * 40
@@ -218,6 +230,8 @@ def test_tiktoken_gives_the_same_ids_and_masks() -> None:
     ]
     # A span that begins and ends inside tokens, and text before the first content.
     rendered.append(Rendered("ab<|user|>ñandúñandú", ((0, 2),), ((11, 13), (15, 16))))
+    # And one that begins inside a control token, in the last text of all.
+    rendered.append(PART_OF_A_CONTROL_TOKEN)
     bulk = tokenizer.bulk(1 << 20)
     assert bulk is not None
     assert encode_quickly(rendered, renamed(tokenizer), bulk) is not None

@@ -57,6 +57,21 @@ def simulated(count: int, seed: int) -> list[Outcome]:
     ]
 
 
+def test_a_small_run_that_came_below_what_the_program_takes_teaches_little() -> None:
+    # 30 MB of tensors in a process of 330 MB, which took 315.
+    small = Outcome("here", "full", 1.0, 1.0, 30e6, 15e6, 300e6)
+    lower = Outcome("here", "full", 1.0, 1.0, 30e6, -5e6, 300e6)
+    assert small.memory_ratio == pytest.approx(315 / 330)
+    for known in (small, lower):
+        found = correction([known] * 3, "here", "full", 1.0, 30e6, 0.12)
+        assert 0.9 < found.memory_factor < 1.0
+        assert found.memory_spread < 0.05
+    # What was stored of something else is not learnt from.
+    rows = [dataclasses.asdict(one) for one in (small, lower)]
+    rows.append({**rows[0], "base": 0.0, "memory": 1.0})
+    assert from_json(rows) == [small, lower]
+
+
 def test_outcomes_make_the_next_forecast_better_and_intervals_hold() -> None:
     before, after, inside, tried = [], [], 0, 0
     for seed in range(200):

@@ -11,7 +11,6 @@ import torch
 
 from yunque.adapt.lora import add_lora, apply_method
 from yunque.assemble import runs
-from yunque.assemble.planning import BITSANDBYTES_BYTES, library_bytes
 from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
 from yunque.forecast import memory
 from yunque.forecast.memory import block_activations, quantised_bytes, stored
@@ -131,7 +130,7 @@ def test_with_checkpointing_the_whole_process_is_as_measured(name: str) -> None:
     shape = ModelConfig(**{**OLD, **sizes}, dropout=0.0).resolved(vocabulary)
     train = TrainConfig(batch_size=rows, gradient_checkpointing=True)
     job = Workload(shape, train, OptimConfig(), method, AdaptConfig(method="lora"), length=256)
-    whole = memory.peak_memory(job, 306_000_000 + library_bytes(job)).total
+    whole = memory.peak_memory(job, 306_000_000 + memory.library_bytes(job)).total
     assert whole == pytest.approx(megabytes * 1e6, rel=0.04)
     # Of a card nothing of the kind is taken.
     assert memory.peak_memory(dataclasses.replace(job, device="cuda")).holes == 0
@@ -158,7 +157,7 @@ def test_adamw_in_eight_bits_unpacks_the_tensor_that_it_updates() -> None:
     assert memory.optimizer_working(eight) == memory.UNPACKED * 64 * 192  # a feed-forward's matrix
     assert memory.optimizer_working(job) == 0
     assert memory.optimizer_working(dataclasses.replace(eight, device="cuda")) == 0
-    assert (library_bytes(job), library_bytes(eight)) == (0, BITSANDBYTES_BYTES)
+    assert [memory.library_bytes(one) for one in (job, eight)] == [0, memory.BITSANDBYTES_BYTES]
 
 
 def test_quantised_matrices_by_hand() -> None:

@@ -29,6 +29,7 @@ from yunque.forecast.history import (
 )
 from yunque.forecast.lines import fit_lines, plan_lines
 from yunque.forecast.machine import Machine, Rates, published
+from yunque.forecast.memory import library_bytes, loaded_later
 from yunque.forecast.plan import Plan, past_of, plan_run
 from yunque.forecast.remarks import Data, Remark, remarks
 from yunque.forecast.shape import generic_shape
@@ -52,13 +53,6 @@ STREAM, BUCKET = 1024, 64
 LATER_BYTES = 40_000_000
 """What the program itself takes on a CPU between its first update and the last: the code of
 kernels, the log, saving. Measured (docs/lab-notes.md)."""
-PEFT_BYTES = 179_000_000
-"""What PEFT and what it imports, bitsandbytes too, take on a CPU. Measured (docs/lab-notes.md)."""
-BITSANDBYTES_BYTES = 124_000_000
-"""What bitsandbytes and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
-COMPILER_BYTES = 80_000_000
-"""What PyTorch's compiler takes, which its gradient checkpointing and its SGD load when they are
-first called. PEFT and bitsandbytes load it as well."""
 LEAST_STEPS = 5
 """Updates of a run from which a forecast is corrected."""
 
@@ -195,24 +189,6 @@ def planned_recipe(path: str = "", base: str = "", method: str = "", preset: str
     return whole
 
 
-def library_bytes(job: Workload) -> int:
-    """What the libraries take that this job imports beyond those of every run; on a CPU."""
-    if job.device != "cpu":
-        return 0
-    if job.adapted:
-        return PEFT_BYTES
-    if job.optim.optimizer == "adamw8bit":
-        return BITSANDBYTES_BYTES
-    return loaded_later(job)
-
-
-def loaded_later(job: Workload) -> int:
-    """Of these what is not there yet when a run is about to begin."""
-    late = job.train.gradient_checkpointing or job.optim.optimizer == "sgd"
-    there = job.device != "cpu" or job.adapted or job.optim.optimizer == "adamw8bit"
-    return COMPILER_BYTES if late and not there else 0
-
-
 def precision_on(machine: Machine, asked: MachineConfig) -> str:
     """The precision that a run would compute in there."""
     if asked.precision != "auto":
@@ -341,7 +317,8 @@ def learn(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
             forecast_seconds=uncorrected.update_seconds.value,
             seconds=statistics.median(seconds),
             forecast_memory=uncorrected.peak.value - plan.machine.base_memory,
-            memory=max(1.0, steps[-1]["memory_bytes"] - plan.machine.base_memory),
+            memory=steps[-1]["memory_bytes"] - plan.machine.base_memory,
+            base=plan.machine.base_memory,
         )
     )
 

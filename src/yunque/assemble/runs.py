@@ -22,7 +22,7 @@ from yunque.assemble.demo import tutor_items, tutor_marks
 from yunque.assemble.environment import environment
 from yunque.assemble.exams import Exam, read_exam
 from yunque.assemble.origins import Origin, origin_of, put_back, trained
-from yunque.assemble.planning import LATER_BYTES, forecast_run, learn, library_bytes, told
+from yunque.assemble.planning import LATER_BYTES, forecast_run, learn, told
 from yunque.assemble.recipes import (
     FINETUNE_RATES,
     HIGHEST_RATES,
@@ -60,7 +60,7 @@ from yunque.errors import InputError, OutOfMemory, ProcessLost, StorageError, Yu
 from yunque.forecast.fit import Fit, fit, methods_that_fit
 from yunque.forecast.lines import before_line, fit_lines
 from yunque.forecast.machine import CUDA_CONTEXT
-from yunque.forecast.memory import stored
+from yunque.forecast.memory import library_bytes, stored
 from yunque.forecast.plan import Plan
 from yunque.forecast.work import Workload
 from yunque.generate.decode import generate
@@ -626,9 +626,7 @@ class Run:
         base = CUDA_CONTEXT
         if where.device.type == "cpu":
             # What the libraries take that are not loaded yet, and the program once it trains.
-            train = dataclasses.replace(job.train, gradient_checkpointing=True)  # it may come to it
-            libraries = library_bytes(dataclasses.replace(job, train=train))
-            base = (where.resident_bytes() or 0) + libraries + LATER_BYTES
+            base = (where.resident_bytes() or 0) + library_bytes(job) + LATER_BYTES
         chosen = fit(job, budget, base)
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []

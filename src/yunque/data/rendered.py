@@ -151,6 +151,32 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
     )
 
 
+class Names:
+    """Where control tokens stood in a text before each got a name of one character."""
+
+    def __init__(self) -> None:
+        self.begins: list[int] = []
+        self.ends: list[int] = []
+        self.shifts = [0]
+        """By how much the new text is shorter, behind so many control tokens."""
+
+    def add(self, begin: int, end: int) -> None:
+        """The next control token, in characters of the old text."""
+        self.begins.append(begin)
+        self.ends.append(end)
+        self.shifts.append(self.shifts[-1] + end - begin - 1)
+
+    def moved(self, span: Span) -> Span:
+        """The span in the new text; of a control token that it has a part of, the whole."""
+        return self._place(span[0], 0), self._place(span[1], 1)
+
+    def _place(self, old: int, inside: int) -> int:
+        count = bisect_right(self.ends, old)
+        if count < len(self.begins) and self.begins[count] < old:
+            return self.begins[count] - self.shifts[count] + inside
+        return old - self.shifts[count]
+
+
 def encode_quickly(rendered: Sequence[Rendered], pipeline: Renamed, bulk: Bulk) -> Encoded | None:
     """The same by tiktoken, in one text with marks between conversations and for control tokens.
 
@@ -162,37 +188,32 @@ def encode_quickly(rendered: Sequence[Rendered], pipeline: Renamed, bulk: Bulk) 
     strange = said.encode("utf-8").translate(None, ASCII).decode("utf-8")
     if not pipeline.apart or NAME.search(strange) or not bulk.trusts(strange):
         return None
-    known: dict[str, tuple[str, list[tuple[int, int]]]] = {}
+    known: dict[str, tuple[str, list[Span]]] = {}
 
-    def template_text(text: str) -> tuple[str, list[tuple[int, int]]]:
-        """What a template writes, with names for control tokens; each one's end, and how much
-        shorter its name is."""
+    def template_text(text: str) -> tuple[str, list[Span]]:
+        """What a template writes, with names for control tokens, and where these stood."""
         if text not in known:
-            found = list(pipeline.control.finditer(text))
             named = pipeline.control.sub(lambda token: pipeline.names[token.group()], text)
-            known[text] = named, [(token.end(), len(token.group()) - 1) for token in found]
+            known[text] = named, [token.span() for token in pipeline.control.finditer(text)]
         return known[text]
 
     pieces: list[str] = []
     bounds: list[int] = []  # begin and end of what carries loss, in characters of the new text
     at = 0  # where the conversation begins in the new text
     for item in rendered:
-        text, behind = item.text, 0
-        ends: list[int] = []  # of the control tokens, in the old text
-        shifts = [0]  # by how much the new text is shorter, behind so many control tokens
+        text, behind, named = item.text, 0, Names()
         for start, end in (*item.content, (len(text), len(text))):
             if start < behind:
                 return None
             piece, tokens = template_text(text[behind:start])
             pieces += (piece, text[start:end])
-            for token_end, less in tokens:
-                ends.append(behind + token_end)
-                shifts.append(shifts[-1] + less)
+            for first, last in tokens:
+                named.add(behind + first, behind + last)
             behind = end
         pieces.append(BETWEEN)
         for span in item.loss:
-            bounds += [at + place - shifts[bisect_right(ends, place)] for place in span]
-        at += len(text) - shifts[-1] + 1
+            bounds += [at + place for place in named.moved(span)]
+        at += len(text) - named.shifts[-1] + 1
 
     whole = "".join(pieces)
     marks = (*pipeline.names.values(), BETWEEN)
@@ -299,22 +320,17 @@ def exchange(rendered: Rendered, pipeline: Renamed) -> tuple[str, list[Span]]:
     text = rendered.text
     refuse_names(text)
     pieces: list[str] = []
-    ends: list[int] = []  # of the control tokens, in the old text
-    shifts = [0]  # by how much the new text is shorter, behind so many control tokens
+    named = Names()
     at = begin = 0
     for start, end in (*rendered.content, (len(text), len(text))):
         for found in pipeline.control.finditer(text, begin, start):
             pieces += (text[at : found.start()], pipeline.names[found.group()])
+            named.add(*found.span())
             at = found.end()
-            ends.append(at)
-            shifts.append(shifts[-1] + at - found.start() - 1)
         begin = max(begin, end)
     pieces.append(text[at:])
 
-    def place(old: int) -> int:
-        return old - shifts[bisect_right(ends, old)]
-
-    return "".join(pieces), [(place(start), place(end)) for start, end in rendered.loss]
+    return "".join(pieces), [named.moved(span) for span in rendered.loss]
 
 
 def mask_of(offsets: Sequence[Span], loss: Sequence[Span]) -> Mask:

@@ -8,7 +8,7 @@ from typing import Any
 
 from yunque.config import Method
 from yunque.forecast.history import MEMORY_SPREAD, SPARE, Correction
-from yunque.forecast.memory import Memory, peak_memory
+from yunque.forecast.memory import Memory, other_base, peak_memory
 from yunque.forecast.plan import Interval, corrected
 from yunque.forecast.work import Workload
 
@@ -64,7 +64,8 @@ def fit(
     false.
 
     Args:
-        base: bytes that are taken before the first tensor.
+        base: bytes that are taken before the first tensor, the libraries of what is asked for
+            among them.
         shortest: rows are never cut below this many tokens.
         past: how well the memory is known. None: by arithmetic alone, which on a CPU does not know
             exactly what the heap takes.
@@ -92,7 +93,7 @@ def fit(
                         asked.train, micro_batch_size=count, gradient_checkpointing=checkpointing
                     )
                     job = dataclasses.replace(asked, train=train, adapt=adapt, length=length)
-                    memory = peak_memory(job, base)
+                    memory = peak_memory(job, other_base(base, asked, job))
                     high = Interval.around(corrected(memory, known), known.memory_spread).high
                     if known.memory_spread:  # else it is known to the byte
                         high *= SPARE
@@ -118,8 +119,9 @@ def given_up(asked: Workload, job: Workload) -> tuple[str, ...]:
 def methods_that_fit(job: Workload, budget: int, base: int = 0) -> list[Method]:
     """Of full, LoRA and QLoRA those that fit at all, with every measure taken."""
     known: tuple[Method, ...] = ("full", "lora", "qlora")
+    others = {method: dataclasses.replace(job, method=method) for method in known}
     return [
         method
-        for method in known
-        if fit(dataclasses.replace(job, method=method), budget, base).fits
+        for method, other in others.items()
+        if fit(other, budget, other_base(base, job, other)).fits
     ]

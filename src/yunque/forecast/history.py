@@ -16,13 +16,15 @@ PRIOR = 1.0
 MEMORY_SPREAD = 0.031
 """Standard deviation of the logarithm of outcome / forecast of the peak memory, before there are
 outcomes: that of the runs of docs/lab-notes.md, each left out of the fit in turn."""
-SPARE = 1.043
-"""What must stay free above the interval before a run is said to fit: no measured run, left out of
-the fit, came higher."""
 GUESSED_MEMORY_SPREAD = 0.12
 """The same on a machine that is known by its published figures only: its allocator and kernels
 are not measured."""
+SPARE = 1.043
+"""What must stay free above the interval before a run is said to fit: no measured run, left out of
+the fit, came higher."""
 LEAST_SPREAD = 0.02
+MOST_OFF = 2.0
+"""Times a forecast of the memory that an outcome may be to be learnt from."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Outcome:
     forecast_memory: float
     """Bytes above what was taken before the first tensor."""
     memory: float
+    """The same of the peak; below 0 where the program itself took less than was thought."""
+    base: float = 0.0
+    """What was thought to be taken before the first tensor."""
+
+    @property
+    def memory_ratio(self) -> float:
+        """Outcome / forecast of the whole process: of a small model alone it would be noise."""
+        return (self.base + self.memory) / (self.base + self.forecast_memory)
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def correction(
         spread,
     )
     memory_factor, memory_around = drawn(
-        [one.memory / one.forecast_memory for one in here],
+        [one.memory_ratio for one in here],
         [a * b for a, b in zip(methods, alike_memory, strict=True)],
         memory_spread,
     )
@@ -124,6 +134,8 @@ def from_json(rows: Any) -> list[Outcome]:
             one = Outcome(**row)
         except TypeError:
             continue
-        if min(one.forecast_seconds, one.seconds, one.forecast_memory, one.memory) > 0:
+        sizes = (one.forecast_seconds, one.seconds, one.forecast_memory, one.base + one.memory)
+        # No forecast was ever off by so much: where an outcome is, something else was measured.
+        if min(sizes) > 0 and 1 / MOST_OFF < one.memory_ratio < MOST_OFF:
             found.append(one)
     return found

@@ -62,6 +62,13 @@ STATE_BYTES: Mapping[str, int] = {
 }
 """Bytes that an optimizer keeps for a trained number; of 8 bits the scales are small. Paged ones
 are counted as if they could not leave."""
+PEFT_BYTES = 179_000_000
+"""What PEFT and what it imports, bitsandbytes too, take on a CPU. Measured (docs/lab-notes.md)."""
+BITSANDBYTES_BYTES = 124_000_000
+"""What bitsandbytes and what it imports take on a CPU. Measured (docs/lab-notes.md)."""
+COMPILER_BYTES = 80_000_000
+"""What PyTorch's compiler takes, which its gradient checkpointing and its SGD load when they are
+first called. PEFT and bitsandbytes load it as well."""
 BLOCK, SCALES = 64, 256
 """Weights that share a scale, and scales that share one. Source: Dettmers et al. 2023, "QLoRA",
 section 3."""
@@ -353,6 +360,29 @@ def peak_memory(job: Workload, base: int = 0) -> Memory:
     held = together(stored(job), Memory(base=base))
     moments = [together(held, work(job)) for work in (passing, evaluating, generating)]
     return max(moments, key=lambda memory: memory.total)
+
+
+def library_bytes(job: Workload) -> int:
+    """What the libraries take that this job imports beyond those of every run; on a CPU."""
+    if job.device != "cpu":
+        return 0
+    if job.adapted:
+        return PEFT_BYTES
+    if job.optim.optimizer == "adamw8bit":
+        return BITSANDBYTES_BYTES
+    return loaded_later(job)
+
+
+def loaded_later(job: Workload) -> int:
+    """Of these what is not there yet when a run is about to begin."""
+    late = job.train.gradient_checkpointing or job.optim.optimizer == "sgd"
+    there = job.device != "cpu" or job.adapted or job.optim.optimizer == "adamw8bit"
+    return COMPILER_BYTES if late and not there else 0
+
+
+def other_base(base: int, job: Workload, other: Workload) -> int:
+    """`base`, in which the libraries of `job` are counted, with those of another job instead."""
+    return base + library_bytes(other) - library_bytes(job)
 
 
 def disk_bytes(job: Workload, token_bytes: int = 0) -> int:

@@ -16,6 +16,7 @@ from yunque.forecast.memory import (
     disk_bytes,
     evaluating,
     generating,
+    other_base,
     passing,
     peak_memory,
     stored,
@@ -217,7 +218,7 @@ def plan_run(
     base, budget = machine.base_memory, budget or machine.memory
 
     def peak_of(other: Workload) -> float:
-        return corrected(peak_memory(other, base), past)
+        return corrected(peak_memory(other, other_base(base, job, other)), past)
 
     def seconds_of(other: Workload) -> float:
         each, evaluation, count = times(other, machine, past)
@@ -309,8 +310,8 @@ def past_of(
 
 
 def corrected(memory: Memory, past: Correction) -> float:
-    """Bytes, after the correction; what is taken before the first tensor is known as it is."""
-    return memory.base + past.memory_factor * (memory.total - memory.base)
+    """Bytes of the whole process, after the correction."""
+    return past.memory_factor * memory.total
 
 
 def times(job: Workload, machine: Machine, past: Correction) -> tuple[float, float, int]:
