@@ -267,10 +267,13 @@ def test_recipe_then_flags(text: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_fit_is_short_for_all_the_memory_that_there_is() -> None:
+    from yunque.errors import InputError
     from yunque.verbs import parse
 
     assert parse("pretrain", ["a.txt", "--out", "o", "--fit"]).machine.memory == "auto"
     assert parse("plan", ["--fit", "--batch-size", "2"]).machine.memory == "auto"
+    with pytest.raises(InputError, match="short for --memory auto"):
+        parse("plan", ["--fit", "--memory", "4GB"])
 
 
 def test_shares_may_be_given_in_per_cent() -> None:

@@ -9,6 +9,7 @@ the cuttings stay with their neighbours. Figures: docs/lab-notes.md, "Cuttings i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ def begin_anew(verb: str) -> None:
     """
     if wanted(verb, os.environ, sys.argv, glibc()):
         command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, VARIABLE: TUNABLES})
+        with contextlib.suppress(OSError):  # then as it is
+            os.execve(sys.executable, command, {**os.environ, VARIABLE: TUNABLES})
 
 
 def wanted(verb: str, environ: Mapping[str, str], argv: Sequence[str], gnu: bool) -> bool:

@@ -910,7 +910,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
         InputError: the recipe or the preset cannot be used.
         SystemExit: 2 on unknown or ill-typed flags (tyro names the nearest), 0 after --help.
     """
-    arguments = written_out(arguments)
+    arguments = written_out(verb, arguments)
     default: Any = tyro.MISSING_NONPROP
     if verb == "pretrain":
         from yunque.assemble.recipes import base_recipe
@@ -948,9 +948,17 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
     )
 
 
-def written_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments with what is short written out: --fit, and --val or --test given as 10%."""
-    found = ["--memory=auto" if argument == "--fit" else argument for argument in arguments]
+def written_out(verb: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with what is short written out: --fit, and --val or --test given as 10%.
+
+    Raises:
+        InputError: both --fit and --memory are given.
+    """
+    found = list(arguments)
+    if verb in ("pretrain", "finetune", "plan") and "--fit" in found:
+        if flag(arguments, "--memory"):
+            raise InputError("--fit is short for --memory auto: give one of the two.")
+        found[found.index("--fit")] = "--memory=auto"
     for index, argument in enumerate(found):
         name, equals, value = argument.rpartition("=")
         if not equals:

@@ -71,7 +71,7 @@ def test_what_the_program_takes_counts() -> None:
 
 
 def test_on_a_cpu_the_high_end_must_fit() -> None:
-    # What the heap takes is known to some 7 %, and a little stays free: a budget of the
+    # What the heap takes is known to some 5 %, and a little stays free: a budget of the
     # likeliest value is not enough.
     job = Workload(SMALL, TrainConfig(batch_size=8), OptimConfig(), length=128)
     whole = peak_memory(job, 10**9).total

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,9 +200,10 @@ def preparing(run: Path, lang: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             helper = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
     try:
-        yield
-        if helper is not None:
-            helper.wait()
+        with ending_on_request():
+            yield
+            if helper is not None:
+                helper.wait()
     except BaseException:
         if helper is not None:
             helper.terminate()
@@ -208,6 +211,23 @@ def preparing(run: Path, lang: str) -> Iterator[None]:
         raise
     while in_use(data):
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def ending_on_request() -> Iterator[None]:
+    """SIGTERM ends this process as an error does, not at once: what it started ends with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tutor_marks(

@@ -251,6 +251,7 @@ def job_of(recipe: Recipe, precision: str) -> tuple[Workload, Data]:
         epoch_rows=rows,
         val_rows=math.ceil(known.val_tokens / length),
         validated=known.validation,
+        exact=recipe.machine.exactness == "exact",
     )
     return job, known
 
@@ -341,13 +342,18 @@ def described(base: str) -> Path:
 def base_bytes(base: str) -> int:
     """Bytes in which a frozen number of a base is kept; 0: as the precision is.
 
-    What is stored in float32 stays in float32 (runtime.kept_dtype).
+    What is stored in float32 stays in float32 (runtime.kept_dtype), and that is how weights are
+    read whose configuration does not say otherwise, GGUF and GPT-2's first files among them. Of a
+    configuration alone that does not say it, the usual 16 bits are taken.
     """
     if is_preset(base):
         return 0
-    path = described(base) / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    return 4 if config.get("dtype", config.get("torch_dtype")) == "float32" else 0
+    path = described(base)
+    config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    stored = config.get("dtype", config.get("torch_dtype"))
+    if stored is None and (not config or list(path.glob("*.safetensors"))):
+        stored = "float32"
+    return 4 if stored == "float32" else 0
 
 
 def base_shape(base: str) -> ModelConfig:

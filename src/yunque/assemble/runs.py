@@ -631,6 +631,8 @@ class Run:
         if not chosen.fits:
             others = methods_that_fit(job, budget, base) if recipe.base else []
             way = f"--method {others[-1]} would fit." if others else "Use a smaller model."
+            if base >= budget:
+                way = "The program alone takes more than that, whatever the model: allow more."
             raise OutOfMemory(
                 f"memory is {asked!r}: even one row of {chosen.job.row_length} tokens with "
                 f"gradient checkpointing needs {chosen.memory.total / 1e9:.2f} GB, perhaps up to "

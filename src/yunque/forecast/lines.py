@@ -59,7 +59,8 @@ def plan_lines(plan: Plan, data: Data, doubts: Sequence[Remark], lang: str) -> l
     ]
     machine = plan.machine
     if machine.measured:
-        lines.append(say("plan.measured", lang, machine=machine.name, outcomes=plan.outcomes))
+        key = "plan.measured" if plan.outcomes else "plan.measured_first"
+        lines.append(say(key, lang, machine=machine.name, outcomes=plan.outcomes))
         if not machine.steady:
             lines.append(
                 say("plan.unsteady", lang, excess=number(100 * machine.unsteadiness, lang, 0))

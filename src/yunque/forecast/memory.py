@@ -29,8 +29,8 @@ class Heap:
     PyTorch asks for aligned pieces, which glibc cuts out of larger ones. Where something small
     settles between two tensors, what was freed no longer holds a tensor of its own size. A training
     command keeps small objects from most of these places (heap.py); a program that calls us does
-    not, and its heap may take twice as much. By least squares of relative errors over the runs of
-    bench/plan.py. Tensors on a GPU have an allocator that rounds little.
+    not, and its heap may take twice as much. By least cubes of the logarithm of outcome / forecast
+    over the runs of bench/plan.py. Tensors on a GPU have an allocator that rounds little.
     """
 
     plain: float

@@ -24,6 +24,8 @@ from yunque.forecast.memory import (
 )
 from yunque.forecast.work import Workload, evaluation_work, update_work
 
+NOTICED = 0.01
+"""Share of the peak that a change must spare to be named."""
 NORMAL_90 = 1.645
 """Standard deviations on either side that hold 90 % of a normal distribution."""
 LONGEST = 1 << 17
@@ -280,11 +282,11 @@ def plan_run(
                 numbers=numbers,
             )
             for name, other, numbers in smaller(job)
-            if (needed := peak_of(other)) < peak
+            if (needed := peak_of(other)) < (1 - NOTICED) * peak
         ),
         remedy=remedy,
         largest_micro_batch=largest(
-            [n for n in range(1, job.train.batch_size + 1) if job.train.batch_size % n == 0],
+            micro_batches_of(job),
             lambda n: surely(with_micro_batch(job, n)),
         ),
         longest_row=largest(
@@ -326,6 +328,14 @@ def times(job: Workload, machine: Machine, past: Correction) -> tuple[float, flo
 def with_micro_batch(job: Workload, rows: int) -> Workload:
     """The same update in passes of `rows` sequences."""
     return dataclasses.replace(job, train=dataclasses.replace(job.train, micro_batch_size=rows))
+
+
+def micro_batches_of(job: Workload) -> list[int]:
+    """Micro-batches that a batch can be cut into; gradients used on the way back need all of it."""
+    batch = job.train.batch_size
+    if job.train.update_in_backward:
+        return [batch]
+    return [n for n in range(1, batch + 1) if batch % n == 0]
 
 
 def row_limit(job: Workload) -> int:
@@ -411,9 +421,10 @@ def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
     if job.optim.optimizer == "adamw" and not job.adapted:
         optim = dataclasses.replace(job.optim, optimizer="adamw16bit")
         yield "optimizer_16", dataclasses.replace(job, optim=optim), {}
-    whole = job.micro_batches == 1 and job.precision != "fp16"
-    if whole and not job.adapted and not job.train.update_in_backward:
-        optim = dataclasses.replace(job.optim, clip_norm=0.0, spike_deviations=0.0)
+    whole = job.micro_batches == 1 and job.precision != "fp16" and not job.exact
+    watched = job.train.update_in_backward or job.optim.spike_deviations > 0
+    if whole and not job.adapted and not watched:
+        optim = dataclasses.replace(job.optim, clip_norm=0.0)
         train = dataclasses.replace(job.train, update_in_backward=True)
         yield "in_backward", dataclasses.replace(job, optim=optim, train=train), {}
     if job.optim.optimizer == "adamw":

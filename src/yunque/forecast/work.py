@@ -49,6 +49,8 @@ class Workload:
     """Of a frozen number that is not quantised. 0: as the precision is."""
     device: str = "cpu"
     """cpu or cuda: kernels keep different things."""
+    exact: bool = False
+    """Whether every row is computed by itself, which some savers of memory cannot do."""
 
     @property
     def row_length(self) -> int:

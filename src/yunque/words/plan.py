@@ -70,6 +70,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "These are guesses: {machine} is known by its published figures only.",
         "Son conjeturas: de {machine} solo se conocen los datos publicados.",
     ),
+    "plan.measured_first": (
+        "Rates measured on {machine}; no past runs there yet that correct them.",
+        "Velocidades medidas en {machine}; aún sin entrenamientos anteriores que las corrijan.",
+    ),
     "plan.measured": (
         "Rates measured on {machine}; corrected by {outcomes:,} {outcomes:|past run|past runs}.",
         "Velocidades medidas en {machine}; corregidas con {outcomes:,} "
@@ -183,7 +187,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "plan.and": (" and ", " y "),
     "plan.largest_rows": (
         "Largest micro-batch that surely fits: {rows:,}.",
-        "Mayor micro-lote que cabe con seguridad: {rows:,}.",
+        "Mayor microlote que cabe con seguridad: {rows:,}.",
     ),
     "plan.largest_rows_all": (
         "The whole batch of {rows:,} {rows:|row|rows} fits at once.",
@@ -195,20 +199,20 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "plan.largest_length": (
         "Longest row that surely fits at a micro-batch of {rows:,}: {length:,} tokens.",
-        "Fila más larga que cabe con seguridad con un micro-lote de {rows:,}: {length:,} tokens.",
+        "Fila más larga que cabe con seguridad con un microlote de {rows:,}: {length:,} tokens.",
     ),
     "plan.largest_length_all": (
-        "At a micro-batch of {rows:,} rows of {length:,} tokens fit, all that the model can take.",
-        "Con un micro-lote de {rows:,} caben filas de {length:,} tokens, todo lo que admite el "
+        "At a micro-batch of {rows:,}, rows of {length:,} tokens fit, all that the model can take.",
+        "Con un microlote de {rows:,}, caben filas de {length:,} tokens, todo lo que admite el "
         "modelo.",
     ),
     "plan.largest_length_least": (
-        "At a micro-batch of {rows:,} rows of at least {length:,} tokens fit.",
-        "Con un micro-lote de {rows:,} caben filas de al menos {length:,} tokens.",
+        "At a micro-batch of {rows:,}, rows of at least {length:,} tokens fit.",
+        "Con un microlote de {rows:,}, caben filas de al menos {length:,} tokens.",
     ),
     "plan.largest_length_none": (
-        "At a micro-batch of {rows:,} not even rows of 16 tokens are sure to fit.",
-        "Con un micro-lote de {rows:,} ni siquiera es seguro que quepan filas de 16 tokens.",
+        "At a micro-batch of {rows:,}, not even rows of 16 tokens are sure to fit.",
+        "Con un microlote de {rows:,}, ni siquiera es seguro que quepan filas de 16 tokens.",
     ),
     "plan.second_opinion": ("Before you start", "Antes de empezar"),
     "plan.no_doubts": (
