@@ -71,6 +71,19 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_another_process_prepares_the_data_of_the_demo(tmp_path: Path) -> None:
+    from yunque.assemble.demo import RECIPE, preparing
+    from yunque.assemble.tutor import prepare_tutor
+
+    with preparing(tmp_path, "en"):
+        pass  # there is a run already: nothing is prepared
+    assert not (tmp_path / "data").exists()
+    with preparing(tmp_path / "run", "en"):
+        pass
+    assert prepare_tutor(RECIPE.data, tmp_path / "run" / "data").facts["reused"]
+
+
+@pytest.mark.slow
 def test_the_demo_begins_at_once(tmp_path: Path) -> None:
     """Seconds from the command to the first update; 30 of them are too many on any machine.
 

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from yunque import cli
-from yunque.assemble.planning import Planned, forecast_run, learn, machine_key, plan, told
+from yunque.assemble.planning import (
+    Planned,
+    forecast_run,
+    learn,
+    machine_key,
+    plan,
+    subword_tokens_a_byte,
+    told,
+)
 from yunque.assemble.runs import pretrain
 from yunque.config import MachineConfig, Recipe
 from yunque.errors import InputError
@@ -587,3 +595,29 @@ def test_a_text_in_the_place_of_a_recipe_is_told_where_it_goes(tmp_path: Path) -
     broken.write_text("un texto")
     with pytest.raises(InputError, match=r"not TOML: [^-]*$"):
         plan(broken)
+
+
+def test_tokens_of_a_byte_are_those_of_vocabularies_that_were_trained() -> None:
+    # Measured, byte-level BPE trained on the text itself: Don Quixote and tinyshakespeare.
+    measured = {
+        300: (0.664, 0.720),
+        512: (0.459, 0.510),
+        1000: (0.369, 0.409),
+        4096: (0.278, 0.302),
+    }
+    for entries, shares in measured.items():
+        for share in shares:
+            assert subword_tokens_a_byte(entries) == pytest.approx(share, rel=0.09)
+    assert subword_tokens_a_byte(100) == 1.0
+
+
+@pytest.mark.usefixtures("known")
+def test_the_plan_of_a_run_counts_what_the_run_was_trained_on(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("tres tristes tigres comen trigo\n" * 300, encoding="utf-8")
+    sizes = {"num_layers": 1, "hidden_size": 16, "num_heads": 1, "context_length": 16}
+    done = pretrain(str(text), tmp_path / "run", tokenizer="bpe:300", steps=1, **sizes)
+    made = plan(done.run)
+    facts = json.loads((done.run / "data" / "data.json").read_text(encoding="utf-8"))["facts"]
+    assert made.data.train_tokens == facts["splits"]["train"]["tokens"]
+    assert not made.data.guessed
