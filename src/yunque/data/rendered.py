@@ -207,8 +207,8 @@ def encode_quickly(rendered: Sequence[Rendered], pipeline: Renamed, bulk: Bulk) 
                 return None
             piece, tokens = template_text(text[behind:start])
             pieces += (piece, text[start:end])
-            for first, last in tokens:
-                named.add(behind + first, behind + last)
+            for token_begin, token_end in tokens:
+                named.add(behind + token_begin, behind + token_end)
             behind = end
         pieces.append(BETWEEN)
         for span in item.loss:
