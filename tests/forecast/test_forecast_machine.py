@@ -91,8 +91,8 @@ def test_outcomes_make_the_next_forecast_better_and_intervals_hold() -> None:
 def test_a_past_run_teaches_by_its_likeness_in_size() -> None:
     tiny = Outcome("here", "full", 0.01, 0.02, 4e6, 8e6)  # twice what was forecast
     same = correction([tiny] * 9, "here", "full", 0.01, 4e6, 0.12)
-    assert same.time_factor == pytest.approx(2 ** (9 / 10))
-    assert same.memory_factor == pytest.approx(2 ** (9 / 10))
+    assert same.time_factor == pytest.approx(2 ** (9 / 12))
+    assert same.memory_factor == pytest.approx(2 ** (9 / 12))
     # 480 and 320 times as large: as if nothing had been run.
     large = correction([tiny] * 9, "here", "full", 4.8, 1.28e9, 0.12)
     assert large == correction([], "here", "full", 4.8, 1.28e9, 0.12)
@@ -101,7 +101,7 @@ def test_a_past_run_teaches_by_its_likeness_in_size() -> None:
     weight = 9 * (1 - math.log10(3))
     for seconds in (0.03, 0.01 / 3):
         near = correction([tiny] * 9, "here", "full", seconds, 4e9, 0.12)
-        assert near.time_factor == pytest.approx(2 ** (weight / (weight + 1)))
+        assert near.time_factor == pytest.approx(2 ** (weight / (weight + 3)))
         assert near.memory_factor == 1.0
         assert near.count == 9
 

@@ -11,8 +11,10 @@ KEPT = 50
 """Outcomes that are kept and counted, the newest."""
 OTHER_METHOD = 0.5
 """Weight of an outcome of another method beside one of the same."""
-PRIOR = 1.0
-"""As how many outcomes the uncorrected forecast counts: one lucky run does not turn it around."""
+PRIOR = 3.0
+"""As how many outcomes the uncorrected forecast counts: single runs of one machine lie further
+apart than its forecasts lie from its mean (docs/lab-notes.md, "Time forecast against outcome, once
+more")."""
 MEMORY_SPREAD = 0.031
 """Standard deviation of the logarithm of outcome / forecast of the peak memory, before there are
 outcomes: that of the runs of docs/lab-notes.md, each left out of the fit in turn."""
@@ -75,8 +77,8 @@ def correction(
     """The correction for a run of `method` on `machine`.
 
     The factor is the geometric mean of outcome / forecast, each counting by how much it is like
-    this run (`likeness`) and those of the same method twice, drawn towards 1 as if one more run had
-    come out exactly as forecast.
+    this run (`likeness`) and those of the same method twice, drawn towards 1 as if PRIOR more runs
+    had come out exactly as forecast.
 
     Args:
         seconds, memory: the uncorrected forecast of this run, as in `Outcome`.
