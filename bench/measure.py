@@ -104,7 +104,9 @@ def write_result(name: str, title: str, lines: Sequence[str], device: torch.devi
     """Print the lines and keep them in bench/results/NAME.md with the command and the machine."""
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
-    command = f"python bench/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+    # Names of files without the folders that they lie in here.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    command = f"python bench/{' '.join(words)}"
     head = [
         f"# {title}",
         "",
