@@ -105,8 +105,8 @@ def write_result(name: str, title: str, lines: Sequence[str], device: torch.devi
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
     # Names of files without the folders that they lie in here.
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
-    command = f"python bench/{' '.join(words)}"
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    command = f"python bench/{Path(sys.argv[0]).name} {' '.join(words)}".strip()
     head = [
         f"# {title}",
         "",
