@@ -421,9 +421,9 @@ def data_of(recipe: Recipe, entries: int = 0) -> tuple[Data, int]:
             entries=len(tokens),
         )
         return data, len(tokens)
-    each = TOKENS_A_BYTE.get(kind) or subword_tokens_a_byte(vocabulary)
-    if entries:  # a base's vocabulary was not made for this text
-        each = max(SUBWORD_TOKENS_A_BYTE, subword_tokens_a_byte(entries))
+    each = subword_tokens_a_byte(vocabulary)
+    # A base's vocabulary was not made for this text.
+    each = max(SUBWORD_TOKENS_A_BYTE, each) if entries else TOKENS_A_BYTE.get(kind, each)
     if not recipe.sources:
         return Data(validation=held_out, entries=vocabulary), vocabulary or 32_000
     from yunque.data.sources import find_sources

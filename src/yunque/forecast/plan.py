@@ -422,8 +422,8 @@ def smaller(job: Workload) -> Iterator[tuple[str, Workload, dict[str, Any]]]:
         optim = dataclasses.replace(job.optim, optimizer="adamw16bit")
         yield "optimizer_16", dataclasses.replace(job, optim=optim), {}
     whole = job.micro_batches == 1 and job.precision != "fp16" and not job.exact
-    watched = job.train.update_in_backward or job.optim.spike_deviations > 0
-    if whole and not job.adapted and not watched:
+    unwatched = not job.optim.spike_deviations  # a spike is told by the whole gradient
+    if whole and unwatched and not job.adapted and not job.train.update_in_backward:
         optim = dataclasses.replace(job.optim, clip_norm=0.0)
         train = dataclasses.replace(job.train, update_in_backward=True)
         yield "in_backward", dataclasses.replace(job, optim=optim, train=train), {}
