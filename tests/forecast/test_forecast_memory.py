@@ -106,12 +106,13 @@ def test_a_block_keeps_what_autograd_keeps(name: str) -> None:
 
 
 def test_the_limits_are_those_of_the_loss_and_of_the_evaluation() -> None:
-    assert memory.LOGITS == loss.CHUNK_ELEMENTS
+    assert (memory.HELD, memory.COLUMNS) == (loss.HELD_BYTES, loss.COLUMNS)
     assert memory.EVALUATION_ROWS == runs.EVALUATION_ROWS
     for rows, vocabulary in ((1, 100), (300, 50_257), (4096, 8_000), (8192, 1_000)):
         job = workload(vocab_size=vocabulary)
-        chunk = loss.chunk_rows(rows, vocabulary) * vocabulary
-        assert memory.logits_chunk(job, rows) == chunk
+        chunk = loss.chunk_rows(rows, vocabulary, 4)
+        slices = 8 * min(vocabulary, loss.COLUMNS)  # logits of one, and the softmax of them
+        assert memory.logits_bytes(job, rows) == chunk * (4 * vocabulary + slices)
 
 
 MEASURED = {

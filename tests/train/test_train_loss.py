@@ -26,10 +26,12 @@ def case(bias: bool) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("columns", [1, 13, 50, 4096])
 def test_sum_and_gradients_equal_torch(
-    bias: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+    bias: bool, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "CHUNK_ELEMENTS", rows * 50)
+    monkeypatch.setattr(room, "HELD_BYTES", rows * 50 * 4)
+    monkeypatch.setattr(room, "COLUMNS", columns)
     hidden, head, targets = case(bias)
     ours = cross_entropy_sum(hidden, head, targets)
     (ours / 7).backward()
@@ -57,7 +59,7 @@ class Capped(nn.Linear):
 def test_any_head_has_the_sum_and_gradients_of_torch(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "CHUNK_ELEMENTS", rows * 50)
+    monkeypatch.setattr(room, "HELD_BYTES", rows * 50 * 8)
     hidden, _, targets = case(bias=True)
     head, largest = Capped(16, 50), 0
 

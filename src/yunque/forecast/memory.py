@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yunque.forecast.shape import Matrix, count_parameters, matrices
-from yunque.forecast.work import LOGITS, Workload, targeted
+from yunque.forecast.work import COLUMNS, HELD, Workload, targeted
 
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
@@ -206,20 +206,18 @@ def block_activations(job: Workload) -> int:
 def inputs_kept(job: Workload, learning: set[str]) -> int:
     """Bytes a token of what the linear layers read, as far as it is kept for their gradients.
 
-    In float32 layers that read the same share it, and o_proj reads what attention keeps already. In
-    16 bits autocast makes each layer its own; so does the dropout of an adapter.
+    Layers that read the same share it, and o_proj reads what attention keeps already. With an
+    adapter each layer has its own where PEFT turns it into the adapter's float32 and autocast back,
+    or where it is dropped from.
     """
     number, shape = width(job), job.shape
     sizes = {m.name: m.inputs for m in matrices(shape)}
-    if job.adapted and job.adapt.lora_dropout:
+    if job.adapted and (number == 2 or job.adapt.lora_dropout):
         return number * sum(sizes[name] for name in learning)
-    if number == 2:
-        free = "" if job.adapted else "o_proj"
-        return number * sum(sizes[name] for name in learning if name != free)
     read = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)]
     if shape.parallel_residual:
         read = [read[0] + read[1], read[2]]
-    if shape.mlp == "gelu" and job.device == "cpu" and not job.adapted:
+    if number == 4 and shape.mlp == "gelu" and job.device == "cpu" and not job.adapted:
         read.pop()  # computed once more from what GELU read
     return number * sum(
         shape.intermediate_size if group == ("down_proj",) else shape.hidden_size
@@ -233,11 +231,14 @@ def stream_bytes(job: Workload) -> int:
     return job.frozen_bytes if job.adapted else 4
 
 
-def logits_chunk(job: Workload, rows: int) -> int:
-    """Logits that the loss holds of so many tokens: equal chunks, as few as it may make."""
-    V = job.shape.vocab_size
-    most = max(1, LOGITS // V)
-    return -(-rows // max(1, -(-rows // most))) * V
+def logits_bytes(job: Workload, rows: int) -> int:
+    """What the loss holds of so many tokens: the softmax of a chunk of rows in the type of the
+    products, equal chunks, as few as it may make; and of a slice of it logits and softmax."""
+    V, number = job.shape.vocab_size, width(job)
+    chunks = -(-rows // max(1, HELD // (number * V)))
+    chunk = -(-rows // max(1, chunks))
+    columns = min(V, COLUMNS) if job.device == "cpu" else V
+    return chunk * (number * V + (4 + number) * columns)
 
 
 def passing(job: Workload) -> Memory:
@@ -252,15 +253,14 @@ def passing(job: Workload) -> Memory:
     # Into the last norm, out of it, and the gradient that the loss makes on the way.
     ends = 2 * stream + N * C * number
     activations = shape.num_layers * (stream if job.train.gradient_checkpointing else block)
-    chunk = logits_chunk(job, math.ceil(N * (job.learnt if job.device == "cpu" else 1.0)))
-    logits = (4 + 4) * chunk  # and their exponentials
+    logits = logits_bytes(job, math.ceil(N * (job.learnt if job.device == "cpu" else 1.0)))
     head = 0 if job.adapted else 4 * V * C
     cast = 0
     if number == 2:
         if not job.adapted or (job.method == "lora" and job.frozen_bytes == 4):
             cast = 2 * count.block_matrices  # autocast makes them, the way back needs them
         if stream_bytes(job) == 4:
-            logits += 2 * V * C
+            logits += 2 * (min(V, COLUMNS) if job.device == "cpu" else V) * C
     biggest = max(m.weights for m in layers)
     if job.method == "qlora":
         cast = number * biggest  # one layer's weights at a time as numbers
@@ -339,7 +339,7 @@ def evaluating(job: Workload) -> Memory:
     F = shape.intermediate_size * (3 if shape.mlp == "swiglu" else 2)
     inside = N * number * max(F, 3 * shape.hidden_size)
     stream = 2 * N * shape.hidden_size * stream_bytes(job)
-    return Memory(activations=inside + stream, logits=(4 + 4) * logits_chunk(job, N))
+    return Memory(activations=inside + stream, logits=logits_bytes(job, N))
 
 
 def generating(job: Workload, rows: int = 1) -> Memory:

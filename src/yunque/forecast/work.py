@@ -15,8 +15,9 @@ from yunque.forecast.shape import Matrix, count_parameters, matrices
 
 MUON_ITERATIONS = 5
 """Newton-Schulz iterations of an update of Muon."""
-LOGITS = 1 << 23
-"""Logits that the loss holds at once (train/loss.py); a test holds the two equal."""
+HELD, COLUMNS = 1 << 26, 1 << 12
+"""Bytes of logits that the loss holds at once, and words of the vocabulary in a slice of them on
+CPUs (train/loss.py); a test holds them equal."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def pass_work(job: Workload, rows: int, *, backward: bool) -> Work:
     if job.method == "qlora":
         block += Work(unpacked_weights=float(weights * (1 + again + backward)))
     learnt = N * (job.learnt if frozen else 1.0)
-    chunks = -(-learnt * V // LOGITS)  # each reads the head anew
+    chunks = -(-learnt * V * width // HELD)  # each reads the head anew
     # The head's gradient is scaled by the upstream one; the embedding's is cleared, filled and,
     # where both are one matrix, added.
     gradient = (0 if frozen else 6 if shape.tie_embeddings else 3) * backward

@@ -67,6 +67,13 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
     return RMSNorm(size, eps=config.norm_eps)
 
 
+def for_products(x: Tensor) -> Tensor:
+    """With mixed precision x in the type of the products, once for all the layers that read it:
+    autocast makes one for each, and each would be kept for the way back."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
 class Dropout(nn.Module):
     """Zero each element with probability p and scale the rest by 1 / (1 - p), while training.
 
@@ -328,8 +335,9 @@ class Block(nn.Module):
         cache: LayerCache | None,
         start: int,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotary, mask, cache, start))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        read = for_products(self.attention_norm(x))
+        x = x + self.dropout(self.attention(read, rotary, mask, cache, start))
+        return x + self.dropout(self.mlp(for_products(self.mlp_norm(x))))
 
 
 class ParallelBlock(nn.Module):
@@ -354,6 +362,6 @@ class ParallelBlock(nn.Module):
         cache: LayerCache | None,
         start: int,
     ) -> Tensor:
-        read = self.attention_norm(x)
+        read = for_products(self.attention_norm(x))
         attended = self.dropout(self.attention(read, rotary, mask, cache, start))
         return attended + self.dropout(self.mlp(read)) + x

@@ -16,9 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from yunque.batch import MASKED
 
-CHUNK_ELEMENTS = 1 << 23
-"""Logits held at once: 8 Mi elements, 32 MiB in float32. Measured on 2 cores at V = 50,257: from
-there up the speed no longer grows, while the peak memory does."""
+HELD_BYTES = 1 << 26
+"""Of logits held at once: 64 MiB. From there up the speed no longer grows, while the memory does."""
+COLUMNS = 1 << 12
+"""Words of the vocabulary in a product on CPUs: a slice of logits and of the head stay in the cache
+until all that reads them has done so (docs/lab-notes.md, "The loss by slices")."""
 
 
 def count_tokens(targets: Tensor) -> int:
@@ -27,7 +29,13 @@ def count_tokens(targets: Tensor) -> int:
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the losses; the gradients are made chunk by chunk during the forward pass."""
+    """Sum of the losses; the gradients are made chunk by chunk during the forward pass.
+
+    The softmax of a chunk of rows is made for each slice of the vocabulary by itself. The factors
+    that make one of all slices, exp(normaliser of the slice - normaliser of all), belong to rows:
+    they scale the hidden states and their gradient, never the logits. The target's share - 1, too
+    small a number to be left to bf16, is put in its place afterwards.
+    """
 
     @staticmethod
     def forward(
@@ -40,29 +48,39 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_bias = None
         if bias is not None and bias.requires_grad:
             d_bias = torch.zeros_like(bias, dtype=torch.float32)
-        work = weight.to(hidden.dtype)
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
-            logits = F.linear(hidden[part], work).float()  # (rows, V)
-            if bias is not None:
-                logits += bias
-            log_normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)  # (rows, 1)
-            target = targets[part].unsqueeze(1)  # (rows, 1)
+            x, target = hidden[part], targets[part].unsqueeze(1)  # (rows, C), (rows, 1)
             kept = target != MASKED
+            slices, normaliser, chosen = softmax_slices(x, weight, bias, target, held=wants)
+            total += torch.where(kept, normaliser - chosen, 0.0).sum()
+            if d_hidden is None:
+                continue
             safe = target.clamp(min=0)
-            losses = log_normaliser - logits.gather(1, safe)
-            total += torch.where(kept, losses, 0.0).sum()
-            if d_hidden is not None:
-                # d loss / d logits = softmax - one-hot, 0 in masked rows; made in place.
-                slope = logits.sub_(log_normaliser).exp_()
-                slope.scatter_add_(1, safe, torch.full_like(log_normaliser, -1.0))
-                slope *= kept
-                narrow = slope.to(hidden.dtype)
-                torch.mm(narrow, work, out=d_hidden[part])
+            pull = torch.expm1(chosen - normaliser) * kept  # share of the target - 1, (rows, 1)
+            if len(slices) == 1:  # the softmax itself
+                ((_, slope, _),) = slices
+                slope.mul_(kept).scatter_(1, safe, pull.to(slope.dtype))
+                torch.mm(slope, weight.to(x.dtype), out=d_hidden[part])
                 if d_weight is not None:
-                    add_product(d_weight, narrow.T, hidden[part], first=start == 0)
+                    add_product(d_weight, slope.T, x, first=start == 0)
                 if d_bias is not None:
-                    d_bias += slope.sum(0)
+                    d_bias += slope.sum(0, dtype=torch.float32)
+                continue
+            d_x = weight[safe.squeeze(1)].float().mul_(pull)  # (rows, C)
+            for columns, shares, own in slices:
+                factor = (own - normaliser).exp_().mul_(kept)  # (rows, 1)
+                d_x.addcmul_(torch.mm(shares, weight[columns].to(x.dtype)).float(), factor)
+                if d_weight is not None:
+                    scaled = (x * factor).to(x.dtype)
+                    add_product(d_weight[columns], shares.T, scaled, first=start == 0)
+                if d_bias is not None:
+                    d_bias[columns] += (shares * factor).sum(0)
+            d_hidden[part] = d_x
+            if d_weight is not None:
+                d_weight.index_add_(0, safe.squeeze(1), (x * pull).float())
+            if d_bias is not None:
+                d_bias.index_add_(0, safe.squeeze(1), pull.squeeze(1))
         ctx.made = d_hidden, d_weight, d_bias
         ctx.weight_dtype = weight.dtype
         return total
@@ -80,6 +98,54 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+Slices = list[tuple[slice, Tensor, Tensor]]
+"""Columns of the vocabulary, the softmax over them alone `(rows, columns)`, and the logarithm of
+its normaliser, `(rows, 1)`."""
+
+
+def softmax_slices(
+    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *, held: bool
+) -> tuple[Slices, Tensor, Tensor]:
+    """The softmax of a chunk of rows, slice by slice of the vocabulary.
+
+    Args:
+        x: `(rows, C)`.
+        weight: `(V, C)`; computed in the type of `x`.
+        bias: `(V,)`.
+        target: `(rows, 1)`; below 0 where there is none.
+        held: whether the slices are wanted, 0 at the target, in the type of `x`.
+
+    Returns:
+        The slices, the logarithm of the whole normaliser and the logit of the target, both
+        `(rows, 1)`, float32.
+
+    Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
+    """
+    V = weight.shape[0]
+    width = COLUMNS if x.device.type == "cpu" else V  # a GPU wants few large products
+    slices: Slices = []
+    normalisers, chosen = [], []
+    for first in range(0, V, width):
+        columns = slice(first, min(first + width, V))
+        logits = F.linear(x, weight[columns].to(x.dtype))  # (rows, columns)
+        if bias is not None:
+            logits = logits + bias[columns]
+        place = (target - first).clamp_(0, logits.shape[1] - 1)
+        here = place == target - first
+        chosen.append(torch.where(here, logits.gather(1, place).float(), 0.0))
+        shares = torch.softmax(logits, -1, dtype=torch.float32)
+        # The share of the largest logit is exp(largest - normaliser).
+        largest = logits.amax(-1, keepdim=True).float()
+        normalisers.append(largest - shares.amax(-1, keepdim=True).log_())
+        if held:
+            shares.scatter_(1, place, torch.where(here, 0.0, shares.gather(1, place)))
+            slices.append((columns, shares.to(x.dtype), normalisers[-1]))
+    if len(chosen) == 1:
+        return slices, normalisers[0], chosen[0]
+    whole = torch.logsumexp(torch.cat(normalisers, 1), -1, keepdim=True)
+    return slices, whole, torch.cat(chosen, 1).sum(-1, keepdim=True)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
@@ -119,20 +185,23 @@ def cross_entropy_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets:
             flat, wanted = flat[kept], wanted[kept]
     if type(head) is not nn.Linear:  # a subclass may compute something else
         return _any_head_sum(flat, head, wanted)
-    rows = chunk_rows(len(flat), head.weight.shape[0])
     if torch.is_autocast_enabled(flat.device.type):
         flat = flat.to(torch.get_autocast_dtype(flat.device.type))
+    rows = chunk_rows(len(flat), head.weight.shape[0], flat.element_size())
     with torch.autocast(flat.device.type, enabled=False):
         result: Tensor = _ChunkedCrossEntropy.apply(flat, head.weight, head.bias, wanted, rows)
     return result
 
 
-def chunk_rows(rows: int, vocab_size: int) -> int:
-    """Rows of a chunk: as few chunks as CHUNK_ELEMENTS allows, of equal size.
+def chunk_rows(rows: int, vocab_size: int, width: int) -> int:
+    """Rows of a chunk: as few chunks as HELD_BYTES allows, of equal size.
 
     A short last chunk would read the whole head for a few rows.
+
+    Args:
+        width: bytes that are held of a logit.
     """
-    most = max(1, CHUNK_ELEMENTS // vocab_size)
+    most = max(1, HELD_BYTES // (width * vocab_size))
     chunks = max(1, math.ceil(rows / most))
     return max(1, math.ceil(rows / chunks))
 
@@ -145,7 +214,7 @@ def _any_head_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Ten
 
     with torch.no_grad():
         vocab_size = head(hidden[:1]).shape[-1]
-    rows = chunk_rows(len(hidden), vocab_size)
+    rows = chunk_rows(len(hidden), vocab_size, 8)  # logits, and what becomes of them
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
