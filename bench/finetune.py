@@ -1,6 +1,6 @@
 """LoRA and QLoRA on the CPU: memory and time of a step beside transformers + PEFT, in one run.
 
-    python bench/finetune.py --family llama --length 512 --steps 2
+    python bench/finetune.py --family llama --length 512 --steps 2 [--precision bf16]
 
 A random model of Llama's or Phi's shape (0.3 to 0.4 billion parameters by default) is trained on
 random tokens, one row a step, of which the last half carries loss. Each case runs in a process of
@@ -46,6 +46,13 @@ def shape(options: argparse.Namespace) -> dict[str, int]:
     }
 
 
+def autocast(options: argparse.Namespace) -> Any:
+    """Mixed precision on both sides alike."""
+    import torch
+
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
+
+
 def ours(options: argparse.Namespace, case: str) -> Any:
     """A step of ours: tokens and targets → loss."""
     import dataclasses
@@ -76,7 +83,10 @@ def ours(options: argparse.Namespace, case: str) -> Any:
         rotary_fraction=0.5 if phi else 1.0,
         dropout=0.0,
     )
+    if options.precision == "bf16":
+        torch.set_default_dtype(torch.bfloat16)  # a base that is stored so is kept so
     model = Decoder(config, seed=0)
+    torch.set_default_dtype(torch.float32)
     method = "qlora" if "qlora" in case else "lora"
     settings = AdaptConfig(method=method, rank=options.rank, alpha=2.0 * options.rank)
     apply_method(model, settings, 0, module_names(config))
@@ -85,8 +95,9 @@ def ours(options: argparse.Namespace, case: str) -> Any:
     optimizers = Optimizers(model, OptimConfig(learning_rate=2e-4, weight_decay=0.0))
 
     def step(tokens: torch.Tensor, targets: torch.Tensor) -> float:
-        hidden = model(tokens)
-        loss = cross_entropy_sum(hidden, model.head, targets) / (targets != -100).sum()
+        with autocast(options):
+            hidden = model(tokens)
+            loss = cross_entropy_sum(hidden, model.head, targets) / (targets != -100).sum()
         loss.backward()
         optimizers.step()
         optimizers.zero_grad()
@@ -102,6 +113,7 @@ def peers(options: argparse.Namespace, case: str) -> Any:
     import transformers
 
     config: Any
+    kept = torch.bfloat16 if options.precision == "bf16" else torch.float32
     if options.family == "phi":
         config = transformers.PhiConfig(
             **shape(options), partial_rotary_factor=0.5, resid_pdrop=0.0
@@ -121,19 +133,20 @@ def peers(options: argparse.Namespace, case: str) -> Any:
                     load_in_4bit=True,
                     bnb_4bit_quant_type="nf4",
                     bnb_4bit_use_double_quant=True,
-                    bnb_4bit_compute_dtype=torch.float32,
+                    bnb_4bit_compute_dtype=kept,
                 ),
-                dtype=torch.float32,
+                dtype=kept,
             )
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     else:
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=kept)
     lora = peft.LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear")
     model = peft.get_peft_model(model, lora).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
 
     def step(tokens: torch.Tensor, targets: torch.Tensor) -> float:
-        loss = model(input_ids=tokens, labels=tokens.where(targets != -100, -100)).loss
+        with autocast(options):
+            loss = model(input_ids=tokens, labels=tokens.where(targets != -100, -100)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -183,6 +196,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--case", default="")
     options = parser.parse_args()
@@ -192,7 +206,16 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     for case in options.cases:
         words = [sys.executable, __file__, "--case", case]
-        for name in ("family", "layers", "width", "vocabulary", "length", "rank", "steps"):
+        for name in (
+            "family",
+            "layers",
+            "width",
+            "vocabulary",
+            "length",
+            "rank",
+            "steps",
+            "precision",
+        ):
             words += [f"--{name}", str(getattr(options, name))]
         environment = with_our_heap() if case.startswith("ours") else None
         done = subprocess.run(words, capture_output=True, text=True, env=environment)

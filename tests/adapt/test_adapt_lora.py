@@ -325,7 +325,8 @@ def test_a_published_model_without_a_map(family: str, tmp_path: Path) -> None:
     _, other, _ = twins(family)
     names = other.state_dict().keys()
     theirs = PeftModel.from_pretrained(other, str(tmp_path / "best")).eval()
-    assert torch.equal(logits(theirs), trained)
+    # PEFT scales what the adapter gives, we add and scale at once.
+    torch.testing.assert_close(logits(theirs), trained, rtol=0, atol=1e-6)
     merge(model)
     assert drift(trained, logits(model)) <= 1e-5
     assert model.state_dict().keys() == names

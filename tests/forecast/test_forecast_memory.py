@@ -16,6 +16,7 @@ from yunque.forecast import memory
 from yunque.forecast.memory import block_activations, quantised_bytes, stored
 from yunque.forecast.shape import Matrix, count_parameters
 from yunque.forecast.work import Workload
+from yunque.model import attention
 from yunque.model.decoder import Decoder
 from yunque.train import loss
 from yunque.weights.families import module_names
@@ -107,6 +108,9 @@ def test_a_block_keeps_what_autograd_keeps(name: str) -> None:
 
 def test_the_limits_are_those_of_the_loss_and_of_the_evaluation() -> None:
     assert (memory.HELD, memory.COLUMNS) == (loss.HELD_BYTES, loss.COLUMNS)
+    assert (memory.QUERIES, memory.LONGEST) == (attention.QUERIES, attention.LONGEST)
+    for T in (1, 64, 200, 512, 1000):
+        assert memory.weights_made(T) == sum((end - a) * end for a, end in attention.blocks(T))
     assert memory.EVALUATION_ROWS == runs.EVALUATION_ROWS
     for rows, vocabulary in ((1, 100), (300, 50_257), (4096, 8_000), (8192, 1_000)):
         job = workload(vocab_size=vocabulary)

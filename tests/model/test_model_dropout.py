@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from yunque.model.layers import Dropout, causal_attention_with_dropout, draw_bits, kept_by
+from yunque.model.dropout import Dropout, draw_bits, kept_by
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
@@ -38,36 +38,6 @@ def test_the_gradient_passes_where_the_value_did() -> None:
     y.sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad == 0, y == 0)
-
-
-def dropped_attention(dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Ours and the formula with the same mask: the value, and the gradients of q, k and v."""
-    torch.manual_seed(2)
-    B, H, T, D, p = 2, 3, 37, 8, 0.3
-    inputs = [torch.randn(B, T, H, D, dtype=dtype).transpose(1, 2) for _ in range(3)]
-    upstream = torch.randn(B, T, H, D, dtype=dtype).transpose(1, 2)
-    q, k, v = (x.clone().requires_grad_() for x in inputs)
-    torch.manual_seed(5)
-    y = causal_attention_with_dropout(q, k, v, p)
-    ours = [y.detach(), *torch.autograd.grad(y, (q, k, v), upstream)]
-    torch.manual_seed(5)
-    kept, scale = kept_by(draw_bits(torch.Size((B, H, T, T))), p, torch.float64)
-    assert 0.25 < 1 - kept.mean().item() < 0.35
-    q, k, v = (x.double().requires_grad_() for x in inputs)
-    scores = q @ k.transpose(2, 3) / D**0.5
-    ahead = torch.ones(T, T).triu(1).bool()
-    weights = torch.softmax(scores.masked_fill(ahead, -torch.inf), -1) * kept * scale
-    want = weights @ v
-    return ours, [want.detach(), *torch.autograd.grad(want, (q, k, v), upstream.double())]
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 3e-2)])
-def test_attention_with_dropout_is_the_formula(dtype: torch.dtype, tolerance: float) -> None:
-    ours, want = dropped_attention(dtype)
-    for one, other in zip(ours, want, strict=True):
-        assert one.dtype == dtype
-        assert one.shape == other.shape
-        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
 
 
 def test_the_mask_is_that_of_the_words_that_were_drawn() -> None:

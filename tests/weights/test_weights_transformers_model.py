@@ -213,7 +213,9 @@ def test_segments_equal_separate_documents(both: tuple[TransformersModel, Any]) 
         for number in range(int(segments[row].max()) + 1):
             own = segments[row] == number
             expected = expected_logits(reference, tokens[row, own][None])[0]
-            torch.testing.assert_close(ours[row, own], expected, rtol=0, atol=1e-5)
+            # A share of the largest logit: sums of another length are taken in another order.
+            bound = 1e-5 * max(1.0, expected.abs().max().item())
+            torch.testing.assert_close(ours[row, own], expected, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -221,7 +223,7 @@ def test_loss_and_gradients_equal_transformers(
     both: tuple[TransformersModel, Any], packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, reference = both
-    monkeypatch.setattr(loss_room, "CHUNK_ELEMENTS", 7 * VOCAB)  # several chunks
+    monkeypatch.setattr(loss_room, "HELD_BYTES", 4 * 7 * VOCAB)  # several chunks
     tokens = tokens_of(2, 20, seed=8)
     segments, positions = segments_of()
     if not packed:

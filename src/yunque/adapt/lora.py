@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yunque.adapt.low_rank import compute_here
 from yunque.adapt.quantize import (
     dequantize,
     dequantized,
@@ -203,6 +204,8 @@ def inject(model: nn.Module, shape: Shape, linear: Mapping[str, str], adapter: s
     for parameter in adapter_parameters(model, adapter):
         parameter.data = parameter.data.float()
     modules = dict(model.named_modules())
+    for name in shape.layers:
+        compute_here(modules[name])
     for stack in stacks(shape.layers, linear).values():
         first, *others = (modules[name].lora_A[adapter] for name in stack)
         for other in others:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yunque.forecast.shape import Matrix, count_parameters, matrices
-from yunque.forecast.work import COLUMNS, HELD, Workload, targeted
+from yunque.forecast.work import COLUMNS, HELD, LONGEST, QUERIES, Workload, targeted
 
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
@@ -183,9 +183,16 @@ def block_activations(job: Workload) -> int:
     if shape.qk_norm:
         kept += number * (queries + keys) + 4 * (H + G)
     kept += number * (queries + 2 * keys)  # rotary turns them into new ones; the old ones go
-    kept += number * queries  # the result, which is also what o_proj reads
     drops = shape.attention_dropout > 0
-    kept += number * H * T if drops else 4 * H  # weights, else the logarithm of their sum
+    fused = job.device == "cuda" or job.packed or not (drops or T <= LONGEST)
+    if fused or ("o_proj" in learning and not (job.adapted and job.adapt.lora_dropout)):
+        kept += number * queries  # the result, which is also what o_proj reads
+    if drops and fused:
+        kept += number * H * T  # weights
+    elif drops:
+        kept += number * H * weights_made(T) // T
+    elif fused:
+        kept += 4 * H  # the logarithm of the sum of a row's weights
     if job.packed:
         kept += number * T  # which tokens may be seen, as numbers that are added
     kept += number * F * (3 if shape.mlp == "swiglu" else 1)
@@ -203,16 +210,22 @@ def block_activations(job: Workload) -> int:
     return kept
 
 
+def weights_made(T: int) -> int:
+    """Attention weights of T tokens on a CPU: a block of queries has those of no key behind it."""
+    size = -(-T // max(1, round(T / QUERIES)))
+    ends = [min(first + size, T) for first in range(0, T, size)]
+    return sum((end - first) * end for first, end in zip(range(0, T, size), ends, strict=True))
+
+
 def inputs_kept(job: Workload, learning: set[str]) -> int:
     """Bytes a token of what the linear layers read, as far as it is kept for their gradients.
 
-    Layers that read the same share it, and o_proj reads what attention keeps already. With an
-    adapter each layer has its own where PEFT turns it into the adapter's float32 and autocast back,
-    or where it is dropped from.
+    Layers that read the same share it, and o_proj reads what attention keeps already. The dropout
+    of an adapter makes each layer its own.
     """
     number, shape = width(job), job.shape
     sizes = {m.name: m.inputs for m in matrices(shape)}
-    if job.adapted and (number == 2 or job.adapt.lora_dropout):
+    if job.adapted and job.adapt.lora_dropout:
         return number * sum(sizes[name] for name in learning)
     read = [("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)]
     if shape.parallel_residual:

@@ -18,6 +18,9 @@ MUON_ITERATIONS = 5
 HELD, COLUMNS = 1 << 26, 1 << 12
 """Bytes of logits that the loss holds at once, and words of the vocabulary in a slice of them on
 CPUs (train/loss.py); a test holds them equal."""
+QUERIES, LONGEST = 128, 512
+"""Queries of a block of attention on CPUs, and tokens up to which it is computed so where nothing
+is dropped (model/attention.py); a test holds them equal."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from yunque.config import ModelConfig
+from yunque.model.dropout import Dropout
 from yunque.model.int8 import Int8Linear
-from yunque.model.layers import Attention, Block, Dropout, LayerCache, ParallelBlock, make_norm
+from yunque.model.layers import Attention, Block, LayerCache, ParallelBlock, make_norm
 from yunque.model.rotary import rotary_tables
 from yunque.model.vocabulary import add_rows
 

@@ -6,15 +6,15 @@ H heads, G key/value heads, D head size, F intermediate size, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yunque.config import ModelConfig
+from yunque.model.attention import causal_attention, computed_here, for_products
+from yunque.model.dropout import Dropout
 from yunque.model.rotary import rotate
 
 
@@ -65,114 +65,6 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
     if config.norm == "layernorm":
         return nn.LayerNorm(size, eps=config.norm_eps)
     return RMSNorm(size, eps=config.norm_eps)
-
-
-def for_products(x: Tensor) -> Tensor:
-    """With mixed precision x in the type of the products, once for all the layers that read it:
-    autocast makes one for each, and each would be kept for the way back."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
-
-
-class Dropout(nn.Module):
-    """Zero each element with probability p and scale the rest by 1 / (1 - p), while training.
-
-    On CPUs the mask comes from 16 random bits an element, drawn 64 at a time by a fast generator: a
-    fraction of the time of PyTorch's own there (docs/lab-notes.md), and p is exact to 2^-17.
-
-    Source: Srivastava et al. 2014, "Dropout".
-    """
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.p)
-        dropped: Any = _Dropped  # PyTorch gives `apply` no types
-        result: Tensor = dropped.apply(x, self.p)
-        return result
-
-
-class _Dropped(torch.autograd.Function):
-    """Dropout on the CPU; the way back keeps the random bits, half as wide as a mask of float32."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        bits, ctx.p = draw_bits(x.shape), p
-        ctx.save_for_backward(bits)
-        kept, scale = kept_by(bits, p, x.dtype)
-        return x * kept.mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (bits,) = ctx.saved_tensors
-        kept, scale = kept_by(bits, ctx.p, grads[0].dtype)
-        return kept.mul_(scale).mul_(grads[0]), None
-
-
-def draw_bits(shape: torch.Size) -> Tensor:
-    """16 random bits an element, int16, on the CPU."""
-    seed = int(torch.randint(2**63 - 1, ()).item())  # so that PyTorch's seed decides
-    words = np.random.SFC64(seed).random_raw((shape.numel() + 3) // 4)
-    return torch.from_numpy(words.view(np.int16)[: shape.numel()]).view(shape)
-
-
-def kept_by(bits: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """1 where an element is kept and 0 where it is dropped; what the kept grow by."""
-    dropped = round(p * 2**16)  # of the 2^16 values, the lowest
-    kept = torch.empty(bits.shape, dtype=dtype)
-    torch.ge(bits, dropped - 2**15, out=kept)  # an eighth of the time of a bool result
-    return kept, 2**16 / (2**16 - dropped)
-
-
-class _DroppedAttention(torch.autograd.Function):
-    """Causal attention that drops weights, on the CPU; q, k and v `(B, H, T, D)`.
-
-    PyTorch leaves its fused kernel for this and draws a number for each weight. Here one tensor
-    keeps what the way back needs: the weights, negative where they were dropped.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
-        B, H, T, D = q.shape
-        q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-        ahead = torch.full((T, T), -math.inf, dtype=q.dtype).triu_(1)
-        scores = torch.baddbmm(ahead, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))  # (B·H, T, T)
-        weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
-        kept, ctx.scale = kept_by(draw_bits(weights.shape), p, q.dtype)
-        y = torch.bmm(weights * kept, v).mul_(ctx.scale)
-        signed = weights.mul_(kept.mul_(2).sub_(1))
-        ctx.save_for_backward(q, k, v, signed)
-        return y.view(B, H, T, D)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, signed = ctx.saved_tensors
-        shape, (rows, T, D) = grads[0].shape, q.shape
-        d_y = grads[0].reshape(rows, T, D) * ctx.scale
-        d_v = torch.bmm(signed.clamp(min=0).transpose(1, 2), d_y)
-        d_weights = torch.bmm(d_y, v.transpose(1, 2))
-        d_weights *= torch.gt(signed, 0, out=torch.empty_like(signed))
-        weights = signed.abs()
-        d_scores = torch._softmax_backward_data(d_weights, weights, -1, q.dtype)
-        d_scores *= 1 / math.sqrt(D)
-        d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q)
-        return d_q.view(shape), d_k.view(shape), d_v.view(shape), None
-
-
-def causal_attention_with_dropout(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
-    """What `scaled_dot_product_attention` computes, each weight dropped with probability p.
-
-    All `(B, H, T, D)`, on the CPU. Source: Vaswani et al. 2017, section 3.2.
-    """
-    with torch.autocast("cpu", enabled=False):
-        attention: Any = _DroppedAttention  # PyTorch gives `apply` no types
-        result: Tensor = attention.apply(q, k, v, p)
-    return result
 
 
 class LayerCache:
@@ -233,9 +125,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(start, k, v)  # (B, G, S, D)
         p = self.dropout if self.training else 0.0
-        grouped = self.num_kv_heads != self.num_heads
-        if p > 0 and x.device.type == "cpu" and mask is None and cache is None and not grouped:
-            y = causal_attention_with_dropout(q, k, v, p)  # (B, H, T, D)
+        if mask is None and cache is None and computed_here(q, p):
+            y = causal_attention(q, k, v, p)  # (B, H, T, D)
         else:
             y = F.scaled_dot_product_attention(
                 q,
@@ -244,7 +135,7 @@ class Attention(nn.Module):
                 attn_mask=mask,
                 dropout_p=p,
                 is_causal=mask is None and T > 1,
-                enable_gqa=grouped,
+                enable_gqa=self.num_kv_heads != self.num_heads,
             )  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, self.num_heads * D)
         return self.o_proj(y)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from yunque.batch import MASKED
 
 HELD_BYTES = 1 << 26
-"""Of logits held at once: 64 MiB. From there up the speed no longer grows, while the memory does."""
+"""Of logits held at once. From there up the speed no longer grows, while the memory does."""
 COLUMNS = 1 << 12
 """Words of the vocabulary in a product on CPUs: a slice of logits and of the head stay in the cache
 until all that reads them has done so (docs/lab-notes.md, "The loss by slices")."""
