@@ -4,10 +4,10 @@
 
 Both paths train the same model from the same seed on the same windows of TEXT (any file in UTF-8,
 its last tenth held out): `usual` is AdamW in float32 as recipes/the-verdict-gpt2-124m.toml asks for
-it, `fast` is `update_in_backward` with `adamw16bit`. Each seed and path is a process of its own,
-whose rows are appended to bench/results/book-losses.jsonl once it has ended: what stands there for
-the same work is not done again, and `--only SEED:PATH` does one of them. The table and the picture
-are made of all that is there.
+it, `fast` is `update_in_backward` with `adamw16bit`, in bf16 where the processor has it. Each seed
+and path is a process of its own, whose rows are appended to bench/results/book-losses.jsonl once it
+has ended: what stands there for the same work is not done again, and `--only SEED:PATH` does one of
+them. The table and the picture are made of all that is there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import measure
 import torch
 from measure import peak_memory, worker, write_result
 
-PATHS = {"usual": ("adamw", False), "fast": ("adamw16bit", True)}
+PATHS = {"usual": ("adamw", False, "fp32"), "fast": ("adamw16bit", True, "auto")}
+"""Optimizer, whether updates are made on the way back, and precision."""
 LAST = 10
 """Losses whose mean is compared: single ones depend on the batch."""
 RECIPE = Path(__file__).parents[1] / "recipes" / "the-verdict-gpt2-124m.toml"
@@ -78,9 +79,9 @@ def train(work: Work, seed: int, path: str) -> dict[str, Any]:
     from yunque.model.decoder import Decoder
     from yunque.train.loss import cross_entropy_sum
 
-    optimizer, in_backward = PATHS[path]
+    optimizer, in_backward, precision = PATHS[path]
     recipe = base_recipe(str(RECIPE), "").replace(
-        device="cpu", precision="fp32", optimizer=optimizer
+        device="cpu", precision=precision, optimizer=optimizer
     )
     shape = dataclasses.replace(
         recipe.model,
@@ -94,6 +95,7 @@ def train(work: Work, seed: int, path: str) -> dict[str, Any]:
     batch, losses = recipe.train.batch_size, []
     each = len(learnt) // batch  # updates in an epoch
     model = Decoder(shape, seed=seed)
+    where = runtime.start(recipe.machine)
 
     def drawn(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, place = divmod(step, each)
@@ -106,7 +108,7 @@ def train(work: Work, seed: int, path: str) -> dict[str, Any]:
     step = our_step(
         model,
         recipe.optim,
-        runtime.start(recipe.machine),
+        where,
         drawn,
         in_backward=in_backward,
         seed=seed,
@@ -126,7 +128,9 @@ def train(work: Work, seed: int, path: str) -> dict[str, Any]:
         ]
     val = sum(sums) / (len(held_out) * work.context)
     memory = peak_memory(torch.device("cpu"))
-    answer = {"work": work.name, "seed": seed, "path": path, "losses": losses, "val": val}
+    name = f"{path}, {where.precision}"
+    answer = {"work": work.name, "seed": seed, "path": path, "name": name}
+    answer |= {"losses": losses, "val": val}
     return {**answer, "seconds": seconds, "memory": memory}
 
 
@@ -164,7 +168,7 @@ def compare(work: Work, seeds: int, only: str) -> None:
         end = statistics.mean(row["losses"][-LAST:])
         ends[row["path"]][row["seed"]] = (end, row["val"])
         lines.append(
-            f"| {row['path']} | {row['seed']} | {end:.4f} | {row['val']:.4f} "
+            f"| {row['name']} | {row['seed']} | {end:.4f} | {row['val']:.4f} "
             f"| {row['seconds']:.2f} | {row['memory'] / 1e9:.2f} |"
         )
     both = sorted(ends["usual"].keys() & ends["fast"].keys())
@@ -190,7 +194,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     axes = figure.add_subplot()
     colours = dict(zip(PATHS, ("tab:blue", "tab:orange"), strict=True))
     for row in rows:
-        label = f"{row['path']}, seed {row['seed']}"
+        label = f"{row['name']}, seed {row['seed']}"
         style = ("-", "--", ":")[(row["seed"] - 1) % 3]
         steps = range(1, len(row["losses"]) + 1)
         axes.plot(steps, row["losses"], style, color=colours[row["path"]], label=label, lw=1)

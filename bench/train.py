@@ -1,13 +1,14 @@
 """How fast a training step is: Yunque against the plain loop and the peers, on the same work.
 
     python bench/train.py --job book [--rounds 3] [--steps 5] [--device cuda] [--precision bf16]
+                          [--contenders book:fp32 litgpt:fp32 litgpt:bf16 ours:bf16]
     python bench/train.py --job book-losses TEXT [--seeds 3] [--steps 90] [--only 1:fast]
     python bench/train.py --job shakespeare TEXT [--seeds 3]
 
 `book` is the job of chapter 5 of S. Raschka's "Build a Large Language Model (From Scratch)": the
 shape of GPT-2 124M, context 256, batch 2, dropout 0.1, AdamW. In every round each contender is a
 process of its own, one after the other; two steps warm up, the median of the others counts. Seconds
-a step are the median of the rounds, and so are the ratios within each round to the plain loop.
+a step are the median of the rounds, and so are the ratios within each round to the first contender.
 Peers that are not installed are left out: pip install llms-from-scratch litgpt
 
 `book-losses` holds the losses of that job against those of the path that takes the least memory
@@ -103,6 +104,13 @@ def book_package(device: torch.device, precision: str) -> Step:
     return loop(GPTModel(shape), device, precision)
 
 
+def book_our_memory(device: torch.device, precision: str) -> Step:
+    from yunque import runtime
+
+    runtime.keep_freed_memory()
+    return book_package(device, precision)
+
+
 def litgpt(device: torch.device, precision: str) -> Step:
     """LitGPT has no dropout and no learned positions: its job is the lighter one."""
     from litgpt import GPT, Config
@@ -149,6 +157,7 @@ CONTENDERS: dict[str, tuple[str, Callable[[torch.device, str], Step] | None, str
     "plain-memory": ("the plain loop, our memory settings", plain_loop_our_memory, "yunque"),
     "plain-compiled": ("the plain loop, fused attention, compiled", plain_compiled, "torch"),
     "book": ("llms-from-scratch", book_package, "llms_from_scratch"),
+    "book-memory": ("llms-from-scratch, our memory settings", book_our_memory, "llms_from_scratch"),
     "trainer": ("transformers Trainer", None, "transformers"),
     "litgpt": ("LitGPT, without dropout", litgpt, "litgpt"),
     "ours": ("yunque", ours, "yunque"),
@@ -250,41 +259,56 @@ def one(name: str, steps: int, device: torch.device, precision: str) -> None:
 
 def book(options: argparse.Namespace, device: torch.device) -> None:
     """The book's job: every contender in every round, and the table."""
-    shared = ["--device", str(device), "--precision", options.precision]
-    names = [name for name in options.contenders if importlib.util.find_spec(CONTENDERS[name][2])]
-    for name in set(options.contenders) - set(names):
-        print(f"{CONTENDERS[name][0]} is not installed and left out")
-    peaks: list[float] = []
-    times: dict[str, list[float]] = {name: [] for name in names}
-    every: dict[str, list[float]] = {name: [] for name in names}
-    memory: dict[str, int] = dict.fromkeys(names, 0)
-    for _ in range(options.rounds):
-        peaks.append(worker(__file__, ["--one", "peak", *shared])["peak"])
-        for name in names:
-            told = ["--one", name, "--steps", str(options.steps), *shared]
-            answer = worker(__file__, told, ours=name.startswith("ours") or name == "plain-memory")
-            times[name].append(statistics.median(answer["seconds"]))
-            every[name] += answer["seconds"]
-            memory[name] = max(memory[name], answer["memory"])
-            print(f"{name:16} {times[name][-1]:.3f} s/step", flush=True)
-    flops = BOOK.flops_per_token * BATCH * BOOK.context
-    peak = max(peaks)
-    lines = [
-        f"{options.rounds} rounds, {options.steps} steps each, {options.precision}. A step: "
-        f"{flops / 1e9:.0f} GFLOP; best matrix product here: {peak / 1e9:.0f} GFLOP/s, so at best "
-        f"{flops / peak:.2f} s. MFU is against that peak. Base of the ratios: {names[0]}.",
-        "",
-        "| | s/step, rounds | s/step, all steps | times the base | peak memory, GB | MFU |",
-        "|---|---|---|---|---|---|",
+    told = [
+        f"{name}:{options.precision}" if ":" not in name else name for name in options.contenders
     ]
-    for name in names:
-        ratios = [a / b for a, b in zip(times[names[0]], times[name], strict=True)]
-        share = flops / peak / statistics.median(times[name])
+    asked = [tuple(name.split(":")) for name in told]
+    names = [(name, kind) for name, kind in asked if importlib.util.find_spec(CONTENDERS[name][2])]
+    for name, _ in sorted(set(asked) - set(names)):
+        print(f"{CONTENDERS[name][0]} is not installed and left out")
+    peaks = {precision: 0.0 for _, precision in names}
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+    every: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+    memory: dict[tuple[str, str], int] = dict.fromkeys(names, 0)
+
+    def measured(name: str, precision: str, *more: str, ours: bool = False) -> dict[str, Any]:
+        words = ["--one", name, "--device", str(device), "--precision", precision, *more]
+        return worker(__file__, words, ours=ours)
+
+    for _ in range(options.rounds):
+        for precision in peaks:
+            peaks[precision] = max(peaks[precision], measured("peak", precision)["peak"])
+        for name, precision in names:
+            ours = name.startswith("ours") or name.endswith("-memory")
+            answer = measured(name, precision, "--steps", str(options.steps), ours=ours)
+            one = name, precision
+            times[one].append(statistics.median(answer["seconds"]))
+            every[one] += answer["seconds"]
+            memory[one] = max(memory[one], answer["memory"])
+            print(f"{name:16} {precision} {times[one][-1]:.3f} s/step", flush=True)
+    flops = BOOK.flops_per_token * BATCH * BOOK.context
+    bounds = ", ".join(
+        f"{precision} {peak / 1e9:.0f} GFLOP/s, so at best {flops / peak:.2f} s"
+        for precision, peak in peaks.items()
+    )
+    lines = [
+        f"{options.rounds} rounds, {options.steps} steps each. A step: {flops / 1e9:.0f} GFLOP; "
+        f"best matrix product here: {bounds}. MFU is against the peak of the precision. Base of "
+        f"the ratios: {names[0][0]}, {names[0][1]}.",
+        "",
+        "| | precision | s/step, rounds | s/step, all steps | times the base | peak memory, GB "
+        "| MFU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in names:
+        ratios = [a / b for a, b in zip(times[names[0]], times[one], strict=True)]
+        share = flops / peaks[one[1]] / statistics.median(times[one])
         lines.append(
-            f"| {CONTENDERS[name][0]} | {spread(times[name])} | {spread(every[name])} "
-            f"| {spread(ratios)} | {memory[name] / 1e9:.2f} | {share:.0%} |"
+            f"| {CONTENDERS[one[0]][0]} | {one[1]} | {spread(times[one])} | {spread(every[one])} "
+            f"| {spread(ratios)} | {memory[one] / 1e9:.2f} | {share:.0%} |"
         )
-    write_result(f"train-book-{device.type}-{options.precision}", "The book's job", lines, device)
+    kinds = "-".join(peaks)
+    write_result(f"train-book-{device.type}-{kinds}", "The book's job", lines, device)
 
 
 def main() -> None:
@@ -297,11 +321,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    left_out = ("plain-compiled", "ours-backward", "ours-16bit")
+    left_out = ("plain-compiled", "book-memory", "ours-backward", "ours-16bit")
     usual = [name for name in CONTENDERS if name not in left_out]
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=usual)
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        default=usual,
+        metavar="NAME[:PRECISION]",
+        help=f"of {', '.join(CONTENDERS)}",
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    unknown = {name.partition(":")[0] for name in options.contenders}.difference(CONTENDERS)
+    if unknown:
+        parser.error(
+            f"no contender {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}"
+        )
     device = torch.device(options.device)
     if options.one:
         one(options.one, options.steps or 5, device, options.precision)

@@ -87,14 +87,14 @@ def fast_half(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def kept_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+def kept_dtype(stored: torch.dtype, device: torch.device, precision: str = "auto") -> torch.dtype:
     """The type in which frozen weights are kept: as they are stored, where the device computes so.
 
     Sixteen bits of the other kind stand for those that it imitates; a device without either keeps
-    float32, as a CPU without bf16 instructions does.
+    float32, as a CPU without bf16 instructions does, and so does a run that computes in fp32.
     """
-    if stored == torch.float32:
-        return stored
+    if torch.float32 == stored or precision == "fp32":
+        return torch.float32
     half = fast_half(device)
     return stored if stored == torch.float16 and device.type == "cuda" else half
 

@@ -181,7 +181,8 @@ def test_what_a_run_says_of_the_type_that_it_keeps(run: Path) -> None:
     """The base's files hold bfloat16: said where the device computes in another type."""
     recipe = Recipe().replace(base=str(run.parent / "base"), method="qlora")
     where = Runtime(torch.device("cpu"), "fp32")
-    kept = weight_dtype(run.parent / "base", where.device)
+    kept = weight_dtype(run.parent / "base", where.device, where.precision)
+    assert kept == torch.float32, "precision is fp32"
     said = Finetuned(recipe).remarks(where, "en")
     assert any("hold bfloat16" in line and "float32" in line for line in said) == (
         kept == torch.float32

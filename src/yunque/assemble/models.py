@@ -480,7 +480,9 @@ def open_model(
         if settings is None or onto == "full":
             base = open_model(base_path(path), device, dtype)
         else:
-            base = open_quantized(base_path(path), settings, device)
+            # On a CPU in float32 like any other model; a small card may have no room for that.
+            kept = dtype if torch.device(device).type == "cpu" else None
+            base = open_quantized(base_path(path), settings, device, kept)
         inner, names = adaptable(base)
         if onto == "dequantised":
             dequantize(inner)
@@ -531,17 +533,23 @@ def streams(path: Path) -> bool:
 
 
 def open_quantized(
-    path: Path, settings: AdaptConfig, device: str | torch.device = "cpu"
+    path: Path,
+    settings: AdaptConfig,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Decoder | TransformersModel:
     """The model at a path with its linear layers in 4 or 8 bits, on `device`.
 
     Of a folder that the Decoder holds, one weight after the other is read and quantised; any other
-    model is read whole first. What is not quantised is kept as `weight_dtype` says.
+    model is read whole first.
+
+    Args:
+        dtype: of what is not quantised. None: as `weight_dtype` says.
 
     Raises:
         InputError, MissingPackageError: as `open_model` and `quantize`.
     """
-    dtype = weight_dtype(path, torch.device(device))
+    dtype = dtype or weight_dtype(path, torch.device(device))
     if streams(path):
         with runtime.freed_memory_given_back():
             model, tensors = stream_folder(path, dtype)
@@ -552,9 +560,9 @@ def open_quantized(
     return whole
 
 
-def weight_dtype(path: Path, device: torch.device) -> torch.dtype:
+def weight_dtype(path: Path, device: torch.device, precision: str = "auto") -> torch.dtype:
     """The type in which the frozen weights of the model at a path are kept on a device."""
-    return runtime.kept_dtype(DTYPES[stored_dtype(path)][0], device)
+    return runtime.kept_dtype(DTYPES[stored_dtype(path)][0], device, precision)
 
 
 def is_adapter(folder: Path) -> bool:

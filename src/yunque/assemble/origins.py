@@ -257,9 +257,10 @@ class Finetuned:
         assert self.fingerprint  # of the weights as they are now read
         model: Decoder | TransformersModel
         if self.method == "qlora":
-            model = open_quantized(self.path, recipe.adapt, where.device)
+            kept = weight_dtype(self.path, where.device, where.precision)
+            model = open_quantized(self.path, recipe.adapt, where.device, kept)
         elif self.method == "lora":
-            kept = weight_dtype(self.path, where.device)
+            kept = weight_dtype(self.path, where.device, where.precision)
             model = open_model(self.path, where.device, kept)
         else:
             model = open_model(self.path, where.device)
@@ -306,7 +307,7 @@ class Finetuned:
         stored = stored_dtype(self.path)
         kept = torch.float32
         if self.method != "full":
-            kept = weight_dtype(self.path, where.device)
+            kept = weight_dtype(self.path, where.device, where.precision)
         if self.path.is_dir() and kept != DTYPES[stored][0]:
             names = {"stored": stored, "kept": str(kept).removeprefix("torch.")}
             why = "full" if self.method == "full" else "frozen"
@@ -317,7 +318,9 @@ class Finetuned:
         return said
 
     def weight_bytes(self, where: Runtime) -> int:
-        return weight_dtype(self.path, where.device).itemsize if self.method != "full" else 4
+        if self.method == "full":
+            return 4
+        return weight_dtype(self.path, where.device, where.precision).itemsize
 
     def counted(self, shape: ModelConfig) -> tuple[ModelConfig, bool]:
         if isinstance(self.shape, ModelConfig):
