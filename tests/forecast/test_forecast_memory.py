@@ -113,10 +113,13 @@ def test_the_limits_are_those_of_the_loss_and_of_the_evaluation() -> None:
         assert memory.weights_made(T) == sum((end - a) * end for a, end in attention.blocks(T))
     assert memory.EVALUATION_ROWS == runs.EVALUATION_ROWS
     for rows, vocabulary in ((1, 100), (300, 50_257), (4096, 8_000), (8192, 1_000)):
-        job = workload(vocab_size=vocabulary)
-        chunk = loss.chunk_rows(rows, vocabulary, 4)
-        slices = 8 * min(vocabulary, loss.COLUMNS)  # logits of one, and the softmax of them
-        assert memory.logits_bytes(job, rows) == chunk * (4 * vocabulary + slices)
+        for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            job = dataclasses.replace(workload(vocab_size=vocabulary), precision=precision)
+            each = loss.row_bytes(torch.empty(1, dtype=kind), vocabulary)
+            assert memory.logits_bytes(job, rows) == loss.chunk_rows(rows, each) * each
+        card = dataclasses.replace(job, device="cuda")
+        each = loss.row_bytes(torch.empty(1, dtype=kind, device="meta"), vocabulary)
+        assert memory.logits_bytes(card, rows) == loss.chunk_rows(rows, each) * each
 
 
 MEASURED = {

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yunque.forecast.shape import Matrix, count_parameters, matrices
-from yunque.forecast.work import COLUMNS, HELD, LONGEST, QUERIES, Workload, targeted
+from yunque.forecast.work import COLUMNS, HELD, LONGEST, QUERIES, Workload, logits_row, targeted
 
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
@@ -245,13 +245,9 @@ def stream_bytes(job: Workload) -> int:
 
 
 def logits_bytes(job: Workload, rows: int) -> int:
-    """What the loss holds of so many tokens: the softmax of a chunk of rows in the type of the
-    products, equal chunks, as few as it may make; and of a slice of it logits and softmax."""
-    V, number = job.shape.vocab_size, width(job)
-    chunks = -(-rows // max(1, HELD // (number * V)))
-    chunk = -(-rows // max(1, chunks))
-    columns = min(V, COLUMNS) if job.device == "cpu" else V
-    return chunk * (number * V + (4 + number) * columns)
+    """What the loss holds of so many tokens: equal chunks, as few as it may make."""
+    each = logits_row(job)
+    return -(-rows // max(1, -(-rows // max(1, HELD // each)))) * each
 
 
 def passing(job: Workload) -> Memory:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from yunque.batch import MASKED
 
 HELD_BYTES = 1 << 26
-"""Of logits held at once. From there up the speed no longer grows, while the memory does."""
+"""Of logits and what becomes of them, held at once: beyond it memory grows and speed does not."""
 COLUMNS = 1 << 12
 """Words of the vocabulary in a product on CPUs: a slice of logits and of the head stay in the cache
 until all that reads them has done so (docs/lab-notes.md, "The loss by slices")."""
@@ -124,7 +124,7 @@ def softmax_slices(
     Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
     """
     V = weight.shape[0]
-    width = COLUMNS if x.device.type == "cpu" else V  # a GPU wants few large products
+    width = slice_columns(x, V)
     slices: Slices = []
     normalisers, chosen = [], []
     for first in range(0, V, width):
@@ -187,22 +187,32 @@ def cross_entropy_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets:
         return _any_head_sum(flat, head, wanted)
     if torch.is_autocast_enabled(flat.device.type):
         flat = flat.to(torch.get_autocast_dtype(flat.device.type))
-    rows = chunk_rows(len(flat), head.weight.shape[0], flat.element_size())
+    rows = chunk_rows(len(flat), row_bytes(flat, head.weight.shape[0]))
     with torch.autocast(flat.device.type, enabled=False):
         result: Tensor = _ChunkedCrossEntropy.apply(flat, head.weight, head.bias, wanted, rows)
     return result
 
 
-def chunk_rows(rows: int, vocab_size: int, width: int) -> int:
+def slice_columns(x: Tensor, vocab_size: int) -> int:
+    """Words of a slice of the vocabulary: a GPU wants few large products."""
+    return min(vocab_size, COLUMNS) if x.device.type == "cpu" else vocab_size
+
+
+def row_bytes(x: Tensor, vocab_size: int) -> int:
+    """Bytes that a row of a chunk takes: its softmax, and the logits and the softmax of a slice."""
+    number = x.element_size()
+    return number * vocab_size + (4 + number) * slice_columns(x, vocab_size)
+
+
+def chunk_rows(rows: int, each: int) -> int:
     """Rows of a chunk: as few chunks as HELD_BYTES allows, of equal size.
 
     A short last chunk would read the whole head for a few rows.
 
     Args:
-        width: bytes that are held of a logit.
+        each: bytes that a row takes.
     """
-    most = max(1, HELD_BYTES // (width * vocab_size))
-    chunks = max(1, math.ceil(rows / most))
+    chunks = max(1, math.ceil(rows / max(1, HELD_BYTES // each)))
     return max(1, math.ceil(rows / chunks))
 
 
@@ -214,7 +224,7 @@ def _any_head_sum(hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Ten
 
     with torch.no_grad():
         vocab_size = head(hidden[:1]).shape[-1]
-    rows = chunk_rows(len(hidden), vocab_size, 8)  # logits, and what becomes of them
+    rows = chunk_rows(len(hidden), 8 * vocab_size)  # logits, and what becomes of them
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
