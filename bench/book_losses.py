@@ -70,6 +70,14 @@ def windows(work: Work) -> tuple[torch.Tensor, torch.Tensor]:
     return cut(text[:border]), cut(text[border:])
 
 
+def precisions() -> dict[str, str]:
+    """The precision in which each path is computed on this processor."""
+    from yunque.runtime import pick_precision
+
+    here = torch.device("cpu")
+    return {path: pick_precision(precision, here) for path, (*_, precision) in PATHS.items()}
+
+
 def train(work: Work, seed: int, path: str) -> dict[str, Any]:
     """One seed of one path in this process: the loss of every step, and the held-out one."""
     from ours import our_step
@@ -138,7 +146,9 @@ def done(work: Work) -> list[dict[str, Any]]:
     """The rows of this work that are there."""
     file = measure.RESULTS / "book-losses.jsonl"
     rows = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [row for row in map(json.loads, rows) if row["work"] == work.name]
+    here = {f"{path}, {kind}" for path, kind in precisions().items()}
+    found = [row for row in map(json.loads, rows) if row["work"] == work.name]
+    return [row for row in found if row.get("name") in here]
 
 
 def compare(work: Work, seeds: int, only: str) -> None:

@@ -281,11 +281,11 @@ def book(options: argparse.Namespace, device: torch.device) -> None:
         for name, precision in names:
             ours = name.startswith("ours") or name.endswith("-memory")
             answer = measured(name, precision, "--steps", str(options.steps), ours=ours)
-            one = name, precision
-            times[one].append(statistics.median(answer["seconds"]))
-            every[one] += answer["seconds"]
-            memory[one] = max(memory[one], answer["memory"])
-            print(f"{name:16} {precision} {times[one][-1]:.3f} s/step", flush=True)
+            who = name, precision
+            times[who].append(statistics.median(answer["seconds"]))
+            every[who] += answer["seconds"]
+            memory[who] = max(memory[who], answer["memory"])
+            print(f"{name:16} {precision} {times[who][-1]:.3f} s/step", flush=True)
     flops = BOOK.flops_per_token * BATCH * BOOK.context
     bounds = ", ".join(
         f"{precision} {peak / 1e9:.0f} GFLOP/s, so at best {flops / peak:.2f} s"
@@ -300,12 +300,12 @@ def book(options: argparse.Namespace, device: torch.device) -> None:
         "| MFU |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in names:
-        ratios = [a / b for a, b in zip(times[names[0]], times[one], strict=True)]
-        share = flops / peaks[one[1]] / statistics.median(times[one])
+    for who in names:
+        ratios = [a / b for a, b in zip(times[names[0]], times[who], strict=True)]
+        share = flops / peaks[who[1]] / statistics.median(times[who])
         lines.append(
-            f"| {CONTENDERS[one[0]][0]} | {one[1]} | {spread(times[one])} | {spread(every[one])} "
-            f"| {spread(ratios)} | {memory[one] / 1e9:.2f} | {share:.0%} |"
+            f"| {CONTENDERS[who[0]][0]} | {who[1]} | {spread(times[who])} | {spread(every[who])} "
+            f"| {spread(ratios)} | {memory[who] / 1e9:.2f} | {share:.0%} |"
         )
     kinds = "-".join(peaks)
     write_result(f"train-book-{device.type}-{kinds}", "The book's job", lines, device)

@@ -93,7 +93,7 @@ def kept_dtype(stored: torch.dtype, device: torch.device, precision: str = "auto
     Sixteen bits of the other kind stand for those that it imitates; a device without either keeps
     float32, as a CPU without bf16 instructions does, and so does a run that computes in fp32.
     """
-    if torch.float32 == stored or precision == "fp32":
+    if stored == torch.float32 or precision == "fp32":
         return torch.float32
     half = fast_half(device)
     return stored if stored == torch.float16 and device.type == "cuda" else half

@@ -11,6 +11,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from yunque.adapt.low_rank import add_low_rank, compute_here
+from yunque.adapt.quantize import quantize
+from yunque.config import AdaptConfig
 
 N, C, F, RANK = 5, 12, 20, 4
 
@@ -90,12 +92,54 @@ def test_a_layer_keeps_its_name_and_can_be_copied() -> None:
     assert type(copy.deepcopy(model).one) is type(model.one)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_over_a_quantised_base_too(bits: int, bias: bool, mixed: bool) -> None:
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128, bias), nn.Tanh(), nn.Linear(128, 64, bias))
+    quantize(model, AdaptConfig(method="qlora", quantize_bits=bits))
+    config = LoraConfig(r=RANK, lora_alpha=6, target_modules=["0", "2"])
+    inject_adapter_in_model(config, model, "first")
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(3, N, 64)
+    theirs = passed(model, x, mixed)
+    model.zero_grad()
+    for place in (0, 2):
+        compute_here(model[place])
+    for one, other in zip(passed(model, x, mixed), theirs, strict=True):
+        bound = (3e-2 if mixed else 1e-5) * other.abs().max().item()
+        assert (one - other).abs().max().item() <= bound
+
+
+def test_two_adapters_add_up_and_the_class_is_changed_once() -> None:
+    model = here(made(True))
+    kind = type(model.one)
+    config = LoraConfig(r=RANK, lora_alpha=6, target_modules=["one", "other"])
+    inject_adapter_in_model(config, model, "second")
+    for layer in (model.one, model.other):
+        compute_here(layer)  # type: ignore[arg-type]
+        layer.set_adapter(["first", "second"])  # type: ignore[operator, union-attr]
+    assert type(model.one) is kind
+    nn.init.normal_(model.one.lora_B["second"].weight)  # type: ignore[index, union-attr]
+    x: Any = torch.randn(2, N, C)
+    layer: Any = model.one
+    want = layer.base_layer(x)
+    for name in ("first", "second"):
+        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        want = want + layer.scaling[name] * (x @ a.T) @ b.T
+    torch.testing.assert_close(layer(x), want)
+
+
 def test_finite_differences_agree() -> None:
     torch.manual_seed(3)
     shapes = ((N, F), (N, C), (RANK, C), (F, RANK))
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
     def step(y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return add_low_rank(y.clone(), x, a, b, 0.7)
+        return add_low_rank(y, x, a, b, 0.7)
 
     assert torch.autograd.gradcheck(step, inputs)

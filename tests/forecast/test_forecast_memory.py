@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from yunque import evaluate
 from yunque.adapt.lora import add_lora, apply_method
 from yunque.assemble import runs
 from yunque.config import AdaptConfig, ModelConfig, OptimConfig, TrainConfig
@@ -111,6 +112,7 @@ def test_the_limits_are_those_of_the_loss_and_of_the_evaluation() -> None:
     assert (memory.QUERIES, memory.LONGEST) == (attention.QUERIES, attention.LONGEST)
     for T in (1, 64, 200, 512, 1000):
         assert memory.weights_made(T) == sum((end - a) * end for a, end in attention.blocks(T))
+    assert memory.LOGITS == evaluate.CHUNK_ELEMENTS
     assert memory.EVALUATION_ROWS == runs.EVALUATION_ROWS
     for rows, vocabulary in ((1, 100), (300, 50_257), (4096, 8_000), (8192, 1_000)):
         for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):

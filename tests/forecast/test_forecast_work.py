@@ -60,9 +60,9 @@ def test_the_head_is_read_anew_by_every_chunk_of_logits() -> None:
         rest = blocks.matrix_bytes - 4 * (64 * 9 + 8)
         return pass_work(job(shape), 4, backward=False).matrix_bytes - rest
 
-    # 64 rows take 64 MiB in one chunk: 4 bytes a word, and 8 of a slice of 4,096. One word more
-    # makes it two.
-    V = (2**20 - 8 * 4096) // 4
+    # 64 rows take 64 MiB in one chunk: 4 bytes a word, and 4 more of a slice of 4,096. One word
+    # more makes it two.
+    V = 2**18 - 4096
     assert moved(V) == 4 * (64 * (8 + V) + 8 * V)
     assert moved(V + 1) == 4 * (64 * (9 + V) + 2 * 8 * (V + 1))
 

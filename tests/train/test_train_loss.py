@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,7 +32,7 @@ def case(bias: bool) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
 def test_sum_and_gradients_equal_torch(
     bias: bool, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "HELD_BYTES", rows * (4 * 50 + 8 * min(50, columns)))
+    monkeypatch.setattr(room, "HELD_BYTES", rows * 4 * (50 + min(50, columns)))
     monkeypatch.setattr(room, "COLUMNS", columns)
     hidden, head, targets = case(bias)
     ours = cross_entropy_sum(hidden, head, targets)
@@ -112,6 +114,73 @@ def test_everything_masked_is_zero_with_zero_gradients() -> None:
     assert head.weight.grad is not None
     assert hidden.grad.abs().max() == 0
     assert head.weight.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("columns", [13, 4096])
+def test_masked_rows_of_far_logits_get_no_gradient(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The normaliser of such a row is so low that e to the power of -normaliser overflows.
+    monkeypatch.setattr(room, "COLUMNS", columns)
+    hidden, head, targets = case(True)
+    with torch.no_grad():
+        head.bias -= 200
+    apply: Any = room._ChunkedCrossEntropy.apply  # as a GPU does it: masked rows are computed
+    rows, wanted = hidden.reshape(-1, 16), targets.flatten()
+    total = apply(rows, head.weight, head.bias, wanted, 5)
+    got = torch.autograd.grad(total, [hidden, *head.parameters()])
+    reference = F.cross_entropy(head(rows), wanted, ignore_index=MASKED, reduction="sum")
+    want = torch.autograd.grad(reference, [hidden, *head.parameters()])
+    for one, other in zip(got, want, strict=True):
+        # 1e-4: float32 of logits at -200 is exact to 1e-5.
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert got[0][2].abs().max() == 0
+
+
+@pytest.mark.parametrize("columns", [13, 4096])
+def test_a_token_that_is_sure_keeps_its_small_gradient_in_bf16(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "COLUMNS", columns)
+    torch.manual_seed(0)
+    hidden = torch.zeros(1, 3, 16, requires_grad=True)
+    head = nn.Linear(16, 50)
+    targets = torch.tensor([[4, 30, 49]])
+    with torch.no_grad():
+        hidden[0, :, 0] = 1.0
+        hidden[0, range(3), range(1, 4)] = 16.0
+        head.weight.zero_()
+        head.weight[targets[0], range(1, 4)] = 0.75  # 12 nats above all others
+
+    def gradients(mixed: bool) -> list[torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            total = cross_entropy_sum(hidden, head, targets)
+        return list(torch.autograd.grad(total, [hidden, *head.parameters()]))
+
+    share = torch.autograd.grad(cross_entropy_sum(hidden, head, targets), head.bias)[0][4]
+    assert -1e-3 < share.item() < -1e-5  # of the target - 1
+    for one, other in zip(gradients(True), gradients(False), strict=True):
+        assert (one - other).norm() <= 2**-7 * other.norm()  # bf16 keeps 8 bits
+
+
+@pytest.mark.parametrize("columns", [13, 4096])
+@pytest.mark.parametrize("bias", [False, True])
+def test_mixed_precision_has_the_gradients_of_float32(
+    columns: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "COLUMNS", columns)
+    hidden, head, targets = case(bias)
+    with torch.no_grad():
+        for part in (hidden, *head.parameters()):
+            part.copy_(part.bfloat16())  # so that only the computation is rounded
+    got = []
+    for mixed in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            total = cross_entropy_sum(hidden, head, targets)
+        got.append(torch.autograd.grad(total, [hidden, *head.parameters()]))
+    for one, other in zip(*got, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() <= 2**-6 * other.norm()
 
 
 def test_mixed_precision_stays_close_and_keeps_float32_gradients() -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from yunque.forecast.shape import Matrix, count_parameters, matrices
 from yunque.forecast.work import COLUMNS, HELD, LONGEST, QUERIES, Workload, logits_row, targeted
 
+LOGITS = 1 << 23
+"""Logits that an evaluation makes at once (evaluate.py); a test holds the two equal."""
 EVALUATION_ROWS = 16
 """Most rows of an evaluation's batch (assemble/runs.py); a test holds the two equal."""
 
@@ -184,7 +186,8 @@ def block_activations(job: Workload) -> int:
         kept += number * (queries + keys) + 4 * (H + G)
     kept += number * (queries + 2 * keys)  # rotary turns them into new ones; the old ones go
     drops = shape.attention_dropout > 0
-    fused = job.device == "cuda" or job.packed or not (drops or T <= LONGEST)
+    masked = job.packed or 0 < shape.sliding_window < T
+    fused = job.device == "cuda" or masked or not (drops or T <= LONGEST)
     if fused or ("o_proj" in learning and not (job.adapted and job.adapt.lora_dropout)):
         kept += number * queries  # the result, which is also what o_proj reads
     if drops and fused:
@@ -348,7 +351,9 @@ def evaluating(job: Workload) -> Memory:
     F = shape.intermediate_size * (3 if shape.mlp == "swiglu" else 2)
     inside = N * number * max(F, 3 * shape.hidden_size)
     stream = 2 * N * shape.hidden_size * stream_bytes(job)
-    return Memory(activations=inside + stream, logits=logits_bytes(job, N))
+    # Whole rows of logits in float32, and their logarithms.
+    logits = 8 * min(N, max(1, LOGITS // shape.vocab_size)) * shape.vocab_size
+    return Memory(activations=inside + stream, logits=logits)
 
 
 def generating(job: Workload, rows: int = 1) -> Memory:

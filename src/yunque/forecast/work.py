@@ -198,7 +198,7 @@ def pass_work(job: Workload, rows: int, *, backward: bool) -> Work:
     if job.method == "qlora":
         block += Work(unpacked_weights=float(weights * (1 + again + backward)))
     learnt = N * (job.learnt if frozen else 1.0)
-    chunks = -(-learnt // (HELD // logits_row(job)))  # each reads the head anew
+    chunks = -(-learnt // max(1, HELD // logits_row(job)))  # each reads the head anew
     # The head's gradient is scaled by the upstream one; the embedding's is cleared, filled and,
     # where both are one matrix, added.
     gradient = (0 if frozen else 6 if shape.tie_embeddings else 3) * backward
@@ -214,10 +214,11 @@ def pass_work(job: Workload, rows: int, *, backward: bool) -> Work:
 
 
 def logits_row(job: Workload) -> int:
-    """Bytes that the loss takes for a token: its softmax in the type of the products, and of a
-    slice of the vocabulary the logits and the softmax in float32."""
+    """Bytes that the loss takes for a token: its softmax in the type of the products, and the
+    logits of a slice of the vocabulary, in 16 bits with their softmax in float32."""
     V, number = job.shape.vocab_size, 4 if job.precision == "fp32" else 2
-    return number * V + (4 + number) * (min(V, COLUMNS) if job.device == "cpu" else V)
+    passing = 4 + number if number < 4 else number
+    return number * V + passing * (min(V, COLUMNS) if job.device == "cpu" else V)
 
 
 def elements(job: Workload) -> int:

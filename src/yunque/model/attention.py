@@ -23,8 +23,11 @@ LONGEST = 512
 
 
 def for_products(x: Tensor) -> Tensor:
-    """With mixed precision x in the type of the products, once for all the layers that read it:
-    autocast makes one for each, and each would be kept for the way back."""
+    """x, of any shape, with mixed precision in the type of the products.
+
+    To be called once for all the layers that read it: autocast makes a copy for each, and each
+    would be kept for the way back.
+    """
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
@@ -88,8 +91,9 @@ class _CausalAttention(torch.autograd.Function):
         d_y = grads[0].reshape(B * H, T, D)
         read_k, read_v = spread(k, groups), spread(v, groups)
         d_q = torch.empty_like(q)
-        # Sums over the blocks, in float32.
-        d_k, d_v = (torch.zeros(q.shape) for _ in range(2))
+        # Sums over the blocks, in float32 at least.
+        wide = torch.promote_types(q.dtype, torch.float32)
+        d_k, d_v = (q.new_zeros(q.shape, dtype=wide) for _ in range(2))
         for index, (first, end) in enumerate(blocks(T)):
             upstream = d_y[:, first:end]
             if kept:
@@ -123,6 +127,6 @@ def blocks(T: int) -> Iterator[tuple[int, int]]:
 
 def causal_weights(q: Tensor, k: Tensor, first: int, end: int) -> Tensor:
     """Weights of the queries of a block over all keys up to its end, `(B·H, end - first, end)`."""
-    ahead = torch.full((end - first, end), -math.inf, dtype=q.dtype).triu_(first + 1)
+    ahead = q.new_full((end - first, end), -math.inf).triu_(first + 1)
     keys, scale = k[:, :end].transpose(1, 2), 1 / math.sqrt(q.shape[-1])
     return torch.softmax(torch.baddbmm(ahead, q[:, first:end], keys, alpha=scale), -1)

@@ -35,6 +35,7 @@ class Int8Linear(nn.Module):
         self.packed = torch.ops.quantized.linear_prepack(whole, None)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.float()  # with mixed precision it comes in 16 bits
         largest = x.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST)  # (..., 1)
         y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / largest, 1 / 127, 128, self.packed

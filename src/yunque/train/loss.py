@@ -48,6 +48,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_bias = None
         if bias is not None and bias.requires_grad:
             d_bias = torch.zeros_like(bias, dtype=torch.float32)
+        ctx.weight_dtype = weight.dtype
+        if slice_columns(hidden, weight.shape[0]) == weight.shape[0]:
+            weight = weight.to(hidden.dtype)  # once, where every product takes it whole
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             x, target = hidden[part], targets[part].unsqueeze(1)  # (rows, C), (rows, 1)
@@ -57,7 +60,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if d_hidden is None:
                 continue
             safe = target.clamp(min=0)
-            pull = torch.expm1(chosen - normaliser) * kept  # share of the target - 1, (rows, 1)
+            # Share of the target - 1, (rows, 1). Without a target the difference means nothing.
+            pull = torch.expm1(torch.where(kept, chosen - normaliser, 0.0))
             if len(slices) == 1:  # the softmax itself
                 ((_, slope, _),) = slices
                 slope.mul_(kept).scatter_(1, safe, pull.to(slope.dtype))
@@ -82,7 +86,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if d_bias is not None:
                 d_bias.index_add_(0, safe.squeeze(1), pull.squeeze(1))
         ctx.made = d_hidden, d_weight, d_bias
-        ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
@@ -199,9 +202,11 @@ def slice_columns(x: Tensor, vocab_size: int) -> int:
 
 
 def row_bytes(x: Tensor, vocab_size: int) -> int:
-    """Bytes that a row of a chunk takes: its softmax, and the logits and the softmax of a slice."""
+    """Bytes that a row of a chunk takes: its softmax, and the logits of a slice, in 16 bits with
+    their softmax in float32."""
     number = x.element_size()
-    return number * vocab_size + (4 + number) * slice_columns(x, vocab_size)
+    passing = 4 + number if number < 4 else number
+    return number * vocab_size + passing * slice_columns(x, vocab_size)
 
 
 def chunk_rows(rows: int, each: int) -> int:
